@@ -1,0 +1,38 @@
+"""tilescore: compile transformer layers for a matmul tile, play them cycle by cycle, report the score.
+
+The public names. Everything else may change between versions.
+
+Describe: `load_model`, `list_models`, `attention_layer`, `moe_layer`, `Workload`, `load_tile`, `TileConfig`.
+Compile: `compile_layer`, `CompiledLayer`, `AttentionSchedule`, `MoESchedule`, `GemmSchedule`, `CoreSchedule`, `bounds`.
+Check and run: `verify`, `simulate`, `Program`, `Result`.
+Errors: `TilescoreError` and its subclasses.
+"""
+
+from tilescore.compiler.bounds import bounds
+from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.models import attention_layer, list_models, load_model, moe_layer
+from tilescore.compiler.schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
+from tilescore.rtl.config import TileConfig, load_tile
+from tilescore.rtl.errors import (
+    CompileError,
+    ConfigError,
+    ProgramError,
+    SimulationError,
+    TilescoreError,
+    ToolError,
+    WorkloadError,
+)
+from tilescore.sim.program import Program
+from tilescore.sim.result import Result
+from tilescore.sim.simulate import simulate
+from tilescore.sim.verifier import verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AttentionLayer", "AttentionSchedule", "CompileError", "CompiledLayer", "ConfigError", "CoreSchedule",
+    "GemmSchedule", "MoELayer", "MoESchedule", "Program", "ProgramError", "Result", "SimulationError", "TileConfig",
+    "TilescoreError", "ToolError", "Workload", "WorkloadError", "attention_layer", "bounds", "compile_layer",
+    "list_models", "load_model", "load_tile", "moe_layer", "simulate", "verify",
+]

@@ -1,0 +1,1 @@
+"""The compiler floor: a model configuration in; layers, tiles, a schedule and a program out."""

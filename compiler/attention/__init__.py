@@ -1,0 +1,1 @@
+"""Attention layers: projections, rotary embedding, fused online softmax, output projection."""

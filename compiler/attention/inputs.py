@@ -1,0 +1,206 @@
+"""Scales, quantized tensors and DRAM layout of an attention layer.
+
+Activation scales are static: ``calibrate`` takes them from the float64 layer on the same input. Without tensors
+(timing only) every scale is 1 and every matrix starts as zeros: no cycle depends on a value.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..builder import ProgramBuilder
+from ..dram import MakeArray, code_matrix, float_matrix
+from ..emitter import Matrix
+from ..formats import E4M3, LayerFormat, TensorFormat, query_format, value_weights
+from ..layers import Workload
+from ..operands import Operand, ScaleTable, padded_k, place_operand, place_scales
+from ..oracle import AttentionTrace, rotary_tables
+from ..placement import align
+from ..quantize import StoredTensor, store, tensor_factor
+from ..schedule import AttentionSchedule
+from ..tensors import AttentionTensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionScales:
+    """Per-tensor factors (value = code * block scale * factor), and largest magnitudes before QK-norm."""
+
+    x: float = 1.0
+    wq: float = 1.0
+    wk: float = 1.0
+    wv: float = 1.0
+    wo: float = 1.0
+    q: float = 1.0
+    k: float = 1.0
+    v: float = 1.0
+    mixed: float = 1.0
+    q_raw_amax: float = 1.0
+    k_raw_amax: float = 1.0
+
+
+def calibrate(tensors: AttentionTensors, trace: AttentionTrace, formats: LayerFormat = E4M3) -> AttentionScales:
+    """Factors of the weights and of every activation, from the float64 layer."""
+    def amax(*arrays: np.ndarray) -> float:
+        return max((float(np.abs(a).max(initial=0.0)) for a in arrays), default=0.0)
+
+    query, weights = query_format(formats), formats.weights
+    found = {
+        "x": (formats.activations, amax(tensors.x)), "wq": (weights, amax(tensors.wq)),
+        "wk": (weights, amax(tensors.wk)), "wv": (value_weights(formats), amax(tensors.wv)),
+        "wo": (weights, amax(tensors.wo)), "q": (query, amax(trace.q)),
+        "k": (formats.kv, amax(trace.k, tensors.k_cache)), "v": (formats.kv, amax(trace.v, tensors.v_cache)),
+        "mixed": (formats.activations, amax(trace.mixed)),
+    }
+    scales = {name: tensor_factor(tensor_format, largest) for name, (tensor_format, largest) in found.items()}
+    raw = {}
+    if tensors.workload.attention.qk_norm == "head":
+        raw = {f"{name}_raw_amax": amax(tensors.x @ weight.T) or 1.0
+               for name, weight in (("q", tensors.wq), ("k", tensors.wk))}
+    return AttentionScales(**scales, **raw)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionMemory:
+    """Matrices of the layer in DRAM.
+
+    head_bytes: elements of one head's row, head_dim padded to the bus; q and mixed have heads * head_bytes columns.
+    x_scales_v: the block scales of x, cut as the value projection loads them.
+    k[s][g]: (keys, head_bytes) of sequence s and kv head g. v[s]: (kv_heads * head_dim, keys) transposed, keys
+    padded with zero codes. cos, sin: FP32, a row per row of x, laid out as the rotary epilogue reads them.
+    """
+
+    head_bytes: int
+    x: Operand
+    x_scales_v: ScaleTable | None
+    wq: Operand
+    wk: Operand
+    wv: Operand
+    wo: Operand
+    cos: Matrix
+    sin: Matrix
+    q_norm: Matrix | None
+    k_norm: Matrix | None
+    q: Matrix
+    k: tuple[tuple[Matrix, ...], ...]
+    v: tuple[Matrix, ...]
+    mixed: Operand
+    out: Matrix
+
+
+def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSchedule, scales: AttentionScales,
+            tensors: AttentionTensors | None, formats: LayerFormat = E4M3) -> AttentionMemory:
+    """Allocate every matrix of the layer, with data when there are tensors."""
+    layer, config = workload.attention, builder.config
+    x_format, weights, wv_format = formats.activations, formats.weights, value_weights(formats)
+    head_bytes = align(layer.head_dim, config.bus_bytes)
+    hidden = padded_k(layer.hidden, config, x_format, weights, wv_format)
+    mixed_k = padded_k(layer.heads * head_bytes, config, x_format, weights)
+
+    def stored(name: str, tensor_format: TensorFormat, square: bool) -> StoredTensor:
+        return store(getattr(tensors, name), tensor_format, getattr(scales, name), square=square)
+
+    def weight(name: str, rows: int, tensor_format: TensorFormat, chunk: int, packed: bool = True) -> Operand:
+        make = (lambda: stored(name, tensor_format, True)) if tensors else None
+        return place_operand(builder, name, rows, hidden, tensor_format, make, chunk=chunk, packed=packed)
+
+    def make_wo() -> StoredTensor:
+        assert tensors is not None
+        wide = np.zeros((layer.hidden, layer.heads, head_bytes), np.float32)
+        wide[:, :, :layer.head_dim] = tensors.wo.reshape(layer.hidden, layer.heads, layer.head_dim)
+        return store(wide.reshape(layer.hidden, -1), weights, scales.wo, square=True)
+
+    cos, sin = _rotary_matrices(builder, workload)
+    norms = {}
+    for name in ("q_norm", "k_norm"):
+        norms[name] = None
+        if layer.qk_norm == "head":
+            norms[name] = _norm_matrix(builder, name, layer.head_dim, tensors)
+    make_x = (lambda: stored("x", x_format, False)) if tensors else None
+    x = place_operand(builder, "x", workload.rows, hidden, x_format, make_x)
+    x_scales_v = None
+    if x_format.scaled:
+        x_scales_v = place_scales(builder, "x for v", workload.rows, hidden, x_format,
+                                  (lambda: make_x().scales) if make_x else None, chunk=schedule.v.k_tile, packed=True)
+    wv_chunk = hidden if schedule.v.a_resident else schedule.v.k_tile
+    return AttentionMemory(
+        head_bytes=head_bytes, x=x, x_scales_v=x_scales_v,
+        wq=weight("wq", layer.q_width, weights, schedule.q.k_tile),
+        wk=weight("wk", layer.kv_width, weights, schedule.k.k_tile),
+        wv=weight("wv", layer.kv_width, wv_format, wv_chunk, packed=False),
+        wo=place_operand(builder, "wo", layer.hidden, mixed_k, weights, make_wo if tensors else None,
+                         chunk=schedule.out.k_tile, packed=True),
+        cos=cos, sin=sin, **norms,
+        q=code_matrix(builder, "q", workload.rows, layer.heads * head_bytes),
+        k=tuple(_k_cache(builder, workload, scales, tensors, s, formats.kv) for s in range(workload.batch)),
+        v=tuple(_v_cache(builder, workload, scales, tensors, s, formats.kv) for s in range(workload.batch)),
+        mixed=place_operand(builder, "mixed", workload.rows, mixed_k, x_format, None),
+        out=float_matrix(builder, "out", workload.rows, layer.hidden))
+
+
+def _k_cache(builder: ProgramBuilder, workload: Workload, scales: AttentionScales, tensors: AttentionTensors | None,
+             sequence: int, kv: TensorFormat) -> tuple[Matrix, ...]:
+    layer = workload.attention
+
+    def make(head: int) -> MakeArray | None:
+        if tensors is None or not workload.cached:
+            return None
+        cache = tensors.k_cache[sequence, head]
+
+        def fill() -> np.ndarray:
+            rows = np.zeros((workload.keys, layer.head_dim), np.uint8)
+            rows[:workload.cached] = store(cache, kv, scales.k).codes
+            return rows
+        return fill
+
+    return tuple(code_matrix(builder, f"k_cache.{sequence}.{g}", workload.keys, layer.head_dim, make(g))
+                 for g in range(layer.kv_heads))
+
+
+def _v_cache(builder: ProgramBuilder, workload: Workload, scales: AttentionScales, tensors: AttentionTensors | None,
+             sequence: int, kv: TensorFormat) -> Matrix:
+    layer = workload.attention
+
+    def fill() -> np.ndarray:
+        assert tensors is not None
+        rows = np.zeros((layer.kv_heads, layer.head_dim, workload.keys), np.uint8)
+        flat = tensors.v_cache[sequence].reshape(-1, layer.head_dim)
+        cached = store(flat, kv, scales.v).codes.reshape(layer.kv_heads, workload.cached, layer.head_dim)
+        rows[:, :, :workload.cached] = cached.transpose(0, 2, 1)
+        return rows.reshape(layer.kv_width, workload.keys)
+
+    return code_matrix(builder, f"v_cache.{sequence}", layer.kv_width, workload.keys,
+                       fill if tensors and workload.cached else None)
+
+
+def rotary_lanes(head_dim: int, cols: int) -> int:
+    """Width of a rotary table row: half a head when halves lie in different column tiles, else all columns."""
+    return head_dim // 2 if head_dim > cols else cols
+
+
+def _rotary_matrices(builder: ProgramBuilder, workload: Workload) -> tuple[Matrix, Matrix]:
+    layer, cols = workload.attention, builder.config.cols
+    width = rotary_lanes(layer.head_dim, cols)
+
+    def tables() -> tuple[np.ndarray, np.ndarray]:
+        positions = np.tile(workload.cached + np.arange(workload.tokens), workload.batch)
+        cos, sin = rotary_tables(positions, layer.head_dim, layer.rope_theta)
+        if layer.head_dim <= cols:
+            repeat = cols // layer.head_dim
+            cos = np.tile(np.concatenate([cos, cos], axis=1), (1, repeat))
+            sin = np.tile(np.concatenate([-sin, sin], axis=1), (1, repeat))
+        return cos, sin
+
+    return (float_matrix(builder, "cos", workload.rows, width, lambda: tables()[0]),
+            float_matrix(builder, "sin", workload.rows, width, lambda: tables()[1]))
+
+
+def _norm_matrix(builder: ProgramBuilder, name: str, head_dim: int, tensors: AttentionTensors | None) -> Matrix:
+    """The norm's weights, one row per column tile; a tile of several heads repeats them."""
+    cols = builder.config.cols
+    tiles = max(1, head_dim // cols)
+
+    def fill() -> np.ndarray:
+        weights = np.asarray(getattr(tensors, name), np.float32)
+        return np.tile(weights, max(1, cols // head_dim)).reshape(tiles, cols)
+
+    return float_matrix(builder, name, tiles, cols, fill if tensors else None)

@@ -1,0 +1,102 @@
+"""One layer, one tile: tensors, scales, routing, schedule, program.
+
+`compile_layer` is what the command line, the benchmarks and the tests call. With ``data`` it builds the float64
+layer, calibrates the activation scales on it and puts every tensor into the program's DRAM; without, the program
+has the same instructions and no values, which is all that the timing model needs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..rtl.config import TileConfig
+from ..rtl.errors import CompileError
+from ..sim.program import Program
+from . import auto, oracle
+from .attention.inputs import AttentionScales
+from .attention.inputs import calibrate as calibrate_attention
+from .attention.lower import lower_attention
+from .formats import E4M3, LayerFormat
+from .layers import Workload
+from .moe.inputs import calibrate as calibrate_moe
+from .moe.inputs import tile_logits, unit_scales
+from .moe.lower import lower_moe
+from .routing import Routing, forced_choice, forced_route, topk_softmax_route
+from .schedule import AttentionSchedule, MoESchedule
+from .tensors import AttentionTensors, LayerTensors, MoETensors, synthetic
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledLayer:
+    """A program and what it was made from.
+
+    tensors, expected: None without data; ``expected`` is the float64 layer's output, (rows, hidden).
+    routing: None for attention.
+    """
+
+    workload: Workload
+    program: Program
+    schedule: AttentionSchedule | MoESchedule
+    routing: Routing | None = None
+    formats: LayerFormat = E4M3
+    tensors: LayerTensors | None = None
+    expected: np.ndarray | None = None
+
+
+def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTensors | None = None,
+                  schedule: AttentionSchedule | MoESchedule | None = None, routing: str | None = None, seed: int = 0,
+                  data: bool = True, formats: LayerFormat = E4M3) -> CompiledLayer:
+    """Compile ``workload`` for ``config``.
+
+    tensors: default, seeded synthetic ones. schedule: default, chosen by `auto`. routing: a name or file for
+    `forced_choice`; default, the top k of the tile's own logits. formats: of weights, activations and KV cache.
+    Raises `CompileError` or `WorkloadError`.
+    """
+    kind = workload.layer.kind
+    if schedule is not None and not isinstance(schedule, AttentionSchedule if kind == "attention" else MoESchedule):
+        raise CompileError(f"schedule: expected one for {kind}, got {type(schedule).__name__}")
+    if routing is not None and kind != "moe":
+        raise CompileError(f"routing {routing!r}: only an MoE layer is routed, this one is {kind}")
+    if tensors is not None and tensors.workload != workload:
+        raise CompileError(f"tensors: expected those of {workload}, got those of {tensors.workload}")
+    if kind == "attention":
+        return _compile_attention(workload, config, tensors, schedule, seed, data, formats)
+    return _compile_moe(workload, config, tensors, schedule, routing, seed, data, formats)
+
+
+def _compile_attention(workload: Workload, config: TileConfig, tensors, schedule, seed: int,
+                       data: bool, formats: LayerFormat) -> CompiledLayer:
+    schedule = schedule or auto.attention_schedule(workload, config, formats)
+    if not data:
+        program = lower_attention(workload, config, schedule, AttentionScales(), None, formats)
+        return CompiledLayer(workload=workload, program=program, schedule=schedule, formats=formats)
+    tensors = tensors or synthetic(workload, seed)
+    if not isinstance(tensors, AttentionTensors):
+        raise CompileError(f"tensors: expected those of an attention layer, got {type(tensors).__name__}")
+    trace = oracle.attention(tensors)
+    program = lower_attention(workload, config, schedule, calibrate_attention(tensors, trace, formats),
+                              tensors, formats)
+    return CompiledLayer(workload=workload, program=program, schedule=schedule, tensors=tensors, expected=trace.out,
+                         formats=formats)
+
+
+def _compile_moe(workload: Workload, config: TileConfig, tensors, schedule, routing: str | None, seed: int,
+                 data: bool, formats: LayerFormat) -> CompiledLayer:
+    layer = workload.moe
+    tensors = tensors or synthetic(workload, seed)
+    if not isinstance(tensors, MoETensors):
+        raise CompileError(f"tensors: expected those of an MoE layer, got {type(tensors).__name__}")
+    logits = tile_logits(tensors)
+    if routing is None:
+        choice = topk_softmax_route(logits, layer.top_k, norm_topk=layer.norm_topk)
+    else:
+        chosen = forced_choice(routing, tokens=workload.rows, experts=layer.experts, top_k=layer.top_k, seed=seed)
+        choice = forced_route(logits, chosen, norm_topk=layer.norm_topk)
+    schedule = schedule or auto.moe_schedule(workload, choice, config, formats)
+    if not data:
+        program = lower_moe(workload, choice, config, schedule, unit_scales(choice), None, formats)
+        return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice, formats=formats)
+    trace = oracle.moe(tensors, choice)
+    program = lower_moe(workload, choice, config, schedule, calibrate_moe(tensors, trace, formats), tensors, formats)
+    return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice, tensors=tensors,
+                         expected=trace.out, formats=formats)

@@ -1,0 +1,259 @@
+"""Layer descriptions: what is computed, without weights and without a tile.
+
+A *layer* (``AttentionLayer``, ``MoELayer``) is fixed by the model; a ``Workload`` adds what a request fixes:
+phase, number of sequences, new tokens and cached tokens. Everything later in the compiler reads only these.
+
+One vocabulary of sizes, used by every module of this floor:
+
+==============  ================================================================================
+``rows``        batch * tokens: the m of every projection
+``tokens``      new tokens per sequence
+``context``     tokens per sequence that are in the KV cache before the new ones
+``keys``        context + tokens: what the last new token can see
+``pairs``       (query, key) pairs of one sequence and one head that the mask leaves
+==============  ================================================================================
+
+Useful work counts multiply-accumulates that the layer's result depends on: projections, router and routed
+experts in full, and of the attention core only unmasked pairs. Rotary embedding, norms, softmax, SiLU and the
+weighted combine are vector work and count nothing, as in the published FLOP counts (design reference: 2 FLOP
+per MAC).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ..rtl.errors import WorkloadError
+
+QkNorm = Literal["none", "head", "full"]
+Phase = Literal["prefill", "decode"]
+Mask = Literal["causal", "none"]
+
+DEFAULT_DECODE_CONTEXT = 1024
+"""Cached tokens of a decode workload that does not give any: one thousand is a short chat."""
+
+MAX_TOKENS = 1 << 24
+"""Bound on tokens, context and batch, so that a slip of the keyboard is an error and not a hang."""
+
+
+def _require_int(where: str, field: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise WorkloadError(f"{where}: {field}: expected an integer from {low} to {high}, got {value!r}")
+
+
+def _require_choice(where: str, field: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise WorkloadError(f"{where}: {field}: expected one of {', '.join(allowed)}, got {value!r}")
+
+
+def _require_positive(where: str, field: str, value: object) -> None:
+    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    if not ok:
+        raise WorkloadError(f"{where}: {field}: expected a positive finite number, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionLayer:
+    """Grouped-query attention with rotary embedding: QKV projections, softmax core, output projection.
+
+    ``x (rows, hidden) -> q (rows, heads * head_dim), k and v (rows, kv_heads * head_dim) -> (rows, hidden)``.
+    Query head h reads key/value head ``h // (heads // kv_heads)``. ``kv_heads == heads`` is MHA, 1 is MQA.
+
+    ``qk_norm``: ``"head"``: RMS norm of every q and k head over head_dim, before the rotary embedding
+    (Qwen3); ``"full"``: over the whole projection width, before the split into heads (OLMoE).
+    ``softmax_scale`` multiplies q.k; None means ``head_dim ** -0.5``.
+    """
+
+    model: str = "custom"
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rope_theta: float = 10000.0
+    qk_norm: QkNorm = "none"
+    norm_eps: float = 1e-6
+    softmax_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        where = f"attention layer of {self.model}"
+        for field in ("hidden", "heads", "kv_heads", "head_dim"):
+            _require_int(where, field, getattr(self, field), 1, 1 << 20)
+        if self.heads % self.kv_heads:
+            raise WorkloadError(
+                f"{where}: kv_heads: expected a divisor of heads = {self.heads}, got {self.kv_heads}"
+            )
+        if self.head_dim % 2:
+            raise WorkloadError(
+                f"{where}: head_dim: expected an even number (rotary pairs), got {self.head_dim}"
+            )
+        _require_choice(where, "qk_norm", self.qk_norm, get_args(QkNorm))
+        for field in ("rope_theta", "norm_eps"):
+            _require_positive(where, field, getattr(self, field))
+        if self.softmax_scale is None:
+            object.__setattr__(self, "softmax_scale", self.head_dim**-0.5)
+        _require_positive(where, "softmax_scale", self.softmax_scale)
+
+    @property
+    def kind(self) -> str:
+        """The name of this layer on the command line and in reports."""
+        return "attention"
+
+    @property
+    def scale(self) -> float:
+        """The factor on q.k (``softmax_scale`` with its default filled in)."""
+        return self.head_dim**-0.5 if self.softmax_scale is None else self.softmax_scale
+
+    @property
+    def group(self) -> int:
+        """Query heads per key/value head."""
+        return self.heads // self.kv_heads
+
+    @property
+    def q_width(self) -> int:
+        """Columns of q: heads * head_dim (not always ``hidden``: Qwen3-30B has 4,096 of 2,048)."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Columns of k, and of v: kv_heads * head_dim."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def weights(self) -> int:
+        """Elements of wq, wk, wv and wo (norm vectors not counted)."""
+        return self.hidden * (2 * self.q_width + 2 * self.kv_width)
+
+    def kv_bytes_per_token(self, bytes_per_element: float = 1) -> float:
+        """Bytes that one token adds to this layer's KV cache: 2 * kv_heads * head_dim elements."""
+        return 2 * self.kv_width * bytes_per_element
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoELayer:
+    """Mixture of SwiGLU experts behind a softmax top-k router; no shared expert.
+
+    ``y[t] = sum over the top_k experts e of w[t, e] * down_e(silu(gate_e(x[t])) * up_e(x[t]))`` where w is
+    the softmax over all experts' logits, divided by the sum of the chosen ones if ``norm_topk``. Equal logits
+    are broken by the lowest expert index.
+    """
+
+    model: str = "custom"
+    hidden: int
+    experts: int
+    top_k: int
+    intermediate: int
+    norm_topk: bool
+
+    def __post_init__(self) -> None:
+        where = f"MoE layer of {self.model}"
+        for field in ("hidden", "experts", "top_k", "intermediate"):
+            _require_int(where, field, getattr(self, field), 1, 1 << 20)
+        if self.top_k > self.experts:
+            raise WorkloadError(
+                f"{where}: top_k: expected at most experts = {self.experts}, got {self.top_k}"
+            )
+        if not isinstance(self.norm_topk, bool):
+            raise WorkloadError(f"{where}: norm_topk: expected true or false, got {self.norm_topk!r}")
+
+    @property
+    def kind(self) -> str:
+        """The name of this layer on the command line and in reports."""
+        return "moe"
+
+    @property
+    def weights(self) -> int:
+        """Elements of the router and of all experts."""
+        return self.hidden * self.experts + self.experts * self.expert_weights
+
+    @property
+    def expert_weights(self) -> int:
+        """Elements of the gate, up and down matrices of one expert."""
+        return 3 * self.hidden * self.intermediate
+
+
+Layer = AttentionLayer | MoELayer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One layer and one request.
+
+    ``batch`` sequences of ``tokens`` new tokens each, after ``context`` cached ones. Rows of every activation
+    are ordered by sequence, then by token. ``context`` defaults to 0 for prefill and to
+    ``DEFAULT_DECODE_CONTEXT`` for decode; a prefill with a context is a later chunk of a long prompt. Decode
+    usually has 1 token (more for speculative decode). The mask concerns attention only: ``"causal"`` lets
+    token i of a sequence see the whole context and new tokens up to i; ``"none"`` lets every token see every
+    key of its sequence.
+    """
+
+    layer: Layer
+    phase: Phase = "prefill"
+    tokens: int
+    context: int | None = None
+    batch: int = 1
+    mask: Mask = "causal"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layer, AttentionLayer | MoELayer):
+            raise WorkloadError(
+                f"workload: layer: expected an AttentionLayer or MoELayer, got {self.layer!r}"
+            )
+        where = f"{self.layer.kind} workload of {self.layer.model}"
+        _require_choice(where, "phase", self.phase, get_args(Phase))
+        _require_choice(where, "mask", self.mask, get_args(Mask))
+        if self.context is None:
+            cached = (
+                DEFAULT_DECODE_CONTEXT if self.phase == "decode" and self.layer.kind == "attention" else 0
+            )
+            object.__setattr__(self, "context", cached)
+        _require_int(where, "tokens", self.tokens, 1, MAX_TOKENS)
+        _require_int(where, "batch", self.batch, 1, MAX_TOKENS)
+        _require_int(where, "context", self.context, 0, MAX_TOKENS)
+        if self.rows > MAX_TOKENS:
+            raise WorkloadError(f"{where}: batch * tokens: expected at most {MAX_TOKENS}, got {self.rows}")
+
+    @property
+    def attention(self) -> AttentionLayer:
+        """The layer, when it is attention; WorkloadError otherwise."""
+        if not isinstance(self.layer, AttentionLayer):
+            raise WorkloadError(f"workload: layer: expected an attention layer, got {self.layer.kind}")
+        return self.layer
+
+    @property
+    def moe(self) -> MoELayer:
+        """The layer, when it is an MoE; WorkloadError otherwise."""
+        if not isinstance(self.layer, MoELayer):
+            raise WorkloadError(f"workload: layer: expected an MoE layer, got {self.layer.kind}")
+        return self.layer
+
+    @property
+    def rows(self) -> int:
+        """New tokens of all sequences together."""
+        return self.batch * self.tokens
+
+    @property
+    def cached(self) -> int:
+        """``context`` as an int (the field admits None only in the constructor)."""
+        return self.context or 0
+
+    @property
+    def keys(self) -> int:
+        """Keys per sequence: cached and new."""
+        return self.cached + self.tokens
+
+    @property
+    def pairs(self) -> int:
+        """(query, key) pairs left by the mask, for one sequence and one head."""
+        if self.mask == "none":
+            return self.tokens * self.keys
+        return self.tokens * self.cached + self.tokens * (self.tokens + 1) // 2
+
+    def useful_macs(self) -> int:
+        """Multiply-accumulates the result depends on (module docstring says what counts)."""
+        if isinstance(self.layer, MoELayer):
+            moe = self.layer
+            return self.rows * (moe.hidden * moe.experts + moe.top_k * moe.expert_weights)
+        core = 2 * self.batch * self.layer.heads * self.layer.head_dim * self.pairs
+        return self.rows * self.layer.weights + core

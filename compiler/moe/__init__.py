@@ -1,0 +1,1 @@
+"""Mixture-of-experts layers: router, gather, SwiGLU experts, weighted combine."""

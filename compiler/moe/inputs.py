@@ -1,0 +1,199 @@
+"""Scales, routing, quantized tensors and DRAM layout of an MoE layer.
+
+Routing is decided before the program is built: by the tile's own logits (the exact integer matmul of the
+quantized input and router, rounded once, as the tile computes it) or by ``--routing``. The combine weights are
+computed on the tile either way.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...rtl.config import TileConfig
+from ...sim.numerics import exact_matmul_e4m3, round_acc_to_fp32
+from ..builder import ProgramBuilder
+from ..dram import float_matrix
+from ..emitter import Matrix
+from ..formats import E4M3, TENSOR_FORMATS, LayerFormat, TensorFormat
+from ..layers import Workload
+from ..operands import Operand, k_unit, padded_k, place_operand
+from ..oracle import MoETrace
+from ..placement import align
+from ..quantize import StoredTensor, store, tensor_factor
+from ..routing import Routing
+from ..schedule import MoESchedule
+from ..tensors import MoETensors, per_tensor_scale, quantize_per_tensor
+
+NEGATIVE_INFINITY = np.float32(-np.inf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertScales:
+    """Per-tensor factors of one expert; ``product`` is that of silu(gate) * up."""
+
+    gate: float = 1.0
+    up: float = 1.0
+    down: float = 1.0
+    product: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoEScales:
+    """Per-tensor factors; ``experts`` holds the experts that have tokens. x_router, router: always E4M3."""
+
+    x: float = 1.0
+    x_router: float = 1.0
+    router: float = 1.0
+    experts: dict[int, ExpertScales]
+
+
+def unit_scales(routing: Routing) -> MoEScales:
+    """Scales for a program of which only the time is wanted."""
+    return MoEScales(experts={expert: ExpertScales() for expert in routing.active})
+
+
+def input_scales(tensors: MoETensors) -> tuple[float, float]:
+    """E4M3 scales of x and the router, as the router multiplies them."""
+    x, router = (float(per_tensor_scale(float(np.abs(a).max(initial=0.0)))) for a in (tensors.x, tensors.router))
+    return x, router
+
+
+def calibrate(tensors: MoETensors, trace: MoETrace, formats: LayerFormat = E4M3) -> MoEScales:
+    """Factors of the weights of every expert in use and of its activations, from the float64 layer."""
+    weights, activations = formats.weights, formats.activations
+    experts = {}
+    for expert in trace.routing.active:
+        held = tensors.expert(expert)
+        factors = {name: tensor_factor(weights, float(np.abs(getattr(held, name)).max(initial=0.0)))
+                   for name in ("gate", "up", "down")}
+        experts[expert] = ExpertScales(
+            **factors, product=tensor_factor(activations, float(trace.product_amax[expert])))
+    x_router, router = input_scales(tensors)
+    x = tensor_factor(activations, float(np.abs(tensors.x).max(initial=0.0)))
+    return MoEScales(x=x, x_router=x_router, router=router, experts=experts)
+
+
+def tile_logits(tensors: MoETensors) -> np.ndarray:
+    """(rows, experts) float64: the router's logits exactly as the tile's drain rounds them, dequantized."""
+    x_scale, router_scale = input_scales(tensors)
+    x = quantize_per_tensor(tensors.x, np.float32(x_scale))[0]
+    router = quantize_per_tensor(tensors.router, np.float32(router_scale))[0]
+    accumulators, nan = exact_matmul_e4m3(x, router)
+    rounded = round_acc_to_fp32(accumulators, -18, nan.astype(np.uint8))
+    return rounded.astype(np.float64) * (x_scale * router_scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertMemory:
+    """gate_up: blocks of ``cols`` gate rows and ``cols`` up rows in turn; down: (hidden, width)."""
+
+    gate_up: Operand
+    down: Operand
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoEMemory:
+    """Matrices of the layer in DRAM.
+
+    width: intermediate size padded to whole column tiles, bus beats and blocks. x_router: x in E4M3 (x itself if the
+    activations are E4M3). bias: FP32 (rows, experts), 0 where the
+    softmax counts an expert, -inf elsewhere. weights: FP32 (rows, experts) combine weights, made by the tile.
+    slots: FP32 (rows * top_k, hidden), the weighted expert results, ordered by expert, then token.
+    """
+
+    width: int
+    x: Operand
+    x_router: Operand
+    router: Operand
+    bias: Matrix
+    one_hot: Matrix
+    zeros: Matrix
+    experts: dict[int, ExpertMemory]
+    weights: Matrix
+    slots: Matrix
+    out: Matrix
+
+
+def padded_width(intermediate: int, config: TileConfig, formats: LayerFormat = E4M3) -> int:
+    """``intermediate`` in whole column tiles, bus beats and blocks."""
+    return align(intermediate, max(config.cols, k_unit(config, formats.activations, formats.weights)))
+
+
+def product_tiles(config: TileConfig, activations: TensorFormat) -> int:
+    """Column tiles of products that make whole groups of codes and whole blocks."""
+    return max(1, config.lanes * 8 // activations.bits // config.cols, activations.block // config.cols)
+
+
+def lay_out(builder: ProgramBuilder, workload: Workload, routing: Routing, schedule: MoESchedule, scales: MoEScales,
+            tensors: MoETensors | None, formats: LayerFormat = E4M3) -> MoEMemory:
+    """Allocate every matrix of the layer, with data when there are tensors."""
+    moe, config = workload.moe, builder.config
+    plain, activations = TENSOR_FORMATS["e4m3"], formats.activations
+    width = padded_width(moe.intermediate, config, formats)
+    hidden = padded_k(moe.hidden, config, activations, formats.weights)
+    experts_padded = align(moe.experts, config.cols)
+    beat_lanes = config.bus_bytes // 4
+
+    def rows_of(name: str, label: str, factor: float, tensor_format: TensorFormat, count: int, k: int,
+                pad_rows: int = 1) -> Operand:
+        make = (lambda: store(getattr(tensors, name), tensor_format, factor)) if tensors else None
+        return place_operand(builder, label, count, k, tensor_format, make, pad_rows=pad_rows)
+
+    def bias() -> np.ndarray:
+        values = np.full((workload.rows, experts_padded), NEGATIVE_INFINITY, np.float32)
+        if moe.norm_topk:
+            np.put_along_axis(values, routing.chosen.astype(np.int64), np.float32(0), axis=1)
+        else:
+            values[:, :moe.experts] = 0
+        return values
+
+    x = rows_of("x", "x", scales.x, activations, workload.rows, hidden)
+    router_k = padded_k(moe.hidden, config, plain)
+    x_router = x if activations == plain else rows_of("x", "x for the router", scales.x_router, plain, workload.rows,
+                                                      router_k)
+    return MoEMemory(
+        width=width, x=x, x_router=x_router,
+        router=rows_of("router", "router", scales.router, plain, moe.experts, x_router.k, config.cols),
+        bias=float_matrix(builder, "bias", workload.rows, experts_padded, bias),
+        one_hot=float_matrix(builder, "one_hot", beat_lanes, config.cols,
+                             lambda: np.eye(beat_lanes, config.cols, dtype=np.float32)),
+        zeros=float_matrix(builder, "zeros", min(schedule.gate_up.m_tile, workload.rows), config.cols),
+        experts={e: _expert(builder, workload, schedule, width, hidden, e, scales.experts[e], tensors, formats.weights)
+                 for e in routing.active},
+        weights=float_matrix(builder, "weights", workload.rows, experts_padded),
+        slots=float_matrix(builder, "slots", workload.rows * moe.top_k, moe.hidden),
+        out=float_matrix(builder, "out", workload.rows, moe.hidden))
+
+
+def _expert(builder: ProgramBuilder, workload: Workload, schedule: MoESchedule, width: int, hidden: int, expert: int,
+            scales: ExpertScales, tensors: MoETensors | None, weights: TensorFormat) -> ExpertMemory:
+    moe, cols = workload.moe, builder.config.cols
+
+    def gate_up() -> StoredTensor:
+        assert tensors is not None
+        held = tensors.expert(expert)
+        sides = []
+        for name in ("gate", "up"):
+            values = np.zeros((width, moe.hidden), np.float32)
+            values[:moe.intermediate] = getattr(held, name)
+            sides.append(store(values, weights, getattr(scales, name), square=True))
+        return StoredTensor(*(_alternate([getattr(side, part) for side in sides], cols)
+                              for part in ("codes", "scales")))
+
+    def down() -> StoredTensor:
+        assert tensors is not None
+        values = np.zeros((moe.hidden, width), np.float32)
+        values[:, :moe.intermediate] = tensors.expert(expert).down
+        return store(values, weights, scales.down, square=True)
+
+    return ExpertMemory(
+        gate_up=place_operand(builder, f"expert{expert}.gate_up", 2 * width, hidden, weights,
+                              gate_up if tensors else None, chunk=schedule.gate_up.k_tile, packed=True),
+        down=place_operand(builder, f"expert{expert}.down", moe.hidden, width, weights, down if tensors else None,
+                           chunk=schedule.down.k_tile, packed=True))
+
+
+def _alternate(sides: list[np.ndarray], cols: int) -> np.ndarray:
+    """Blocks of ``cols`` rows of the first and of the second array in turn."""
+    width, size = sides[0].shape
+    return np.stack([side.reshape(width // cols, cols, size) for side in sides], axis=1).reshape(2 * width, size)

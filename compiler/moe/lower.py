@@ -1,0 +1,32 @@
+"""An MoE workload, its routing and its schedule to a program."""
+
+from ...rtl.config import TileConfig
+from ...sim.program import Program
+from ..builder import ProgramBuilder
+from ..dram import float_output
+from ..emitter import Emitter
+from ..formats import E4M3, LayerFormat
+from ..layers import Workload
+from ..routing import Routing
+from ..schedule import MoESchedule
+from ..tensors import MoETensors
+from .combine import emit_combine
+from .experts import Experts
+from .inputs import MoEScales, lay_out
+from .router import emit_router
+
+
+def lower_moe(workload: Workload, routing: Routing, config: TileConfig, schedule: MoESchedule, scales: MoEScales,
+              tensors: MoETensors | None = None, formats: LayerFormat = E4M3) -> Program:
+    """The program of an MoE layer; its result is the region ``out``, (rows, hidden) FP32.
+
+    Without ``tensors`` the program has the same instructions and zero weights: for timing only.
+    """
+    builder = ProgramBuilder(config)
+    emitter = Emitter(builder)
+    memory = lay_out(builder, workload, routing, schedule, scales, tensors, formats)
+    emit_router(emitter, workload, memory, scales, schedule.router)
+    Experts(emitter, workload, routing, memory, scales, schedule, formats).emit()
+    emit_combine(emitter, workload, routing, memory, schedule)
+    float_output(builder, "out", memory.out, workload.rows, workload.moe.hidden)
+    return builder.finish()

@@ -1,0 +1,208 @@
+"""Which token goes to which expert, and with what weight.
+
+Three sources of the choice, one result:
+
+- the layer's own router: softmax over all experts, the top k (``topk_softmax_route``);
+- a synthetic load, for benchmarks that must not depend on a random router: ``balanced``, or ``zipf-S`` with
+  expert popularity ~ rank^-S. Fitted to published traces, S = 0.3 resembles Mixtral-8x7B on MMLU (mean
+  exponent 0.29, max/mean load 1.31; efeslab/fiddler, branch ``popularity``) and S = 0.5 is its 95th
+  percentile;
+- a JSON file with a recorded or hand-written choice.
+
+The combine weights always come from the logits, so a forced choice changes the load and not the mathematics.
+The top k is taken on logits, not on probabilities: softmax rounds, and two different logits may share a
+probability. Equal logits go to the lowest expert index, which ``torch.topk`` leaves open.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..rtl.errors import WorkloadError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Routing:
+    """A choice of experts: ``chosen (T, k) int32``, best first, and its ``weights (T, k) float32``."""
+
+    experts: int
+    chosen: np.ndarray
+    weights: np.ndarray
+
+    def __post_init__(self) -> None:
+        _check_choice("routing", self.chosen, self.experts)
+        if self.weights.shape != self.chosen.shape or self.weights.dtype != np.float32:
+            raise WorkloadError(
+                f"routing: weights: expected float32 {self.chosen.shape}, "
+                f"got {self.weights.dtype} {self.weights.shape}"
+            )
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Tokens per expert, ``(experts,) int64``; sums to T * k."""
+        return np.bincount(self.chosen.ravel(), minlength=self.experts)
+
+    @property
+    def active(self) -> tuple[int, ...]:
+        """Experts with at least one token, ascending."""
+        return tuple(int(e) for e in np.flatnonzero(self.counts))
+
+    def tokens_of(self, expert: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of one expert, ascending, and the rank it has for each: ``weights[tokens, ranks]`` are its
+        weights."""
+        tokens, ranks = np.nonzero(self.chosen == expert)
+        return tokens, ranks
+
+
+def _check_choice(where: str, chosen: np.ndarray, experts: int) -> None:
+    if chosen.ndim != 2 or not np.issubdtype(chosen.dtype, np.integer):
+        raise WorkloadError(f"{where}: expected integers (tokens, top_k), got {chosen.dtype} {chosen.shape}")
+    bad = (chosen < 0) | (chosen >= experts)
+    if bad.any():
+        token = int(np.argmax(bad.any(axis=1)))
+        value = int(chosen[token][bad[token]][0])
+        raise WorkloadError(
+            f"{where}: token {token}: expected an expert from 0 to {experts - 1}, got {value}"
+        )
+    ordered = np.sort(chosen, axis=1)
+    repeated = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
+    if repeated.any():
+        token = int(np.argmax(repeated))
+        raise WorkloadError(
+            f"{where}: token {token}: expected distinct experts, got {chosen[token].tolist()}"
+        )
+
+
+def _check_logits(logits: np.ndarray) -> None:
+    if logits.ndim != 2 or not np.issubdtype(logits.dtype, np.floating):
+        raise WorkloadError(
+            f"router logits: expected floats (tokens, experts), got {logits.dtype} {logits.shape}"
+        )
+    if not np.isfinite(logits).all():
+        token = int(np.argmin(np.isfinite(logits).all(axis=1)))
+        raise WorkloadError(
+            f"router logits: token {token}: expected finite numbers, got {logits[token].tolist()[:4]}"
+        )
+
+
+def combine_weights(logits: np.ndarray, chosen: np.ndarray, *, norm_topk: bool) -> np.ndarray:
+    """Softmax over all experts at the chosen ones, ``(T, k) float64``; rows sum to 1 if ``norm_topk``."""
+    exact = logits.astype(np.float64)
+    top = np.take_along_axis(exact, chosen.astype(np.int64), axis=1)
+    if norm_topk:
+        shifted = np.exp(top - top.max(axis=1, keepdims=True))
+        return shifted / shifted.sum(axis=1, keepdims=True)
+    peak = exact.max(axis=1, keepdims=True)
+    return np.exp(top - peak) / np.exp(exact - peak).sum(axis=1, keepdims=True)
+
+
+def topk_softmax_route(logits: np.ndarray, top_k: int, *, norm_topk: bool) -> Routing:
+    """The router's own choice for ``logits (T, E)``: best first, ties to the lowest index."""
+    _check_logits(logits)
+    experts = logits.shape[1]
+    if not 1 <= top_k <= experts:
+        raise WorkloadError(f"routing: top_k: expected an integer from 1 to {experts}, got {top_k}")
+    chosen = np.argsort(-logits, axis=1, kind="stable")[:, :top_k].astype(np.int32)
+    return forced_route(logits, chosen, norm_topk=norm_topk)
+
+
+def forced_route(logits: np.ndarray, chosen: np.ndarray, *, norm_topk: bool) -> Routing:
+    """A given choice ``(T, k)`` with the weights that the router's logits give it."""
+    _check_logits(logits)
+    if len(chosen) != len(logits):
+        raise WorkloadError(f"routing: expected a choice for {len(logits)} tokens, got {len(chosen)}")
+    _check_choice("routing", chosen, logits.shape[1])
+    weights = combine_weights(logits, chosen, norm_topk=norm_topk).astype(np.float32)
+    return Routing(experts=logits.shape[1], chosen=chosen.astype(np.int32), weights=weights)
+
+
+def forced_choice(spec: str | Path, *, tokens: int, experts: int, top_k: int, seed: int) -> np.ndarray:
+    """The choice ``(tokens, top_k) int32`` that a ``--routing`` argument names: balanced, zipf-S, or a JSON
+    file.
+
+    Raises WorkloadError for an unknown name, a malformed exponent, or a file that does not fit the layer.
+    """
+    name = str(spec)
+    if not 1 <= top_k <= experts:
+        raise WorkloadError(f"routing {name}: top_k: expected an integer from 1 to {experts}, got {top_k}")
+    if name == "balanced":
+        return balanced(tokens=tokens, experts=experts, top_k=top_k)
+    if name.startswith("zipf-") and not Path(name).exists():
+        return zipf(_exponent(name), tokens=tokens, experts=experts, top_k=top_k, seed=seed)
+    if not Path(name).is_file():
+        raise WorkloadError(
+            f"routing {name!r}: expected balanced, zipf-S (S a number, such as zipf-0.3) or a JSON file"
+        )
+    return read_choice(Path(name), tokens=tokens, experts=experts, top_k=top_k)
+
+
+def _exponent(name: str) -> float:
+    text = name.removeprefix("zipf-")
+    try:
+        exponent = float(text)
+    except ValueError:
+        exponent = math.nan
+    if not (math.isfinite(exponent) and 0 <= exponent <= 10):
+        raise WorkloadError(
+            f"routing {name!r}: expected an exponent from 0 to 10, such as zipf-0.3, got {text!r}"
+        )
+    return exponent
+
+
+def balanced(*, tokens: int, experts: int, top_k: int) -> np.ndarray:
+    """Choice number i goes to expert i mod E: loads differ by at most one, and k <= E keeps a token's experts
+    distinct."""
+    return (np.arange(tokens * top_k) % experts).reshape(tokens, top_k).astype(np.int32)
+
+
+def zipf(exponent: float, *, tokens: int, experts: int, top_k: int, seed: int) -> np.ndarray:
+    """``top_k`` distinct experts per token, drawn one after another with probability ~ popularity
+    rank^-exponent.
+
+    Which expert has which rank is itself drawn, so that popular experts are not neighbours. The draw without
+    replacement is Gumbel top-k: the k largest of log p + Gumbel noise (Efraimidis-Spirakis, in logarithms).
+    """
+    rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(7, experts))))
+    log_popularity = -exponent * np.log(rng.permutation(experts) + 1.0)
+    noise = -np.log(-np.log(rng.random((tokens, experts)) + 2.0**-60))
+    return np.argsort(-(log_popularity + noise), axis=1, kind="stable")[:, :top_k].astype(np.int32)
+
+
+def read_choice(path: Path, *, tokens: int, experts: int, top_k: int) -> np.ndarray:
+    """A choice from JSON: a list with one list of expert numbers per token, or that under the key
+    ``experts``."""
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WorkloadError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise WorkloadError(f"{path}: not valid JSON: {error}") from None
+    if isinstance(content, dict):
+        if set(content) != {"experts"}:
+            raise WorkloadError(
+                f"{path}: expected the single key experts, got {', '.join(sorted(content)) or 'none'}"
+            )
+        content = content["experts"]
+    if not isinstance(content, list) or len(content) != tokens:
+        found = f"{len(content)} entries" if isinstance(content, list) else type(content).__name__
+        raise WorkloadError(f"{path}: expected a list of {tokens} tokens, got {found}")
+    for token, row in enumerate(content):
+        if not isinstance(row, list) or len(row) != top_k:
+            raise WorkloadError(
+                f"{path}: token {token}: expected a list of {top_k} experts, got {str(row)[:60]}"
+            )
+        for expert in row:
+            if type(expert) is not int or not 0 <= expert < experts:
+                found = str(expert)[:60]
+                raise WorkloadError(
+                    f"{path}: token {token}: expected an expert from 0 to {experts - 1}, got {found}"
+                )
+    chosen = np.array(content, dtype=np.int32).reshape(tokens, top_k)
+    _check_choice(str(path), chosen, experts)
+    return chosen

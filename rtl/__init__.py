@@ -1,0 +1,1 @@
+"""The hardware floor: number formats, configuration, instruction set, time contract, the Amaranth tile."""

@@ -1,0 +1,321 @@
+"""What one tile is: `TileConfig`, its presets, and loading it from TOML.
+
+A `TileConfig` is the only description of the hardware. The Amaranth components, the time contract
+(`plan.py`), the simulators and the compiler all take their sizes from it.
+
+Sizes that are powers of two (``rows``, ``cols``, ``lanes``, ``bus_bytes``, ``imem_page``) are so because
+addresses are split into fields by wiring; buffer banks may have any depth, because an address holds the bank
+number and the offset in separate fields.
+
+The vector unit has as many lanes as the array has columns. A separate lane count was rejected: lane ``c``
+lives beside column ``c``'s accumulator memory, so that no value crosses lanes between drain and quantizer.
+"""
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from .errors import ConfigError
+
+FORMATS = ("e4m3", "e5m2", "e4m3xe5m2", "e2m1", "e4m3xe2m1")
+"""Element formats of a MATMUL's operands (A x B where they differ) that can be built."""
+
+SCALES = ("e4m3", "e8m0", "fp32")
+"""Block-scale formats that can be built."""
+
+MULTIPLIERS = ("fabric", "dsp")
+"""PE back ends: shift and add, or one 18-bit multiplier per product of operands that are expanded at the edge."""
+
+PRESETS = ("nano", "edge", "server")
+"""Names accepted by `load_tile`, in order of size."""
+
+INSTRUCTION_BYTES = 32
+"""Every instruction is 256 bits."""
+
+ACC_FLAG_BITS = 4
+"""Sticky flags beside an accumulator: nan, +inf, -inf, inexact."""
+
+
+def _bits(count: int) -> int:
+    """Width of a field that holds 0 .. count-1 (at least one bit)."""
+    return max(1, (count - 1).bit_length())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileConfig:
+    """Parameters of a tile. All sizes in bytes unless the name says otherwise.
+
+    rows, cols: the array has ``rows`` x ``cols`` processing elements (PEs).
+    lanes: FP8 products per PE and cycle; ``lanes`` bytes are one *group*, the unit of operand addresses.
+    acc_bits: accumulator width W (two's complement with wrap).
+    formats: operand formats that are built; scales: block scales that are built (they need ``lanes`` = 8).
+    multiplier: PE back end.
+    a_buffer_bytes, a_banks: operand buffer A; ``rows`` slices, each cut into ``a_banks`` banks.
+    b_buffer_bytes, b_banks: operand buffer B; ``cols`` slices.
+    acc_banks, acc_bank_rows: accumulator buffer; a row is ``cols`` FP32 values.
+    stat_banks, stat_bank_rows: shallow banks in the same address space, for row statistics and other vectors.
+    index_entries: entries of the 32-bit index memory for gather and scatter.
+    imem_page: instructions per page; the instruction memory holds two pages.
+    queue_depth: entries of each unit's instruction queue.
+    bus_bytes, dram_latency: DRAM port width and its fixed latency in cycles (per port, in order).
+    dma_outstanding: DMA instructions that may be in flight per port.
+    clock_mhz: clock, used to turn cycles into seconds and watts only.
+    """
+
+    name: str
+    rows: int
+    cols: int
+    lanes: int
+    acc_bits: int = 64
+    formats: tuple[str, ...] = ("e4m3",)
+    scales: tuple[str, ...] = ()
+    multiplier: str = "fabric"
+    a_buffer_bytes: int
+    a_banks: int
+    b_buffer_bytes: int
+    b_banks: int
+    acc_banks: int
+    acc_bank_rows: int
+    stat_banks: int = 8
+    stat_bank_rows: int = 8
+    index_entries: int
+    imem_page: int
+    queue_depth: int = 8
+    bus_bytes: int
+    dram_latency: int
+    dma_outstanding: int = 8
+    clock_mhz: float = 1000.0
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.type in (int, "int") and (not isinstance(value, int) or isinstance(value, bool)):
+                raise ConfigError(f"tile {self.name}: {f.name} must be an integer, got {value!r}")
+        for field, low, high in _RANGES:
+            value = getattr(self, field)
+            if not low <= value <= high:
+                raise ConfigError(f"tile {self.name}: {field} must be {low}..{high}, got {value!r}")
+        for field in ("rows", "cols", "lanes", "bus_bytes", "imem_page"):
+            value = getattr(self, field)
+            if value & (value - 1):
+                raise ConfigError(f"tile {self.name}: {field} must be a power of two, got {value!r}")
+        self._check_formats()
+        self._check_relations()
+
+    def _check_formats(self) -> None:
+        for field in ("formats", "scales"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        if self.acc_bits not in (64, 80, 96):
+            raise ConfigError(f"tile {self.name}: acc_bits must be 64, 80 or 96, got {self.acc_bits!r}")
+        if not self.formats:
+            raise ConfigError(f"tile {self.name}: formats must name at least one of {', '.join(FORMATS)}")
+        for field, allowed in (("formats", FORMATS), ("scales", SCALES)):
+            for value in getattr(self, field):
+                if value not in allowed:
+                    raise ConfigError(f"tile {self.name}: {field}: unknown value {value!r}; "
+                                      f"allowed: {', '.join(allowed) or 'none'}")
+        if self.multiplier not in MULTIPLIERS:
+            raise ConfigError(f"tile {self.name}: multiplier must be one of {', '.join(MULTIPLIERS)}, "
+                              f"got {self.multiplier!r}")
+        for scale, needs in (("e4m3", {"e2m1", "e4m3xe2m1"}), ("fp32", {"e4m3"})):
+            if scale in self.scales and not needs & set(self.formats):
+                raise ConfigError(f"tile {self.name}: scales: {scale} needs one of the formats "
+                                  f"{', '.join(sorted(needs))}, got {', '.join(self.formats)}")
+        if self.scales and self.lanes != 8:
+            raise ConfigError(f"tile {self.name}: scales need lanes = 8, got {self.lanes}")
+        wide = {"e5m2", "e4m3xe5m2"} & set(self.formats)
+        if "e5m2" in self.formats and self.acc_bits < 80:
+            raise ConfigError(f"tile {self.name}: format e5m2 needs acc_bits of at least 80, got {self.acc_bits}")
+        if wide and self.multiplier == "dsp":
+            raise ConfigError(f"tile {self.name}: multiplier dsp does not build {', '.join(sorted(wide))}: an E5M2 "
+                              "value is wider than 18 bits")
+        if not isinstance(self.clock_mhz, (int, float)) or not 0 < self.clock_mhz <= 10_000:
+            raise ConfigError(f"tile {self.name}: clock_mhz must be in (0, 10000], got {self.clock_mhz!r}")
+
+    def _check_relations(self) -> None:
+        def need(ok: bool, what: str) -> None:
+            if not ok:
+                raise ConfigError(f"tile {self.name}: {what}")
+
+        need(self.lanes <= self.bus_bytes <= 4 * self.cols,
+             f"bus_bytes must be between lanes ({self.lanes}) and 4*cols ({4 * self.cols}), got {self.bus_bytes}")
+        for buffer, slices, word in (("a", self.rows, self.a_word_bytes), ("b", self.cols, self.b_word_bytes)):
+            size = getattr(self, f"{buffer}_buffer_bytes")
+            banks = getattr(self, f"{buffer}_banks")
+            need(size % (slices * banks * word) == 0 and size > 0,
+                 f"{buffer}_buffer_bytes must be a positive multiple of {slices * banks * word} "
+                 f"({slices} slices x {banks} banks x {word}-byte words), got {size}")
+        need(self.acc_banks % self.acc_planes == 0,
+             f"acc_banks must be a multiple of {self.acc_planes} (32-bit planes of a {self.acc_bits}-bit "
+             f"accumulator), got {self.acc_banks}")
+        need(self.index_entries % (self.bus_bytes // 4) == 0,
+             f"index_entries must be a multiple of {self.bus_bytes // 4} (indices per bus beat), "
+             f"got {self.index_entries}")
+        need(self.imem_page * INSTRUCTION_BYTES % self.bus_bytes == 0,
+             f"imem_page: a page must be a multiple of bus_bytes ({self.bus_bytes}), got {self.imem_page}")
+        need(self.a_addr_bits <= 20 and self.b_addr_bits <= 20,
+             f"operand slices are too deep: {self.a_addr_bits} and {self.b_addr_bits} address bits, at most 20")
+        need(self.acc_addr_bits <= 16, f"accumulator buffer is too deep: {self.acc_addr_bits} address bits, "
+             "at most 16")
+
+    # Operand buffers -------------------------------------------------------------------------------
+
+    @property
+    def a_word_bytes(self) -> int:
+        """Width of an A slice: one bus beat or one vector row of codes, whichever is wider."""
+        return max(self.bus_bytes, self.cols)
+
+    @property
+    def b_word_bytes(self) -> int:
+        """Width of a B slice: one bus beat."""
+        return self.bus_bytes
+
+    @property
+    def a_bank_groups(self) -> int:
+        """Depth of one bank of an A slice in groups of ``lanes`` bytes."""
+        return self.a_buffer_bytes // (self.rows * self.a_banks * self.lanes)
+
+    @property
+    def b_bank_groups(self) -> int:
+        """Depth of one bank of a B slice in groups of ``lanes`` bytes."""
+        return self.b_buffer_bytes // (self.cols * self.b_banks * self.lanes)
+
+    @property
+    def a_offset_bits(self) -> int:
+        """Low bits of an A address (in groups) that are the offset in a bank; the rest is the bank."""
+        return _bits(self.a_bank_groups)
+
+    @property
+    def b_offset_bits(self) -> int:
+        """Low bits of a B address (in groups) that are the offset in a bank; the rest is the bank."""
+        return _bits(self.b_bank_groups)
+
+    @property
+    def a_addr_bits(self) -> int:
+        return self.a_offset_bits + _bits(self.a_banks)
+
+    @property
+    def b_addr_bits(self) -> int:
+        return self.b_offset_bits + _bits(self.b_banks)
+
+    # Accumulator buffer ----------------------------------------------------------------------------
+
+    @property
+    def acc_planes(self) -> int:
+        """32-bit words of a raw accumulator; plane p of a raw row lies ``p * acc_plane_banks`` banks up."""
+        return -(-self.acc_bits // 32)
+
+    @property
+    def acc_plane_banks(self) -> int:
+        return self.acc_banks // self.acc_planes
+
+    @property
+    def acc_word_bits(self) -> int:
+        """Bits of one lane of an accumulator row: 32 data bits and this plane's share of the flags."""
+        return 32 + -(-ACC_FLAG_BITS // self.acc_planes)
+
+    @property
+    def acc_offset_bits(self) -> int:
+        """Low bits of an accumulator address that are the row in a bank; the rest is the bank number.
+
+        Banks 0 .. acc_banks-1 are accumulator banks, the next stat_banks are statistics banks.
+        """
+        return _bits(max(self.acc_bank_rows, self.stat_bank_rows))
+
+    @property
+    def acc_addr_bits(self) -> int:
+        return self.acc_offset_bits + _bits(self.acc_banks + self.stat_banks)
+
+    def acc_addr(self, bank: int, row: int = 0) -> int:
+        """Address of ``row`` in accumulator or statistics bank ``bank``."""
+        return (bank << self.acc_offset_bits) | row
+
+    def acc_bank_depth(self, bank: int) -> int:
+        """Rows of bank ``bank``."""
+        return self.acc_bank_rows if bank < self.acc_banks else self.stat_bank_rows
+
+    # Rates and identity ----------------------------------------------------------------------------
+
+    @property
+    def macs_per_cycle(self) -> int:
+        """Peak FP8 multiply-accumulates per cycle."""
+        return self.rows * self.cols * self.lanes
+
+    @property
+    def page_bytes(self) -> int:
+        return self.imem_page * INSTRUCTION_BYTES
+
+    def to_dict(self) -> dict:
+        """Plain values, in field order; `from_dict` is the inverse."""
+        values = dataclasses.asdict(self)
+        values["formats"], values["scales"] = list(self.formats), list(self.scales)
+        return values
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that change when any parameter but the name and the clock changes."""
+        values = {k: v for k, v in self.to_dict().items() if k not in ("name", "clock_mhz")}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    @classmethod
+    def from_dict(cls, values: dict, *, source: str) -> "TileConfig":
+        """Build from plain values; unknown or missing keys are errors that name ``source`` and the key."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"{source}: unknown key {key!r}; allowed: {', '.join(sorted(known))}")
+        for f in dataclasses.fields(cls):
+            if f.default is dataclasses.MISSING and f.name not in values:
+                raise ConfigError(f"{source}: missing key {f.name!r}")
+        values = dict(values)
+        if not isinstance(values["name"], str) or not values["name"]:
+            raise ConfigError(f"{source}: name must be a non-empty string, got {values['name']!r}")
+        for key, default in (("formats", ["e4m3"]), ("scales", [])):
+            value = values.get(key, default)
+            if not isinstance(value, (list, tuple)):
+                raise ConfigError(f"{source}: {key} must be a list, got {value!r}")
+            values[key] = tuple(value)
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
+
+
+_RANGES = (
+    ("rows", 4, 256), ("cols", 4, 256), ("lanes", 2, 64),
+    ("a_banks", 1, 32), ("b_banks", 1, 32), ("acc_banks", 2, 64), ("acc_bank_rows", 4, 1024),
+    ("stat_banks", 1, 16), ("stat_bank_rows", 1, 64), ("index_entries", 4, 8192), ("imem_page", 8, 4096),
+    ("queue_depth", 2, 64), ("bus_bytes", 4, 64), ("dram_latency", 1, 4096), ("dma_outstanding", 1, 64),
+    ("a_buffer_bytes", 1, 1 << 26), ("b_buffer_bytes", 1, 1 << 26),
+)
+
+
+def load_tile(name_or_path: str | Path) -> TileConfig:
+    """The preset of that name, or the TOML file at that path.
+
+    Raises `ConfigError` naming the file, key, value and what is allowed.
+    """
+    text = str(name_or_path)
+    if text in PRESETS:
+        raw = resources.files(__name__.rpartition(".")[0]).joinpath("presets", f"{text}.toml").read_text()
+        return _parse(raw, f"preset {text}")
+    path = Path(text)
+    if not path.is_file():
+        raise ConfigError(f"tile {text!r}: neither a preset ({', '.join(PRESETS)}) nor a file")
+    try:
+        raw = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"tile file {text}: cannot be read as text: {error}") from None
+    return _parse(raw, f"tile file {text}")
+
+
+def _parse(raw: str, source: str) -> TileConfig:
+    try:
+        values = tomllib.loads(raw)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not valid TOML: {error}") from None
+    return TileConfig.from_dict(values, source=source)

@@ -1,0 +1,118 @@
+"""Countable events, declared once: the energy model, the RTL counters and the reports derive from `EVENTS`.
+
+`event_counts` is the model side: what one instruction causes, a pure function of its fields and the
+`TileConfig`. The RTL increments one counter per event from its real enables; the totals must be equal.
+"""
+
+from dataclasses import dataclass
+
+from .block_formats import BLOCK_FORMATS
+from .config import TileConfig
+from .formats import PAIRS
+from .isa import Combine, Dest, Func, Instruction, Operand, Pair, Quant, Reduce, Space
+from .scale_layout import scale_beats
+
+
+@dataclass(frozen=True)
+class Event:
+    """name: counter; unit: what one count is; description: what causes it."""
+
+    name: str
+    unit: str
+    description: str
+
+
+EVENTS = (
+    Event("a_group_reads", "lanes bytes", "group read from an A slice by the array (rows in use only)"),
+    Event("b_group_reads", "lanes bytes", "group read from a B slice by the array (all columns)"),
+    Event("drain_rows", "cols values", "valid result row drained: merged, rounded, masked"),
+    Event("rowmax_rows", "row", "running row maximum updated while draining"),
+    Event("acc_row_reads", "cols x 32 bits",
+          "row read from ACC by the drain (a raw row: one per plane) or the vector unit"),
+    Event("acc_row_writes", "cols x 32 bits",
+          "row written to ACC by the drain (a raw row: one per plane) or the vector unit"),
+    Event("acc_beat_writes", "bus beat", "beat written to ACC by a load"),
+    Event("acc_beat_reads", "bus beat", "beat read from ACC by a store"),
+    Event("a_beat_writes", "bus beat", "beat written to A by a load"),
+    Event("b_beat_writes", "bus beat", "beat written to B by a load"),
+    Event("a_row_writes", "cols bytes", "row of codes written to A by the vector unit"),
+    Event("a_beat_reads", "bus beat", "beat read from A by a store"),
+    Event("vector_rows", "cols elements", "row through the vector pipe (both multipliers)"),
+    Event("vector_adds", "cols elements", "row with a combine step"),
+    Event("vector_functions", "cols elements", "row with a function"),
+    Event("vector_reductions", "cols elements", "row that enters a reduction"),
+    Event("vector_quantizations", "cols elements", "row quantized"),
+    Event("block_quantizations", "cols elements", "row quantized with block scales"),
+    Event("index_reads", "entry", "index read by a gather or scatter"),
+    Event("index_beat_writes", "bus beat", "beat written to the index memory"),
+    Event("program_beat_writes", "bus beat", "beat written to the instruction memory"),
+    Event("instructions", "instruction", "instruction dispatched (SYNC and HALT included)"),
+    Event("scale_beats", "bus beat", "beat of scale bytes read or written by a DMA unit"),
+    Event("dram_read_beats", "bus beat", "beat read from DRAM, scale bytes included"),
+    Event("dram_write_beats", "bus beat", "beat written to DRAM, scale bytes included"),
+)
+
+EVENT_NAMES = tuple(event.name for event in EVENTS)
+
+_LOAD_SPACE_EVENT = {Space.A: "a_beat_writes", Space.B: "b_beat_writes", Space.ACC: "acc_beat_writes",
+                     Space.INDEX: "index_beat_writes", Space.PROGRAM: "program_beat_writes"}
+_STORE_SPACE_EVENT = {Space.A: "a_beat_reads", Space.ACC: "acc_beat_reads"}
+
+
+def dma_beats(instruction: Instruction, config: TileConfig) -> int:
+    """Data beats of a LOAD, GATHER, STORE or SCATTER: every row starts a new beat. Scale bytes come on top."""
+    return instruction.rows * -(-instruction.row_bytes // config.bus_bytes)
+
+
+def event_counts(instruction: Instruction, config: TileConfig) -> dict[str, int]:
+    """Events caused by one instruction; names absent from the result count zero."""
+    name = instruction.spec.name
+    counts = {"instructions": 1}
+    if name in ("LOAD", "GATHER", "STORE", "SCATTER"):
+        counts.update(_dma_counts(instruction, config))
+    elif name == "MATMUL":
+        counts.update(_matmul_counts(instruction, config))
+    elif name == "VECTOR":
+        counts.update(_vector_counts(instruction))
+    return counts
+
+
+def _dma_counts(i: Instruction, config: TileConfig) -> dict[str, int]:
+    beats, scales = dma_beats(i, config), scale_beats(i, config)
+    load = i.spec.name in ("LOAD", "GATHER")
+    return {
+        (_LOAD_SPACE_EVENT if load else _STORE_SPACE_EVENT)[Space(i.space)]: beats,
+        "dram_read_beats" if load else "dram_write_beats": beats + scales,
+        "scale_beats": scales,
+        "index_reads": i.rows if i.spec.name in ("GATHER", "SCATTER") else 0,
+    }
+
+
+def _matmul_counts(i: Instruction, config: TileConfig) -> dict[str, int]:
+    panels = -(-i.m_rows // config.rows)
+    result_rows = i.m_rows * i.n_tiles
+    planes = config.acc_planes
+    return {
+        "a_group_reads": i.m_rows * i.k_steps * i.n_tiles,
+        "b_group_reads": panels * -(-i.k_steps // PAIRS[Pair(i.pair)].b_steps) * i.n_tiles * config.cols,
+        "drain_rows": result_rows,
+        "rowmax_rows": result_rows if i.rowmax else 0,
+        "acc_row_reads": result_rows * planes if i.merge else 0,
+        "acc_row_writes": result_rows * (planes if i.raw else 1),
+    }
+
+
+def _vector_counts(i: Instruction) -> dict[str, int]:
+    beats = i.rows * i.tiles
+    operands = 1 + sum(kind != Operand.IMM for kind in (i.y_kind, i.z_kind, i.w_kind))
+    return {
+        "vector_rows": beats,
+        "acc_row_reads": beats * operands,
+        "acc_row_writes": beats if i.dest == Dest.ACC else 0,
+        "a_row_writes": beats if i.dest == Dest.A else 0,
+        "vector_adds": beats if i.combine != Combine.NONE else 0,
+        "vector_functions": beats if i.func != Func.NONE else 0,
+        "vector_reductions": beats if i.reduce != Reduce.NONE else 0,
+        "vector_quantizations": beats if i.dest == Dest.A else 0,
+        "block_quantizations": beats if i.dest == Dest.A and BLOCK_FORMATS[Quant(i.quant)].block else 0,
+    }

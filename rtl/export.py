@@ -1,0 +1,193 @@
+"""A folder with everything an FPGA engineer needs of a tile: Verilog, registers, packaging, a smoke test.
+
+The content depends on the configuration and on the version of tilescore only; two exports are equal byte for byte.
+"""
+
+import importlib.metadata
+import os
+import shutil
+import string
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from .axi.channels import BUS_LATENCY, check_parameters, default_outstanding
+from .axi.register_text import c_header, counter_table, markdown, python_constants
+from .axi.registers import REGISTERS, mask, reset_value
+from .axi.top import MAX_BURST, TileAxi
+from .axi.vivado import port_texts
+from .config import TileConfig
+from .errors import ConfigError
+from .isa import Halt, Load, Space, Store, Unit, encode_program
+from .ledger import COUNTER_NAMES
+from .verilog import convert_with_cells, without_empty_vectors
+from .verilog_text import document_top, merge_equal_modules, plain_names
+
+TOP = "tilescore_axi"
+"""Name of the top module."""
+
+SMOKE_BEATS = 3
+"""Bus beats that the smoke test copies: more than one, so that they form a burst."""
+
+_HERE = Path(__file__).parent
+
+
+def export_tile(config: TileConfig, folder: str | Path, force: bool = False) -> Path:
+    """Write the files of ``config`` into ``folder`` and return it.
+
+    ``folder`` must not exist, be empty, or with ``force`` hold an earlier export and nothing else; then it is
+    replaced as a whole. Everything is written beside it first, so that nothing is half written whatever fails.
+
+    Raises `ConfigError` for a folder with other contents, one that cannot be written, and a configuration that
+    cannot be built.
+    """
+    check_parameters(config, MAX_BURST, default_outstanding(config))
+    folder = Path(folder)
+    _check_folder(folder, force)
+    try:
+        parent = Path(os.path.abspath(folder)).parent
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
+        try:
+            _write(config, temporary)
+            _put_in_place(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise ConfigError(f"export folder {folder}: cannot be written: {error.strerror or error}") from None
+    return folder
+
+
+def _check_folder(folder: Path, force: bool) -> None:
+    try:
+        if not folder.exists() and not folder.is_symlink():
+            return
+        if not folder.is_dir():
+            raise ConfigError(f"export folder {folder}: exists and is not a folder")
+        found = sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise ConfigError(f"export folder {folder}: cannot be read: {error.strerror or error}") from None
+    if found and not force:
+        raise ConfigError(f"export folder {folder}: is not empty (it holds {found[0]}); choose another one, or "
+                          "--force to replace an earlier export")
+    foreign = [name for name in found if name not in FILES]
+    if foreign:
+        raise ConfigError(f"export folder {folder}: holds {foreign[0]}, which is not part of an export; "
+                          "--force replaces exports only")
+
+
+def _write(config: TileConfig, folder: Path) -> None:
+    """All of `FILES`, with the permissions of ordinary files."""
+    for name, content in FILES.items():
+        (folder / name).write_text(content(config), encoding="utf-8", newline="\n")
+    umask = os.umask(0)
+    os.umask(umask)
+    folder.chmod(0o777 & ~umask)
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    """Rename ``temporary`` to ``folder``; what was there is removed after that, or back when it fails."""
+    target = folder.resolve()
+    if not target.exists():
+        os.rename(temporary, target)
+        return
+    old = temporary.with_name(f"{temporary.name}.old")
+    os.rename(target, old)
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        os.rename(old, target)
+        raise
+    shutil.rmtree(old)
+
+
+def axi_verilog(config: TileConfig) -> str:
+    """Verilog-2005 of `TileAxi`: plain names, one module per distinct component, top module first."""
+    top = TileAxi(config)
+    ports = port_texts(top)
+    text = without_empty_vectors(plain_names(convert_with_cells(top, TOP)))
+    text = document_top(merge_equal_modules(text, TOP), TOP, ports)
+    return f"// tilescore tile {config.name} with AXI ports, {_shape(config)}\n{text}"
+
+
+def _shape(config: TileConfig) -> str:
+    return f"{config.rows} x {config.cols} x {config.lanes}, configuration {config.digest}"
+
+
+def _version() -> str:
+    return importlib.metadata.version("tilescore")
+
+
+class _Template(string.Template):
+    delimiter = "@@"
+
+
+def _template(name: str) -> Callable[[TileConfig], str]:
+    """export_files/<name>.in, filled in."""
+    def fill(config: TileConfig) -> str:
+        raw = (_HERE / "export_files" / f"{name}.in").read_text(encoding="utf-8")
+        return _Template(raw).substitute(_values(config))
+    return fill
+
+
+def _values(config: TileConfig) -> dict[str, object]:
+    beats, source, target = _smoke_memory(config)
+    values: dict[str, object] = {
+        "NAME": config.name, "VERSION": _version(), "DIGEST": config.digest, "ROWS": config.rows,
+        "COLS": config.cols, "LANES": config.lanes, "WIDTH": 8 * config.bus_bytes, "MAX_BURST": MAX_BURST,
+        "OUTSTANDING": default_outstanding(config), "BUS_LATENCY": BUS_LATENCY,
+        "IDEAL_LATENCY": config.dram_latency - BUS_LATENCY, "BUS_BYTES": config.bus_bytes,
+        "MEMORY_BEATS": target + SMOKE_BEATS, "SOURCE_BEAT": source, "TARGET_BEAT": target, "BEATS": SMOKE_BEATS,
+        "MEMORY": "\n".join(f"    memory[{n}] = {8 * config.bus_bytes}'h{value:x};" for n, value in beats.items()),
+        "DONE": f"{mask('STATUS', 'DONE'):x}", "COUNTER": COUNTER_NAMES.index("dram_write_beats")}
+    for register in REGISTERS:
+        values[f"AT_{register.name}"] = f"{register.offset:03x}"
+        values[f"{register.name}_VALUE"] = f"{reset_value(register, config):08x}"
+    return values
+
+
+def _smoke_memory(config: TileConfig) -> tuple[dict[int, int], int, int]:
+    """Beats of the memory that are not zero, first beat of the data, first beat of their copy."""
+    bus = config.bus_bytes
+    source, target = config.page_bytes, config.page_bytes + SMOKE_BEATS * bus
+    common = {"space": Space.ACC, "rows": SMOKE_BEATS, "row_bytes": bus, "row_stride": bus}
+    program = encode_program([
+        Load(**common, dram_addr=source, signal_wr=1 << Unit.STORE),
+        Store(**common, dram_addr=target, wait_wr=1 << Unit.LOAD), Halt()]).tobytes()
+    memory = program.ljust(source, b"\0") + bytes(range(1, SMOKE_BEATS * bus + 1))
+    beats = {n // bus: int.from_bytes(memory[n:n + bus], "little") for n in range(0, len(memory), bus)}
+    return {n: value for n, value in beats.items() if value}, source // bus, target // bus
+
+
+def _registers_page(config: TileConfig) -> str:
+    return (f"# Registers of tile {config.name}, configuration {config.digest}\n\n{markdown(config)}\n"
+            f"## Counters\n\nBy the number that COUNTER_SELECT takes.\n\n{counter_table()}")
+
+
+def _waivers(config: TileConfig) -> str:
+    waivers = (_HERE / "tilescore.vlt").read_text(encoding="utf-8")
+    return (waivers.rstrip() + "\n// - a port is named `interrupt`, which the generated C++ has to rename.\n"
+            "lint_off -rule SYMRSVDWORD\n")
+
+
+def _tile_toml(config: TileConfig) -> str:
+    lines = [f"# {_shape(config)}"]
+    for key, value in config.to_dict().items():
+        text = f'"{value}"' if isinstance(value, str) else repr(value).replace("'", '"')
+        lines.append(f"{key} = {text}")
+    return "\n".join(lines) + "\n"
+
+
+FILES: dict[str, Callable[[TileConfig], str]] = {
+    f"{TOP}.v": axi_verilog,
+    f"{TOP}.vlt": _waivers,
+    f"{TOP}.core": _template(f"{TOP}.core"),
+    "smoke_tb.v": _template("smoke_tb.v"),
+    "litex_tile.py": _template("litex_tile.py"),
+    "registers.md": _registers_page,
+    "tilescore_registers.h": c_header,
+    "tilescore_registers.py": python_constants,
+    "tile.toml": _tile_toml,
+    "README.md": _template("README.md"),
+}
+"""What an export holds, and what writes each file."""

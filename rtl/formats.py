@@ -1,0 +1,298 @@
+"""Operand formats: what a code means, as constants and as table look-ups for numpy; what a MATMUL makes of them.
+
+A code decodes to (sign, significand, shift, nan); its value is ``(-1)**sign * significand * 2**(shift +
+lsb_exponent)`` with a small unsigned integer significand, so that a product of two codes is an exact integer:
+multiply the significands, add the shifts. Subnormals need no special case (shift 0, leading bit absent). The
+hardware twin of the decoder is `rtl/arith/decode.py`.
+
+The widths of products, blocks and accumulators, and with them the limits of exactness, follow from these
+constants alone (`PairSpec`, `headroom`, `exact_elements`).
+
+Source: OCP 8-bit Floating Point Specification (OFP8) revision 1.0, table 1, for E4M3 (ml_dtypes
+``float8_e4m3fn``) and E5M2; OCP Microscaling Formats (MX) specification 1.0, table 5, for E2M1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .isa import Pair, Scale
+
+FP32_NAN = 0x7FC00000
+"""The one NaN that any unit produces (design: numeric contract, rule 8)."""
+
+FP32_INF = 0x7F800000
+"""Positive infinity; bit 31 makes it negative."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatSpec:
+    """Description of an operand format of at most eight bits.
+
+    ``lsb_exponent`` is the weight of the least significand bit at shift 0, ``emax`` the exponent of the
+    largest finite value, ``nan_codes`` every code that means NaN. A format without a sign bit has ``signed``
+    False.
+    """
+
+    name: str
+    exponent_bits: int
+    mantissa_bits: int
+    bias: int
+    signed: bool
+    max_finite: float
+    lsb_exponent: int
+    emax: int
+    has_infinity: bool
+    nan_codes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.exponent_bits < 1 or self.mantissa_bits < 0:
+            raise ValueError(f"{self.name}: expected exponent_bits >= 1 and mantissa_bits >= 0, got "
+                             f"{self.exponent_bits} and {self.mantissa_bits}")
+        if not 1 <= self.bits <= 8:
+            raise ValueError(f"{self.name}: expected a code of 1 to 8 bits, got {self.bits}")
+        for code in self.nan_codes:
+            if not 0 <= code < 2**self.bits:
+                raise ValueError(f"{self.name}: expected NaN codes below {2**self.bits}, got {code:#x}")
+
+    @property
+    def bits(self) -> int:
+        """Width of a code."""
+        return self.exponent_bits + self.mantissa_bits + int(self.signed)
+
+    @property
+    def significand_bits(self) -> int:
+        """Width of the decoded integer significand."""
+        return self.mantissa_bits + 1
+
+    @property
+    def max_shift(self) -> int:
+        """Largest decoded shift: the codes with an all-ones exponent."""
+        return 2**self.exponent_bits - 2
+
+    @property
+    def max_finite_shift(self) -> int:
+        """Largest shift of a finite code; where there are infinities they have the all-ones exponent alone."""
+        return self.max_shift - int(self.has_infinity)
+
+    @property
+    def max_integer(self) -> int:
+        """Largest finite magnitude in units of 2**lsb_exponent."""
+        return int(self.max_finite * 2.0**-self.lsb_exponent)
+
+
+E4M3 = FormatSpec(name="e4m3", exponent_bits=4, mantissa_bits=3, bias=7, signed=True, max_finite=448.0,
+                  lsb_exponent=-9, emax=8, has_infinity=False, nan_codes=(0x7F, 0xFF))
+"""OCP e4m3fn: no infinities, one NaN magnitude, subnormals down to 2^-9."""
+
+E5M2 = FormatSpec(name="e5m2", exponent_bits=5, mantissa_bits=2, bias=15, signed=True, max_finite=57344.0,
+                  lsb_exponent=-16, emax=15, has_infinity=True, nan_codes=(0x7D, 0x7E, 0x7F, 0xFD, 0xFE, 0xFF))
+"""OCP e5m2: IEEE-like, infinities 0x7C and 0xFC, three NaN magnitudes, subnormals down to 2^-16."""
+
+E2M1 = FormatSpec(name="e2m1", exponent_bits=2, mantissa_bits=1, bias=1, signed=True, max_finite=6.0,
+                  lsb_exponent=-1, emax=2, has_infinity=False, nan_codes=())
+"""OCP MX E2M1: 0, 0.5, 1, 1.5, 2, 3, 4, 6; no infinities, no NaN."""
+
+E8M0 = FormatSpec(name="e8m0", exponent_bits=8, mantissa_bits=0, bias=127, signed=False, max_finite=2.0**127,
+                  lsb_exponent=-127, emax=127, has_infinity=False, nan_codes=(0xFF,))
+"""OCP MX scale: 2^(code - 127), no zero. The tile stores how far a scale lies below its row's anchor instead."""
+
+FORMATS_BY_NAME = {spec.name: spec for spec in (E4M3, E5M2, E2M1, E8M0)}
+
+E4M3_MAX_CODE = 0x7E
+"""Magnitude code of 448."""
+
+E4M3_NAN_CODE = 0x7F
+"""The NaN that the quantizer produces."""
+
+PRODUCT_LSB_EXPONENT = 2 * E4M3.lsb_exponent
+"""Exact E4M3 dot products are integers in units of 2^-18."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSpec:
+    """What a MATMUL's operands are: the format of A's and B's elements, and where they lie.
+
+    build_name: the entry of `TileConfig.formats` that builds it. products_per_lane: products of a byte lane in
+    one step. b_steps: steps that one group of B lasts.
+    """
+
+    pair: Pair
+    build_name: str
+    a: FormatSpec
+    b: FormatSpec
+    products_per_lane: int = 1
+    b_steps: int = 1
+
+    @property
+    def lsb_exponent(self) -> int:
+        """Weight of the lowest bit of a product: products are integers in units of 2**lsb_exponent."""
+        return self.a.lsb_exponent + self.b.lsb_exponent
+
+    @property
+    def product_bits(self) -> int:
+        """Signed width of a product: the significands' product, the shifts, the sign."""
+        return (self.a.significand_bits + self.b.significand_bits + self.a.max_finite_shift
+                + self.b.max_finite_shift + 1)
+
+    @property
+    def max_product(self) -> int:
+        """Largest magnitude of a product, in its units."""
+        return self.a.max_integer * self.b.max_integer
+
+    def sum_bits(self, elements: int) -> int:
+        """Signed width of the sum of ``elements`` products."""
+        return self.product_bits + (elements - 1).bit_length()
+
+    def products_per_step(self, lanes: int) -> int:
+        """Products of a PE in one k step."""
+        return lanes * self.products_per_lane
+
+
+PAIRS = {spec.pair: spec for spec in (
+    PairSpec(pair=Pair.E4M3, build_name="e4m3", a=E4M3, b=E4M3),
+    PairSpec(pair=Pair.E5M2, build_name="e5m2", a=E5M2, b=E5M2),
+    PairSpec(pair=Pair.E4M3_E5M2, build_name="e4m3xe5m2", a=E4M3, b=E5M2),
+    PairSpec(pair=Pair.E2M1, build_name="e2m1", a=E2M1, b=E2M1, products_per_lane=2),
+    PairSpec(pair=Pair.E4M3_E2M1, build_name="e4m3xe2m1", a=E4M3, b=E2M1, b_steps=2),
+    PairSpec(pair=Pair.E5M2_E4M3, build_name="e4m3xe5m2", a=E5M2, b=E4M3),
+)}
+
+SCALE_NAMES = {Scale.E4M3: "e4m3", Scale.E8M0: "e8m0", Scale.FP32: "fp32"}
+"""Entries of `TileConfig.scales` that build each kind of block scale."""
+
+BLOCK_ELEMENTS = {Scale.E4M3: (16,), Scale.E8M0: (32, 128), Scale.FP32: (128,)}
+"""Elements per block: NVFP4; MX and DeepSeek's UE8M0; DeepSeek."""
+
+SCALE_PAIRS = {Scale.E4M3: (Pair.E2M1, Pair.E4M3_E2M1), Scale.E8M0: tuple(PAIRS), Scale.FP32: (Pair.E4M3,)}
+"""Element pairs that each kind of block scale works with. E4M3 and FP32 scales are multiplied with a block's
+sum; the sums of the other pairs are too wide for that to be worth its gates."""
+
+FP32_SCALE_ORDERS = 2
+"""FP32 block scales are below 2 (relative to their anchors), so a product of two is below 2**2."""
+
+
+def block_magnitude_bits(pair: Pair, block_elements: int) -> int:
+    """w: the sum of a block's products is below 2**w."""
+    return PAIRS[pair].sum_bits(block_elements) - 1
+
+
+def headroom(pair: Pair, scale: Scale, block_elements: int, blocks: int, acc_bits: int) -> int:
+    """How many binary orders terms are shifted up so that ``blocks`` of them just fit the accumulator.
+
+    The weight of the accumulator's lowest bit is that of a product, times the anchors, times 2**-headroom.
+    ``blocks`` are all blocks of the whole sum over k, never those of one instruction. 0 for scales that need
+    no grid. Raises ValueError if the accumulator is too narrow even without headroom.
+    """
+    if scale not in (Scale.E8M0, Scale.FP32):
+        return 0
+    used = block_magnitude_bits(pair, block_elements) + (blocks - 1).bit_length() + 1
+    if scale == Scale.FP32:
+        used += FP32_SCALE_ORDERS
+    if used > acc_bits:
+        raise ValueError(f"{blocks} blocks of {block_elements} {PAIRS[pair].build_name} products with "
+                         f"{scale.name} scales need {used} accumulator bits, got {acc_bits}")
+    return acc_bits - used
+
+
+def result_lsb(pair: Pair, scale: Scale, a_scaled: int, b_scaled: int, shift: int) -> int:
+    """Weight of an accumulator's lowest bit as a power of two; ``shift`` is the instruction's headroom."""
+    scaled = a_scaled + b_scaled if scale == Scale.E4M3 else 0
+    return PAIRS[pair].lsb_exponent + scaled * E4M3.lsb_exponent - shift
+
+
+def exact_elements(pair: Pair, scale: Scale, acc_bits: int) -> int:
+    """How many elements a sum can have without ever leaving the accumulator, whatever they are.
+
+    For scales NONE and E4M3 (both sides scaled), whose terms are always exact. Sums with E8M0 scales are
+    exact up to a spread of the scales of `headroom` binary orders. Raises ValueError for those and FP32.
+    """
+    if scale not in (Scale.NONE, Scale.E4M3):
+        raise ValueError(f"scale must be NONE or E4M3, not {scale.name}: its terms may be rounded")
+    largest = PAIRS[pair].max_product * (E4M3.max_integer**2 if scale == Scale.E4M3 else 1)
+    return ((1 << (acc_bits - 1)) - 1) // largest
+
+
+Decoded = tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]
+"""Arrays of sign, significand, shift and NaN flag."""
+
+
+def _decode_tables(spec: FormatSpec) -> Decoded:
+    codes = np.arange(2**spec.bits)
+    mantissa = codes & (2**spec.mantissa_bits - 1)
+    exponent = (codes >> spec.mantissa_bits) & (2**spec.exponent_bits - 1)
+    normal = exponent > 0
+    nan = np.isin(codes, spec.nan_codes)
+    sign = (codes >> (spec.bits - 1)).astype(bool) if spec.signed else np.zeros(codes.shape, bool)
+    significand = (mantissa | (normal.astype(np.int64) << spec.mantissa_bits)).astype(np.uint8)
+    return sign, significand, (exponent - normal).astype(np.uint8), nan
+
+
+_TABLES = {spec.name: _decode_tables(spec) for spec in (E4M3, E5M2, E2M1)}
+
+
+def infinite_codes(spec: FormatSpec) -> NDArray[np.bool_]:
+    """Which of the 2**bits codes are infinities."""
+    codes = np.arange(2**spec.bits)
+    ones = (codes >> spec.mantissa_bits) & (2**spec.exponent_bits - 1) == 2**spec.exponent_bits - 1
+    return ones & ~np.isin(codes, spec.nan_codes) if spec.has_infinity else np.zeros(codes.shape, bool)
+
+
+def integers_of(spec: FormatSpec) -> NDArray[np.int64]:
+    """Value of every code in units of 2**lsb_exponent; 0 for NaN and infinities."""
+    sign, significand, shift, nan = _TABLES[spec.name]
+    magnitude = np.where(nan | infinite_codes(spec), 0, significand.astype(np.int64) << shift)
+    return np.where(sign, -magnitude, magnitude)
+
+
+def _values(spec: FormatSpec) -> NDArray[np.float64]:
+    sign, significand, shift, nan = _TABLES[spec.name]
+    magnitude = np.ldexp(significand.astype(np.float64), shift.astype(np.int64) + spec.lsb_exponent)
+    magnitude = np.where(infinite_codes(spec), np.inf, magnitude)
+    return np.where(nan, np.nan, np.where(sign, -magnitude, magnitude))
+
+
+_VALUES = {spec.name: _values(spec) for spec in (E4M3, E5M2, E2M1)}
+
+
+def _index(codes: Any, spec: FormatSpec) -> NDArray[np.uint8]:
+    array = np.asarray(codes)
+    if array.dtype != np.uint8:
+        raise TypeError(f"{spec.name.upper()} codes must be an array of uint8, not {array.dtype}")
+    return array & np.uint8(2**spec.bits - 1) if spec.bits < 8 else array
+
+
+def decode(codes: NDArray[np.uint8], spec: FormatSpec) -> Decoded:
+    """Split codes of E4M3, E5M2 or E2M1 (any shape, one per byte) into (sign, significand, shift, nan).
+
+    The significand and shift of a NaN or infinity are what its bits say; a user of the value must look at
+    ``nan`` and `infinite_codes`. Raises TypeError unless the codes are uint8.
+    """
+    index = _index(codes, spec)
+    sign, significand, shift, nan = _TABLES[spec.name]
+    return sign[index], significand[index], shift[index], nan[index]
+
+
+def decode_float(codes: NDArray[np.uint8], spec: FormatSpec) -> NDArray[np.float64]:
+    """Exact value of codes of E4M3, E5M2 or E2M1, one per byte; NaN codes give NaN, a negative zero -0.0."""
+    return _VALUES[spec.name][_index(codes, spec)]
+
+
+def decode_e8m0(codes: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """2**(code - 127); NaN for 0xFF."""
+    index = _index(codes, E8M0)
+    return np.where(index == 0xFF, np.nan, np.ldexp(1.0, index.astype(np.int64) - E8M0.bias))
+
+
+def decode_e4m3(codes: NDArray[np.uint8]) -> Decoded:
+    """`decode` of E4M3: (sign, significand 0..15, shift 0..14, nan)."""
+    return decode(codes, E4M3)
+
+
+def decode_e4m3_float(codes: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """`decode_float` of E4M3."""
+    return decode_float(codes, E4M3)

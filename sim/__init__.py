@@ -1,0 +1,1 @@
+"""The simulation floor: a program in; results, cycles, counters and energy out."""

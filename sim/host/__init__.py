@@ -1,0 +1,1 @@
+"""Host side of a tile behind AXI: one driver, a back end per kind of bus."""

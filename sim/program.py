@@ -1,0 +1,316 @@
+"""What a simulator runs: instructions, the DRAM they start from, and the regions that are the result.
+
+A `Program` holds the instructions in program order, page LOADs, SYNCs and the final HALT included, but
+not the boot LOAD of page 0, which the dispatcher makes itself (`boot_load`). Its image, the encoded words
+padded with zeros to whole pages, lies in DRAM at ``program_addr``: page n at
+``program_addr + n * page_bytes``.
+
+File format (`Program.save`), little-endian::
+
+    offset  bytes  content
+    0       8      magic b"TLSCORE\\n"
+    8       4      format version, 1
+    12      4      length h of the header
+    16      8      length p of the payload
+    24      32     SHA-256 of header and payload
+    56      h      header, JSON: tile, addresses, segments, outputs, labels, meta
+    56 + h  p      payload: instruction words, then the bytes of each segment that has data
+
+A pickle was rejected (it runs code on load), and so was `numpy.savez` (it names no offender when a byte is
+wrong).
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..rtl.config import INSTRUCTION_BYTES, TileConfig
+from ..rtl.errors import ConfigError, ProgramError
+from ..rtl.isa import Instruction, Load, Space, Unit, decode_program, encode_program
+
+DTYPES = {"float32": np.dtype("<f4"), "e4m3": np.dtype("u1"), "uint8": np.dtype("u1"),
+          "uint32": np.dtype("<u4")}
+"""Element types of a `Region`; e4m3 values are read as their codes."""
+
+_MAGIC = b"TLSCORE\n"
+_VERSION = 1
+_PREFIX = struct.Struct("<8sIIQ32s")
+_ADDRESS_LIMIT = 1 << 40
+_HEADER_TYPES = {"tile": dict, "instructions": int, "program_addr": int, "dram_bytes": int, "segments": list,
+                 "outputs": list, "labels": list, "meta": dict}
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Initial bytes of ``size`` bytes of DRAM from ``addr``.
+
+    ``data`` is a 1-D uint8 array, a function without arguments that returns one (so that a program of which
+    only the time is wanted costs no memory), or None for zeros.
+    """
+
+    name: str
+    addr: int
+    data: np.ndarray | Callable[[], np.ndarray] | None = None
+    size: int = -1
+
+    def __post_init__(self) -> None:
+        if self.size < 0 and isinstance(self.data, np.ndarray):
+            object.__setattr__(self, "size", self.data.size)
+        if self.size < 0:
+            raise ProgramError(f"segment {self.name}: size must be given when data is not an array")
+        if isinstance(self.data, np.ndarray):
+            self._check(self.data)
+
+    def bytes_(self) -> np.ndarray | None:
+        """The data, (size,) uint8, or None for zeros."""
+        if self.data is None:
+            return None
+        data = self.data() if callable(self.data) else self.data
+        self._check(data)
+        return data
+
+    def _check(self, data: np.ndarray) -> None:
+        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (self.size,):
+            found = f"{data.dtype}{list(data.shape)}" if isinstance(data, np.ndarray) else type(data).__name__
+            raise ProgramError(f"segment {self.name}: expected data uint8[{self.size}], got {found}")
+
+
+@dataclass(frozen=True)
+class Region:
+    """A result in DRAM: ``rows`` rows of ``row_bytes`` bytes, ``row_stride`` apart.
+
+    They are read, packed, as an array of ``shape`` and ``dtype``.
+    """
+
+    name: str
+    addr: int
+    rows: int
+    row_bytes: int
+    row_stride: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+        if self.dtype not in DTYPES:
+            raise ProgramError(f"region {self.name}: unknown dtype {self.dtype!r}; "
+                               f"allowed: {', '.join(DTYPES)}")
+        if min(self.addr, self.rows, self.row_bytes, self.row_stride) < 0:
+            raise ProgramError(f"region {self.name}: addr and sizes must not be negative")
+        expected = int(np.prod(self.shape, dtype=np.int64)) * DTYPES[self.dtype].itemsize
+        if self.rows * self.row_bytes != expected:
+            raise ProgramError(f"region {self.name}: {self.rows} rows of {self.row_bytes} bytes are not the "
+                               f"{expected} bytes of {self.dtype}{list(self.shape)}")
+
+    @property
+    def end(self) -> int:
+        """First byte address after the last row."""
+        return self.addr + (self.rows - 1) * self.row_stride + self.row_bytes if self.rows else self.addr
+
+    def raw(self, dram: np.ndarray) -> np.ndarray:
+        """(rows, row_bytes) uint8 copy of the region."""
+        if self.end > dram.size:
+            raise ProgramError(f"region {self.name}: ends at {self.end}, DRAM has {dram.size} bytes")
+        shape, strides = (self.rows, self.row_bytes), (self.row_stride, 1)
+        return np.lib.stride_tricks.as_strided(dram[self.addr:], shape, strides).copy()
+
+    def read(self, dram: np.ndarray) -> np.ndarray:
+        """The region as an array of its shape and type (e4m3: uint8 codes)."""
+        return self.raw(dram).reshape(-1).view(DTYPES[self.dtype]).reshape(self.shape)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Program:
+    """A program for the tile ``config``.
+
+    instructions: in program order, without the boot load.
+    program_addr: DRAM byte address of page 0, a multiple of ``config.bus_bytes``.
+    dram_bytes: size of the DRAM that the program uses, from address 0.
+    segments: initial contents; DRAM outside of them and of the program image is zero.
+    outputs: the regions that are the result, in the order in which they are hashed.
+    labels: a text per instruction for listings and traces, or empty.
+    meta: anything of JSON types.
+
+    Raises `ProgramError` when a part lies outside DRAM, or segments overlap each other or the image.
+    """
+
+    config: TileConfig
+    instructions: list[Instruction]
+    program_addr: int
+    dram_bytes: int
+    segments: list[Segment] = field(default_factory=list)
+    outputs: list[Region] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    meta: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.instructions:
+            raise ProgramError("a program must have at least one instruction")
+        if self.labels and len(self.labels) != len(self.instructions):
+            raise ProgramError(f"{len(self.labels)} labels for {len(self.instructions)} instructions")
+        if not 0 < self.dram_bytes <= _ADDRESS_LIMIT:
+            raise ProgramError(f"dram_bytes must be in 1..{_ADDRESS_LIMIT}, got {self.dram_bytes}")
+        if self.program_addr % self.config.bus_bytes:
+            raise ProgramError(f"program_addr must be a multiple of {self.config.bus_bytes}, "
+                               f"got {self.program_addr}")
+        spans = [(s.addr, s.addr + s.size, f"segment {s.name}") for s in self.segments if s.size]
+        spans.append((self.program_addr, self.program_addr + self.image_bytes, "the program image"))
+        for low, high, name in spans + [(r.addr, r.end, f"region {r.name}") for r in self.outputs]:
+            if low < 0 or high > self.dram_bytes:
+                raise ProgramError(f"{name}: bytes {low}..{high - 1} are outside the {self.dram_bytes} bytes "
+                                   "of DRAM")
+        spans.sort()
+        for (_, high, name), (low, _, other) in itertools.pairwise(spans):
+            if low < high:
+                raise ProgramError(f"{other}: starts at {low}, inside {name}, which ends at {high}")
+
+    @property
+    def pages(self) -> int:
+        """Pages of the program image."""
+        return -(-len(self.instructions) // self.config.imem_page)
+
+    @property
+    def image_bytes(self) -> int:
+        return self.pages * self.config.page_bytes
+
+    def page_addr(self, page: int) -> int:
+        """DRAM byte address of a page."""
+        return self.program_addr + page * self.config.page_bytes
+
+    def boot_load(self) -> Instruction:
+        """The LOAD of page 0 that the dispatcher makes before the program."""
+        return boot_load(self.config, self.program_addr)
+
+    def describe(self, index: int) -> str:
+        """``instruction 12 (MATMUL, qk tile 3)`` for messages."""
+        label = f", {self.labels[index]}" if self.labels and self.labels[index] else ""
+        return f"instruction {index} ({self.instructions[index].spec.name}{label})"
+
+    def image(self) -> np.ndarray:
+        """(image_bytes,) uint8: the encoded words, padded with zeros to whole pages."""
+        image = np.zeros(self.image_bytes, np.uint8)
+        words = encode_program(self.instructions)
+        image[:words.size] = words.reshape(-1)
+        return image
+
+    def initial_dram(self) -> np.ndarray:
+        """(dram_bytes,) uint8: all segments and the program image in place."""
+        dram = np.zeros(self.dram_bytes, np.uint8)
+        for segment in self.segments:
+            data = segment.bytes_()
+            if data is not None:
+                dram[segment.addr:segment.addr + segment.size] = data
+        dram[self.program_addr:self.program_addr + self.image_bytes] = self.image()
+        return dram
+
+    def result_sha256(self, dram: np.ndarray) -> str:
+        """SHA-256 over the bytes of the output regions, in order, rows packed."""
+        digest = hashlib.sha256()
+        for region in self.outputs:
+            digest.update(region.raw(dram).tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write the file; a temporary name in the same folder is renamed when it is complete."""
+        path = Path(path)
+        header = json.dumps(self._header()).encode()
+        digest, size = hashlib.sha256(header), 0
+        for part in self._payload():
+            digest.update(part.data)
+            size += part.nbytes
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(_PREFIX.pack(_MAGIC, _VERSION, len(header), size, digest.digest()))
+                file.write(header)
+                for part in self._payload():
+                    file.write(part.data)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def _header(self) -> dict:
+        return {
+            "tile": self.config.to_dict(),
+            "instructions": len(self.instructions),
+            "program_addr": self.program_addr,
+            "dram_bytes": self.dram_bytes,
+            "segments": [[s.name, s.addr, s.size, s.data is not None] for s in self.segments],
+            "outputs": [[r.name, r.addr, r.rows, r.row_bytes, r.row_stride, r.dtype, list(r.shape)]
+                        for r in self.outputs],
+            "labels": self.labels,
+            "meta": self.meta,
+        }
+
+    def _payload(self) -> Iterator[np.ndarray]:
+        yield encode_program(self.instructions).reshape(-1)
+        for segment in self.segments:
+            data = segment.bytes_()
+            if data is not None:
+                yield np.ascontiguousarray(data)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Program":
+        """Read a file written by `save`. Raises `ProgramError` naming the file and what is wrong with it."""
+        try:
+            raw = Path(path).read_bytes()
+        except OSError as error:
+            raise ProgramError(f"program file {path}: cannot be read: {error.strerror or error}") from None
+        try:
+            return cls(**_parse(raw))
+        except (ProgramError, ConfigError) as error:
+            raise ProgramError(f"program file {path}: {error}") from None
+
+
+def boot_load(config: TileConfig, program_addr: int) -> Instruction:
+    """LOAD of one page to instruction slot 0; its wr token goes to the dispatcher."""
+    return Load(space=Space.PROGRAM, dram_addr=program_addr, rows=1, row_bytes=config.page_bytes,
+                signal_wr=1 << Unit.DISPATCH)
+
+
+def _parse(raw: bytes) -> dict:
+    """Keyword arguments of `Program` from the bytes of a file."""
+    if raw[:len(_MAGIC)] != _MAGIC[:len(raw)] or not raw:
+        raise ProgramError("not a tilescore program (wrong magic bytes)")
+    if len(raw) < _PREFIX.size:
+        raise ProgramError(f"truncated: {len(raw)} bytes, the prefix alone has {_PREFIX.size}")
+    _, version, header_size, payload_size, digest = _PREFIX.unpack_from(raw)
+    if version != _VERSION:
+        raise ProgramError(f"format version {version}, expected {_VERSION}")
+    expected = _PREFIX.size + header_size + payload_size
+    if len(raw) != expected:
+        kind = "truncated" if len(raw) < expected else "too long"
+        raise ProgramError(f"{kind}: {len(raw)} bytes, expected {expected}")
+    body = memoryview(raw)[_PREFIX.size:]
+    if hashlib.sha256(body).digest() != digest:
+        raise ProgramError("corrupted: SHA-256 of the content does not match")
+    try:
+        return _fields(json.loads(bytes(body[:header_size])), np.frombuffer(body[header_size:], np.uint8))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ProgramError(f"malformed header: {error!r}") from None
+
+
+def _fields(header: dict, payload: np.ndarray) -> dict:
+    for key, kind in _HEADER_TYPES.items():
+        if type(header.get(key)) is not kind:
+            raise ProgramError(f"header: {key}: expected {kind.__name__}, got {repr(header.get(key))[:60]}")
+    size = header["instructions"] * INSTRUCTION_BYTES
+    instructions = decode_program(payload[:size].reshape(-1, INSTRUCTION_BYTES))
+    segments, position = [], size
+    for name, addr, length, stored in header["segments"]:
+        data = payload[position:position + length] if stored else None
+        position += length if stored else 0
+        segments.append(Segment(name, addr, data, length))
+    return {"config": TileConfig.from_dict(header["tile"], source="tile"), "instructions": instructions,
+            "program_addr": header["program_addr"], "dram_bytes": header["dram_bytes"], "segments": segments,
+            "outputs": [Region(*values) for values in header["outputs"]], "labels": header["labels"],
+            "meta": header["meta"]}

@@ -1,0 +1,274 @@
+"""The `timing` level: cycles of every instruction, the ledger and the event totals, without any data.
+
+The time contract (docstring of `rtl/plan.py`) is max-plus: an instruction's dispatch and issue cycles are
+maxima over cycles of earlier instructions plus constants. So one pass in program order is enough, and its
+cost is O(instructions), whatever the durations. It relies on three facts, which hold for every verified
+program and are tested:
+
+* a token that an instruction waits for is given by an earlier one (else `SimulationError`);
+* the tokens of one semaphore are given in program order, because a unit is in order and its tails are such
+  that a later instruction never overtakes an earlier one;
+* a duration is a function of an instruction's shape (every field but addresses and tokens), so it is computed
+  once per shape.
+
+A discrete-event queue was rejected: it needs a heap and gives the same numbers several times slower.
+
+The ledger attributes every cycle of every unit to one cause by the rules of `rtl/ledger.py`; per unit the
+causes sum to ``cycles``.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+
+import numpy as np
+
+from ..rtl.config import TileConfig
+from ..rtl.errors import SimulationError
+from ..rtl.events import EVENT_NAMES, event_counts
+from ..rtl.isa import HEADER, INSTRUCTIONS, QUEUE_UNITS, Instruction, Unit
+from ..rtl.ledger import ledger_causes
+from ..rtl.plan import BOOT_DISPATCH, HALT_CHECK, REFETCH, Duration, duration, matmul_slot
+from .program import Program
+
+BOOT = -1
+"""Index of the boot LOAD in ``recorded``."""
+
+_NOT_SHAPE = {
+    "dram_addr", "row_stride", "scale_addr", "addr", "row_offset", "pitch", "index_addr", "src_byte", "a_addr",
+    "b_addr", "a_pitch", "b_pitch", "acc_addr", "acc_pitch", "mask_step", "mask_base", "rowmax_addr", "rowmax_init",
+    "x_addr", "y", "z", "w", "dst_addr", "dst_pitch", "reduce_addr"} | {f.name for f in HEADER}
+"""Fields on which neither the duration nor the events depend."""
+
+
+@dataclass(frozen=True, eq=False)
+class Timing:
+    """Times of a program; all arrays are int64 with one entry per instruction.
+
+    dispatch, issue, rd, retire: the cycles D, I, I + rd, I + wr of `rtl/plan.py`. SYNC and HALT are over in
+    their dispatch cycle, so their four values are equal.
+    boot: the same four of the boot LOAD.
+    cycles: length of the run, start cycle and HALT cycle included.
+    ledger: {unit: {cause: cycles}}.
+    events: {event: count}, every name of `EVENT_NAMES`, boot LOAD included.
+    """
+
+    dispatch: np.ndarray
+    issue: np.ndarray
+    rd: np.ndarray
+    retire: np.ndarray
+    boot: tuple[int, int, int, int]
+    cycles: int
+    ledger: dict[str, dict[str, int]]
+    events: dict[str, int]
+
+
+class _Shapes:
+    """Durations and event counts, computed once per shape of instruction."""
+
+    def __init__(self, config: TileConfig) -> None:
+        self._config = config
+        self._getters = {spec.name: attrgetter(*names) if (names := _shape_fields(spec)) else None
+                         for spec in INSTRUCTIONS}
+        self.known: dict[str, dict[object, list]] = {spec.name: {} for spec in INSTRUCTIONS}
+
+    def of(self, instruction: Instruction) -> list:
+        """[occupancy, rd, wr, number of uses, an example]; adds one use."""
+        name = instruction.spec.name
+        getter = self._getters[name]
+        key = getter(instruction) if getter else None
+        entry = self.known[name].get(key)
+        if entry is None:
+            d = duration(instruction, self._config) if getter else Duration(0, 0, 0)
+            entry = self.known[name][key] = [d.occupancy, d.rd, d.wr, 0, instruction]
+        entry[3] += 1
+        return entry
+
+    def events(self) -> dict[str, int]:
+        totals = dict.fromkeys(EVENT_NAMES, 0)
+        for shapes in self.known.values():
+            for *_, uses, example in shapes.values():
+                for name, count in event_counts(example, self._config).items():
+                    totals[name] += uses * count
+        return totals
+
+    def compute_cycles(self) -> int:
+        """Cycles in which the array takes a k step (the rest of a slot is fill)."""
+        total = 0
+        for occupancy, _, _, uses, example in self.known["MATMUL"].values():
+            total += uses * occupancy // matmul_slot(example.k_steps, self._config) * example.k_steps
+        return total
+
+
+def _shape_fields(spec) -> list[str]:
+    return [f.name for f in spec.fields if f.name not in _NOT_SHAPE]
+
+
+class _Tokens:
+    """The semaphores as queues of the cycles in which tokens become visible.
+
+    ``waits[consumer][wait_rd | wait_wr << 4]`` lists (producer, take) in the order in which the ledger blames
+    them; ``signals[kind][producer][mask]`` lists functions that give a token.
+    """
+
+    def __init__(self) -> None:
+        self.waits: list[list[tuple[tuple[int, Callable], ...]]] = []
+        channels = [[[deque() for _ in Unit] for _ in QUEUE_UNITS] for _ in range(2)]
+        for consumer in Unit:
+            order = [(p, kind) for p in QUEUE_UNITS for kind in range(2)]
+            self.waits.append([
+                tuple((int(p), channels[kind][p][consumer].popleft)
+                      for p, kind in order if mask >> (p + 4 * kind) & 1) for mask in range(256)])
+        self.signals = [[[tuple(channels[kind][p][c].append for c in Unit if mask >> c & 1)
+                          for mask in range(32)] for p in QUEUE_UNITS] for kind in range(2)]
+
+
+@dataclass
+class _UnitState:
+    """Progress of one queue unit; waits[p] counts cycles spent waiting for producer p."""
+
+    issues: list[int]
+    retires: list[int]
+    limit: int
+    free: int = 0
+    idle: int = 0
+    busy: int = 0
+    outstanding: int = 0
+
+
+def time_program(program: Program, config: TileConfig | None = None,
+                 recorded: Mapping[int, Duration] | None = None) -> Timing:
+    """`Timing` of a program on ``config`` (default: the program's).
+
+    ``recorded`` replaces the durations of single LOAD, GATHER, STORE and SCATTER instructions, by index
+    (`BOOT` for the boot load), by measured ones: the recorded-latency mode.
+
+    Raises `SimulationError` when an instruction waits for a token that no earlier one gives, when
+    instructions follow a HALT, or when there is none.
+    """
+    return _Run(program, config or program.config, recorded or {}).timing()
+
+
+class _Run:
+    """One pass. The state that the hot loop touches is in plain lists."""
+
+    def __init__(self, program: Program, config: TileConfig, recorded: Mapping[int, Duration]) -> None:
+        self._program, self._config, self._recorded = program, config, recorded
+        self._shapes, self._tokens = _Shapes(config), _Tokens()
+        no_limit = 1 << 62
+        limits = (config.dma_outstanding, config.dma_outstanding, no_limit, no_limit)
+        self._units = [_UnitState([], [], limit) for limit in limits]
+        self._waited = [[0] * len(QUEUE_UNITS) for _ in QUEUE_UNITS]
+        self._times: list[list[int]] = [[], [], [], []]
+        self._dispatch = dict.fromkeys(ledger_causes("dispatch"), 0)
+
+    def timing(self) -> Timing:
+        boot = self._boot()
+        self._body()
+        cycles = self._times[0][-1] + 1
+        ledger = {u.name.lower(): self._unit_ledger(u, cycles) for u in QUEUE_UNITS}
+        ledger[Unit.DISPATCH.name.lower()] = self._dispatch
+        arrays = [np.array(times, np.int64) for times in self._times]
+        return Timing(*arrays, boot=boot, cycles=cycles, ledger=ledger, events=self._shapes.events())
+
+    def _boot(self) -> tuple[int, int, int, int]:
+        """The boot LOAD: dispatched by itself, the dispatcher takes its wr token, then fetches."""
+        load = self._program.boot_load()
+        issue, rd, wr = self._issue(BOOT, load, BOOT_DISPATCH)
+        taken = self._tokens.waits[Unit.DISPATCH][1 << (Unit.LOAD + 4)][0][1]()
+        self._dispatch |= {"dispatch": 1, "sync": taken, "fetch": REFETCH - 1}
+        self._next = taken + REFETCH
+        return BOOT_DISPATCH, issue, rd, wr
+
+    def _issue(self, index: int, instruction: Instruction, dispatched: int) -> tuple[int, int, int]:
+        """Issue an instruction that is dispatched at ``dispatched``; returns its cycles I, I + rd, I + wr."""
+        unit = instruction.spec.unit
+        state = self._units[unit]
+        occupancy, rd, wr = self._shapes.of(instruction)[:3]
+        if index in self._recorded:
+            d = self._recorded[index]
+            occupancy, rd, wr = d.occupancy, d.rd, d.wr
+        t, free = dispatched + 1, state.free
+        if t > free:
+            state.idle += t - free
+        else:
+            t = free
+        waited = self._waited[unit]
+        for producer, take in self._tokens.waits[unit][instruction.wait_rd | instruction.wait_wr << 4]:
+            visible = take()
+            if visible > t:
+                waited[producer] += visible - t
+                t = visible
+        count = len(state.issues) - state.limit
+        if count >= 0 and state.retires[count] >= t:
+            state.outstanding += state.retires[count] + 1 - t
+            t = state.retires[count] + 1
+        state.issues.append(t)
+        state.retires.append(t + wr)
+        state.free = t + occupancy
+        state.busy += occupancy
+        for give in self._tokens.signals[0][unit][instruction.signal_rd]:
+            give(t + rd + 1)
+        for give in self._tokens.signals[1][unit][instruction.signal_wr]:
+            give(t + wr + 1)
+        return t, t + rd, t + wr
+
+    def _body(self) -> None:
+        """Every instruction in program order."""
+        depth, units, next_dispatch, queue_full = self._config.queue_depth, self._units, self._next, 0
+        issue_one = self._issue
+        dispatches, issues, rds, retires = (times.append for times in self._times)
+        instructions = self._program.instructions
+        for index, instruction in enumerate(instructions):
+            unit = instruction.spec.unit
+            d = next_dispatch
+            try:
+                if unit == Unit.DISPATCH:
+                    d = t = rd = wr = self._at_dispatcher(index, instruction, d)
+                    next_dispatch = d + REFETCH
+                else:
+                    state = units[unit]
+                    count = len(state.issues)
+                    if count >= depth and state.issues[count - depth] >= d:
+                        queue_full += state.issues[count - depth] + 1 - d
+                        d = state.issues[count - depth] + 1
+                    t, rd, wr = issue_one(index, instruction, d)
+                    next_dispatch = d + 1
+            except IndexError:
+                raise SimulationError(f"{self._program.describe(index)} waits for a token that no earlier "
+                                      "instruction gives") from None
+            dispatches(d)
+            issues(t)
+            rds(rd)
+            retires(wr)
+        self._dispatch["queue_full"] += queue_full
+        self._dispatch["dispatch"] += len(instructions)
+        if instructions[-1].spec.name != "HALT":
+            raise SimulationError(f"{self._program.describe(len(instructions) - 1)} is the last instruction, "
+                                  "expected a HALT")
+
+    def _at_dispatcher(self, index: int, instruction: Instruction, earliest: int) -> int:
+        """The cycle in which the dispatcher executes a SYNC or HALT."""
+        t = earliest
+        for _, take in self._tokens.waits[Unit.DISPATCH][instruction.wait_rd | instruction.wait_wr << 4]:
+            t = max(t, take())
+        self._shapes.of(instruction)
+        if instruction.spec.name == "HALT":
+            retired = max(unit.retires[-1] for unit in self._units if unit.retires)
+            t = max(t, earliest + HALT_CHECK, retired + 1)
+            self._dispatch["halt"] += t - earliest
+            if index != len(self._program.instructions) - 1:
+                raise SimulationError(f"{self._program.describe(index)} is followed by instructions")
+        else:
+            self._dispatch["sync"] += t - earliest
+            self._dispatch["fetch"] += REFETCH - 1
+        return t
+
+    def _unit_ledger(self, unit: Unit, cycles: int) -> dict[str, int]:
+        state, compute = self._units[unit], self._shapes.compute_cycles()
+        counts = {"busy": state.busy, "compute": compute, "fill": state.busy - compute,
+                  "idle": state.idle + cycles - state.free, "outstanding": state.outstanding}
+        for producer in QUEUE_UNITS:
+            counts[f"wait_{producer.name.lower()}"] = self._waited[unit][producer]
+        return {cause: counts[cause] for cause in ledger_causes(unit.name.lower())}

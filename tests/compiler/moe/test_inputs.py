@@ -1,0 +1,152 @@
+"""Scales, logits and DRAM layout of MoE layers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tilescore.compiler import oracle
+from tilescore.compiler.builder import ProgramBuilder
+from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.layers import MoELayer, Workload
+from tilescore.compiler.moe.inputs import calibrate, input_scales, lay_out, padded_width, tile_logits, unit_scales
+from tilescore.compiler.quantized_oracle import fake_quantize
+from tilescore.compiler.schedule import MoESchedule
+from tilescore.compiler.tensors import MoETensors, synthetic
+from tilescore.rtl.config import TileConfig
+from tilescore.rtl.formats import decode_e4m3_float
+from tilescore.sim.reference import run_reference
+from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL, TILES
+
+LAYER = MoELayer(hidden=40, experts=6, top_k=2, intermediate=20, norm_topk=True)
+WORKLOAD = Workload(layer=LAYER, tokens=5, batch=2)
+
+
+def compiled_on(tile: TileConfig, workload: Workload = WORKLOAD, *, data: bool = True) -> CompiledLayer:
+    return compile_layer(workload, tile, seed=2, data=data)
+
+
+def held_of(compiled: CompiledLayer) -> MoETensors:
+    assert isinstance(compiled.tensors, MoETensors)
+    return compiled.tensors
+
+
+def segments_of(compiled: CompiledLayer) -> dict[str, np.ndarray | None]:
+    return {segment.name: segment.bytes_() for segment in compiled.program.segments}
+
+
+def test_scales_put_the_largest_value_on_the_largest_code() -> None:
+    held = held_of(compiled_on(NANO))
+    trace = oracle.moe(held)
+    scales = calibrate(held, trace)
+    assert input_scales(held) == (scales.x_router, scales.router)
+    assert scales.x == scales.x_router == np.float32(np.abs(held.x).max() / np.float32(448))
+    assert set(scales.experts) == set(trace.routing.active)
+    for expert, found in scales.experts.items():
+        weights = held.expert(expert)
+        for name in ("gate", "up", "down"):
+            assert getattr(found, name) == np.float32(np.abs(getattr(weights, name)).max() / np.float32(448))
+        assert found.product == pytest.approx(trace.product_amax[expert] / 448, rel=1e-6)
+
+
+def test_unit_scales_cover_the_experts_in_use() -> None:
+    routing = compiled_on(NANO).routing
+    assert routing is not None
+    scales = unit_scales(routing)
+    assert tuple(scales.experts) == routing.active and scales.x == scales.experts[routing.active[0]].down == 1.0
+
+
+def test_logits_are_those_of_the_quantized_router() -> None:
+    """Exact products of codes, one rounding to FP32 (2**-24), scales in float64."""
+    held = held_of(compiled_on(NANO))
+    x_scale, router_scale = input_scales(held)
+    exact = fake_quantize(held.x, x_scale) @ fake_quantize(held.router, router_scale).T
+    assert np.allclose(tile_logits(held), exact, rtol=2.0**-23, atol=np.abs(exact).max() * 2.0**-23)
+
+
+def test_logits_decide_near_ties_as_the_tile_does() -> None:
+    """Two experts with equal codes have equal logits, even if their weights differ in float; the lower index wins."""
+    held = synthetic(WORKLOAD, 2)
+    assert isinstance(held, MoETensors)
+    router = held.router.copy()
+    router[4] = router[1] * np.float32(1 + 2.0**-20)
+    tied = dataclasses.replace(held, router=router)
+    logits = tile_logits(tied)
+    assert np.array_equal(logits[:, 1], logits[:, 4])
+    routing = compile_layer(WORKLOAD, NANO, tensors=tied).routing
+    assert routing is not None
+    chosen = [set(row.tolist()) for row in routing.chosen]
+    assert not any(4 in row and 1 not in row for row in chosen) and any(1 in row for row in chosen)
+
+
+@pytest.mark.parametrize("tile, intermediate, width", [(NANO, 20, 32), (EDGE, 20, 32), (SERVER, 20, 128),
+                                                       (TALL, 33, 64), (SQUAT, 64, 64), (NANO, 1, 16)])
+def test_width_is_whole_column_tiles_and_beats(tile: TileConfig, intermediate: int, width: int) -> None:
+    assert padded_width(intermediate, tile) == width
+
+
+@pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
+def test_gate_and_up_alternate_by_column_tile(tile: TileConfig) -> None:
+    compiled = compiled_on(tile)
+    held, routing = held_of(compiled), compiled.routing
+    assert routing is not None
+    scales = calibrate(held, oracle.moe(held, routing))
+    segments, width = segments_of(compiled), padded_width(20, tile)
+    for expert in routing.active:
+        data = segments[f"expert{expert}.gate_up"]
+        assert data is not None
+        rows = decode_e4m3_float(data.reshape(width // tile.cols, 2, tile.cols, -1))
+        weights = held.expert(expert)
+        for side, name in enumerate(("gate", "up")):
+            scale = getattr(scales.experts[expert], name)
+            flat = rows[:, side].reshape(width, -1)
+            assert np.array_equal(flat[:20, :40], fake_quantize(getattr(weights, name), scale) / scale)
+            assert not flat[20:].any() and not flat[:, 40:].any()
+        down = segments[f"expert{expert}.down"]
+        assert down is not None and down.size == 40 * width
+        assert not down.reshape(40, width)[:, 20:].any()
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_bias_counts_the_chosen_or_all_experts_and_no_padding(norm: bool) -> None:
+    compiled = compiled_on(NANO, dataclasses.replace(WORKLOAD, layer=dataclasses.replace(LAYER, norm_topk=norm)))
+    data, routing = segments_of(compiled)["bias"], compiled.routing
+    assert data is not None and routing is not None
+    bias = data.view("<f4").reshape(10, 8)
+    assert set(np.unique(bias)) == {-np.inf, 0} and (bias[:, 6:] == -np.inf).all()
+    for row, chosen in zip(bias, routing.chosen, strict=True):
+        counted = np.flatnonzero(row == 0).tolist()
+        assert counted == (sorted(chosen.tolist()) if norm else list(range(6)))
+
+
+def test_slots_hold_the_weighted_results_of_the_experts() -> None:
+    """The slots' sum per token is the layer's result, before the combine adds them in FP32."""
+    compiled = compiled_on(NANO)
+    program = compiled.program
+    dram = run_reference(program).dram
+    segment = next(s for s in program.segments if s.name == "slots")
+    slots = dram[segment.addr:segment.addr + segment.size].view("<f4").reshape(20, -1)[:, :40]
+    out = program.outputs[0].read(dram)
+    assert np.allclose(slots.astype(np.float64).sum(axis=0), out.astype(np.float64).sum(axis=0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
+def test_timing_needs_no_data_and_the_same_places(tile: TileConfig) -> None:
+    made, without = compiled_on(tile), compiled_on(tile, data=False)
+    assert [(s.name, s.addr, s.size) for s in made.program.segments] == [
+        (s.name, s.addr, s.size) for s in without.program.segments]
+    held = {name for name, data in segments_of(without).items() if data is not None}
+    assert held == {"bias", "one_hot", "expert_tokens", "combine_slots"}
+
+
+def test_clearing_rows_do_not_grow_with_the_schedule() -> None:
+    """A schedule may name a tile of a million rows, meaning all of them; nothing of that size is allocated."""
+    compiled = compiled_on(NANO, data=False)
+    schedule, routing = compiled.schedule, compiled.routing
+    assert isinstance(schedule, MoESchedule) and routing is not None
+    huge = dataclasses.replace(schedule, gate_up=dataclasses.replace(schedule.gate_up, m_tile=10**6),
+                               down=dataclasses.replace(schedule.down, m_tile=10**6))
+    memory = lay_out(ProgramBuilder(NANO), WORKLOAD, routing, huge, unit_scales(routing), None)
+    assert memory.zeros.rows == WORKLOAD.rows

@@ -1,0 +1,43 @@
+"""Compile and play, for the compiler's tests: every program is verified, then run at reference level."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.layers import Workload
+from tilescore.rtl.config import TileConfig, load_tile
+from tilescore.sim.program import Program
+from tilescore.sim.reference import run_reference
+from tilescore.sim.verifier import verify
+
+NANO, EDGE, SERVER = (load_tile(name) for name in ("nano", "edge", "server"))
+
+SQUAT = TileConfig(name="squat", rows=4, cols=32, lanes=4, acc_bits=80, a_buffer_bytes=32768, a_banks=8,
+                   b_buffer_bytes=65536, b_banks=4, acc_banks=24, acc_bank_rows=32, stat_banks=9, stat_bank_rows=16,
+                   index_entries=256, imem_page=64, bus_bytes=64, dram_latency=30, dma_outstanding=3)
+"""Narrow groups, a bus wider than a vector row of codes, accumulators of three planes, 9 statistics banks."""
+
+TALL = TileConfig(name="tall", rows=8, cols=32, lanes=8, a_buffer_bytes=32768, a_banks=8, b_buffer_bytes=65536,
+                  b_banks=8, acc_banks=16, acc_bank_rows=64, index_entries=256, imem_page=64, bus_bytes=16,
+                  dram_latency=9)
+"""A vector row of codes wider than the bus."""
+
+TILES = {tile.name: tile for tile in (NANO, EDGE, SQUAT, TALL)}
+
+
+def play(program: Program) -> np.ndarray:
+    """The first output of a program, which must be verified."""
+    verify(program)
+    return program.outputs[0].read(run_reference(program).dram)
+
+
+def compile_and_play(workload: Workload, tile: TileConfig, **options) -> tuple[CompiledLayer, np.ndarray]:
+    """A compiled layer and its (rows, hidden) float32 result; ``options`` are those of `compile_layer`."""
+    compiled = compile_layer(workload, tile, **options)
+    return compiled, play(compiled.program)
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Equal shapes and bytes (NaN equals itself, -0 does not equal 0)."""
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()

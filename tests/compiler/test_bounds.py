@@ -1,0 +1,164 @@
+"""No program beats the bounds, no unit exceeds 100 %, and the ledger accounts for every cycle: property tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+
+from tilescore.compiler.bounds import Bounds, bounds, compulsory_bytes, peak_macs_per_cycle
+from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.formats import PRESETS
+from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.rtl.config import TileConfig
+from tilescore.rtl.errors import CompileError
+from tilescore.sim.timing import Timing, time_program
+from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL
+
+hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")
+st = hypothesis.strategies
+
+TILES = {tile.name: tile for tile in (NANO, EDGE, SERVER, SQUAT, TALL)}
+
+
+@st.composite
+def attention_workloads(draw: st.DrawFn, tile: TileConfig) -> Workload:
+    """Layers that the tile can compile as a rule, of some thousand to some million multiplications."""
+    narrow = [d for d in (8, 16, 32, 64, 128) if d <= tile.cols and tile.cols % d == 0 and d >= tile.lanes]
+    wide = [d for d in (2 * tile.cols, 4 * tile.cols) if d // 2 % tile.lanes == 0 and d <= 256]
+    head_dim = draw(st.sampled_from(narrow + wide))
+    kv_heads = draw(st.integers(1, 3))
+    norms = ["none", "head"] if head_dim >= tile.cols else ["none"]
+    layer = AttentionLayer(hidden=draw(st.integers(1, 200)), heads=kv_heads * draw(st.integers(1, 4)),
+                           kv_heads=kv_heads, head_dim=head_dim, qk_norm=draw(st.sampled_from(norms)))
+    return Workload(layer=layer, tokens=draw(st.integers(1, 40)), batch=draw(st.integers(1, 4)),
+                    context=draw(st.integers(0, 60)), mask=draw(st.sampled_from(["causal", "none"])))
+
+
+@st.composite
+def moe_workloads(draw: st.DrawFn, tile: TileConfig) -> Workload:
+    experts = draw(st.integers(1, 12))
+    layer = MoELayer(hidden=draw(st.integers(1, 200)), experts=experts, top_k=draw(st.integers(1, min(experts, 8))),
+                     intermediate=draw(st.integers(1, 100)), norm_topk=draw(st.booleans()))
+    return Workload(layer=layer, tokens=draw(st.integers(1, 40)), batch=draw(st.integers(1, 3)))
+
+
+def check(compiled: CompiledLayer, tile: TileConfig) -> None:
+    """Every promise about cycles, bytes and the ledger of one program."""
+    timing, limit = time_program(compiled.program), bounds(compiled.workload, tile, compiled.routing)
+    assert timing.cycles >= limit.cycles >= max(limit.compute_cycles, limit.dram_cycles)
+    assert 0 < compiled.workload.useful_macs() / (tile.macs_per_cycle * timing.cycles) <= 1
+    assert timing.events["dram_read_beats"] * tile.bus_bytes >= limit.read_bytes
+    assert timing.events["dram_write_beats"] * tile.bus_bytes >= limit.write_bytes
+    assert timing.events["dram_read_beats"] <= timing.cycles and timing.events["dram_write_beats"] <= timing.cycles
+    check_ledger(timing)
+
+
+def check_ledger(timing: Timing) -> None:
+    for unit, causes in timing.ledger.items():
+        assert sum(causes.values()) == timing.cycles, unit
+        assert min(causes.values()) >= 0, unit
+    assert set(timing.ledger) == {"load", "store", "matrix", "vector", "dispatch"}
+
+
+def property_test(tile: TileConfig, workloads: Callable) -> None:
+    @hypothesis.settings(max_examples=25)
+    @hypothesis.given(workload=workloads(tile))
+    def run(workload: Workload) -> None:
+        try:
+            compiled = compile_layer(workload, tile, data=False)
+        except CompileError:
+            hypothesis.assume(False)
+            return
+        check(compiled, tile)
+
+    run()
+
+
+@pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
+def test_no_attention_layer_beats_its_bounds(tile: TileConfig) -> None:
+    property_test(tile, attention_workloads)
+
+
+@pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
+def test_no_moe_layer_beats_its_bounds(tile: TileConfig) -> None:
+    property_test(tile, moe_workloads)
+
+
+@pytest.mark.parametrize("routing", ["balanced", "zipf-2"])
+def test_bounds_hold_for_every_routing(routing: str) -> None:
+    layer = MoELayer(hidden=96, experts=16, top_k=2, intermediate=48, norm_topk=True)
+    check(compile_layer(Workload(layer=layer, tokens=64), EDGE, data=False, routing=routing), EDGE)
+
+
+def test_long_matmuls_come_close_to_the_compute_bound() -> None:
+    """The bound is not idle: a layer of large matmuls without a mask reaches 70 % of the array."""
+    layer = AttentionLayer(hidden=1024, heads=8, kv_heads=2, head_dim=128)
+    workload = Workload(layer=layer, tokens=512, mask="none")
+    cycles = time_program(compile_layer(workload, EDGE, data=False).program).cycles
+    assert 0.7 < bounds(workload, EDGE).compute_cycles / cycles <= 1
+
+
+def test_decode_comes_close_to_the_dram_bound() -> None:
+    """One token of an MoE layer is the reading of the chosen experts' weights: 80 % of the port."""
+    workload = Workload(layer=MoELayer(hidden=512, experts=8, top_k=2, intermediate=256, norm_topk=True), tokens=1)
+    compiled = compile_layer(workload, EDGE, data=False)
+    limit = bounds(workload, EDGE, compiled.routing)
+    assert 0.8 < limit.dram_cycles / time_program(compiled.program).cycles <= 1
+
+
+# By hand -----------------------------------------------------------------------------------------------
+
+
+def test_attention_bytes_by_hand() -> None:
+    """Weights 48*(64+32+32) + 64*48, x 6*48, cache 2 * 2 sequences * 5 * 32; out 4*6*48 and k, v 2*6*32."""
+    layer = AttentionLayer(hidden=48, heads=4, kv_heads=2, head_dim=16)
+    workload = Workload(layer=layer, tokens=3, context=5, batch=2)
+    assert compulsory_bytes(workload) == (48 * 128 + 64 * 48 + 6 * 48 + 2 * 2 * 5 * 32, 4 * 6 * 48 + 2 * 6 * 32)
+
+
+def test_moe_bytes_count_the_experts_in_use() -> None:
+    layer = MoELayer(hidden=48, experts=6, top_k=1, intermediate=32, norm_topk=True)
+    workload = Workload(layer=layer, tokens=2)
+    routing = compile_layer(workload, NANO, data=False, routing="balanced").routing
+    assert routing is not None and routing.active == (0, 1)
+    out = 4 * 2 * 48
+    assert compulsory_bytes(workload, routing) == (48 * 6 + 2 * 3 * 48 * 32 + 2 * 48, out)
+    assert compulsory_bytes(workload) == (48 * 6 + 6 * 3 * 48 * 32 + 2 * 48, out)
+
+
+def test_bounds_by_hand() -> None:
+    layer = MoELayer(hidden=48, experts=2, top_k=1, intermediate=32, norm_topk=True)
+    workload = Workload(layer=layer, tokens=10)
+    macs, read, write = 10 * (48 * 2 + 3 * 48 * 32), 48 * 2 + 2 * 3 * 48 * 32 + 10 * 48, 4 * 10 * 48
+    assert bounds(workload, NANO) == Bounds(compute_cycles=-(-macs // 128), dram_cycles=-(-read // 16),
+                                            read_bytes=read, write_bytes=write)
+    assert bounds(workload, NANO).cycles == max(-(-macs // 128), -(-read // 16))
+
+
+def test_the_slower_port_decides() -> None:
+    """Many tokens and little else: 4 bytes out per byte in."""
+    layer = MoELayer(hidden=64, experts=1, top_k=1, intermediate=1, norm_topk=True)
+    limit = bounds(Workload(layer=layer, tokens=1000), SERVER)
+    assert limit.write_bytes > limit.read_bytes and limit.dram_cycles == limit.write_bytes // 64
+
+
+def test_stored_formats_change_the_bytes_and_the_rate() -> None:
+    """Half a byte per element and one scale byte per block; two 4-bit products per lane."""
+    layer = AttentionLayer(hidden=64, heads=4, kv_heads=2, head_dim=16)
+    workload = Workload(layer=layer, tokens=32)
+    plain, nvfp4, w4a8 = (bounds(workload, EDGE, formats=PRESETS[name]) for name in ("e4m3", "nvfp4", "w4a8-nvfp4"))
+    elements = layer.weights + 32 * 64
+    assert plain.read_bytes == elements and nvfp4.read_bytes == elements * 9 // 16
+    assert w4a8.read_bytes == layer.weights * 9 // 16 + 32 * 64
+    assert peak_macs_per_cycle(EDGE, PRESETS["nvfp4"]) == 2 * EDGE.macs_per_cycle
+    assert nvfp4.compute_cycles == -(-plain.compute_cycles // 2) and w4a8.compute_cycles == plain.compute_cycles
+
+
+def test_a_faster_bus_and_a_larger_array_lower_the_bounds() -> None:
+    layer = AttentionLayer(hidden=64, heads=4, kv_heads=2, head_dim=16)
+    workload = Workload(layer=layer, tokens=32)
+    slow, wide = bounds(workload, EDGE), bounds(workload, dataclasses.replace(EDGE, bus_bytes=64))
+    assert (slow.compute_cycles, slow.dram_cycles) == (wide.compute_cycles, 2 * wide.dram_cycles)
+    assert bounds(workload, SERVER).compute_cycles < slow.compute_cycles < bounds(workload, NANO).compute_cycles

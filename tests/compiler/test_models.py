@@ -1,0 +1,293 @@
+"""Model configurations: the bundled table, files on disk, and one clear line for everything that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tilescore.compiler.layers import AttentionLayer, MoELayer
+from tilescore.compiler.models import ModelConfig, attention_layer, list_models, load_model, moe_layer
+from tilescore.rtl.errors import ConfigError, WorkloadError
+from tilescore.tests.compiler.tiny import FAMILIES, MOE_FAMILIES, tiny_config, write_config
+
+BUILT_ATTENTION = {
+    "llama-3-8b", "llama-3-70b", "mixtral-8x7b", "olmoe-1b-7b", "qwen3-30b-a3b", "qwen3-235b-a22b",
+    "granite-3.0-1b-a400m", "granite-3.0-3b-a800m",
+}  # fmt: skip
+BUILT_MOE = BUILT_ATTENTION - {"llama-3-8b", "llama-3-70b"}
+
+
+# ---- construction ----
+
+
+def test_bundled_names() -> None:
+    names = list_models()
+    assert len(names) == 24
+    assert all(name == name.lower() and " " not in name for name in names)
+    assert set(names) > BUILT_ATTENTION
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_bundled_model_loads(name: str) -> None:
+    model = load_model(name)
+    assert model.name == name
+    assert model.source == f"bundled model {name}"
+    assert model.hidden_size == model.raw["hidden_size"]
+
+
+def test_bundled_attention_layers() -> None:
+    """Fields that differ between families; sources: the published config.json of each checkpoint."""
+    common: dict[str, Any] = {"head_dim": 128, "softmax_scale": 128**-0.5}
+    qwen = {"rope_theta": 1e6, "qk_norm": "head", "norm_eps": 1e-6}
+    expected = [
+        AttentionLayer(
+            model="llama-3-8b", hidden=4096, heads=32, kv_heads=8, rope_theta=5e5, norm_eps=1e-5, **common
+        ),
+        AttentionLayer(model="qwen3-30b-a3b", hidden=2048, heads=32, kv_heads=4, **qwen, **common),
+        AttentionLayer(
+            model="olmoe-1b-7b", hidden=2048, heads=16, kv_heads=16, rope_theta=1e4, qk_norm="full",
+            norm_eps=1e-5, **common,
+        ),
+        AttentionLayer(
+            model="granite-3.0-1b-a400m", hidden=1024, heads=16, kv_heads=8, head_dim=64, rope_theta=1e4,
+            norm_eps=1e-6, softmax_scale=0.015625,
+        ),
+    ]  # fmt: skip
+    assert [attention_layer(load_model(layer.model)) for layer in expected] == expected
+
+
+def test_bundled_moe_layers() -> None:
+    rows = [
+        ("mixtral-8x7b", 4096, 8, 2, 14336, True),
+        ("qwen3-30b-a3b", 2048, 128, 8, 768, True),
+        ("olmoe-1b-7b", 2048, 64, 8, 1024, False),
+        ("granite-3.0-3b-a800m", 1536, 40, 8, 512, True),
+    ]
+    for model, hidden, experts, top_k, intermediate, norm_topk in rows:
+        assert moe_layer(load_model(model)) == MoELayer(
+            model=model,
+            hidden=hidden,
+            experts=experts,
+            top_k=top_k,
+            intermediate=intermediate,
+            norm_topk=norm_topk,
+        )
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_ATTENTION))
+def test_parameter_count_is_the_published_one(name: str) -> None:
+    """Layers * (attention + feed-forward) + embeddings, within the rounding of the published total."""
+    model = load_model(name)
+    attention = attention_layer(model).weights
+    dense = 3 * model.hidden_size * (model.intermediate_size or 0)
+    mlp = moe_layer(model).weights if model.num_experts else dense
+    embeddings = model.raw["vocab_size"] * model.hidden_size * (1 if model.tie_word_embeddings else 2)
+    total = (model.num_hidden_layers or 0) * (attention + mlp) + embeddings
+    assert total / 1e9 == pytest.approx(model.raw["published_total_active_B"][0], rel=0.005)
+
+
+@pytest.mark.parametrize("as_directory", [False, True])
+def test_path(as_directory: bool, tmp_path: Path) -> None:
+    path = write_config(tmp_path / "my-model", tiny_config("qwen3_moe"))
+    model = load_model(path.parent if as_directory else path)
+    assert model.name == "my-model"
+    assert model.source == str(path)
+    assert attention_layer(model).rope_theta == 1e6
+    assert moe_layer(model).intermediate == 32
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families(family: str, tmp_path: Path) -> None:
+    model = load_model(write_config(tmp_path, tiny_config(family)))
+    assert attention_layer(model).head_dim == 16
+    if family in MOE_FAMILIES:
+        assert moe_layer(model).experts == 6
+
+
+def test_field_rules(tmp_path: Path) -> None:
+    def load(**changes: Any) -> ModelConfig:
+        return load_model(write_config(tmp_path, tiny_config("llama", **changes)))
+
+    assert load(num_key_value_heads=...).num_key_value_heads == 4  # LlamaConfig: absent means multi-head
+    assert load(rope_theta=...).rope_theta == 1e4  # LlamaConfig's default, as in Llama-2
+    assert load(head_dim=...).head_dim == 12
+    assert load(head_dim=None).head_dim == 12
+    assert load(rope_theta=..., rope_parameters={"rope_type": "default", "rope_theta": 7e5}).rope_theta == 7e5
+    assert attention_layer(load(rope_scaling={"type": "default"})).rope_theta == 5e5
+    assert attention_layer(load(layer_types=["full_attention"])).heads == 4
+    assert attention_layer(load(rope_scaling=None, sliding_window=None)).heads == 4
+
+
+def test_window_switched_off(tmp_path: Path) -> None:
+    config = tiny_config("qwen3_moe", sliding_window=4096, use_sliding_window=False)
+    assert attention_layer(load_model(write_config(tmp_path, config))).heads == 4
+
+
+def test_text_part_of_a_multimodal_config(tmp_path: Path) -> None:
+    config = {"model_type": "wrapper", "text_config": tiny_config("llama")}
+    assert load_model(write_config(tmp_path, config)).model_type == "llama"
+
+
+# ---- wrong construction ----
+
+
+def one_line(error: pytest.ExceptionInfo[Exception], *parts: str) -> None:
+    message = str(error.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_unknown_model() -> None:
+    with pytest.raises(WorkloadError) as error:
+        load_model("Qwen3-30B")
+    one_line(error, "unknown model 'Qwen3-30B'", "did you mean qwen3-30b-a3b", "llama-3-8b")
+
+
+def test_directory_without_config(tmp_path: Path) -> None:
+    with pytest.raises(WorkloadError) as error:
+        load_model(tmp_path)
+    one_line(error, str(tmp_path / "config.json"), "no such file")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "not valid JSON: line 1"),
+        (b'{"model_type": "llama",', "not valid JSON"),
+        (b"[1, 2]", "expected a JSON object, got list"),
+        (b"\xff\xfe\x00", "expected UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_not_a_configuration(content: bytes, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as error:
+        load_model(path)
+    one_line(error, str(path), expected)
+
+
+BAD_FIELDS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
+    ("llama", {"model_type": ...}, ("model_type: missing",)),
+    ("llama", {"model_type": 7}, ("model_type", "a string", "7")),
+    ("llama", {"hidden_size": ...}, ("hidden_size: missing",)),
+    ("llama", {"hidden_size": 0}, ("hidden_size", "from 1", "got 0")),
+    ("llama", {"hidden_size": -48}, ("hidden_size", "got -48")),
+    ("llama", {"hidden_size": 48.0}, ("hidden_size", "an integer", "got 48.0")),
+    ("llama", {"hidden_size": "48"}, ("hidden_size", "got '48'")),
+    ("llama", {"hidden_size": True}, ("hidden_size", "got True")),
+    ("llama", {"hidden_size": 1 << 40}, ("hidden_size", "to 1048576")),
+    (
+        "llama",
+        {"hidden_size": 50, "head_dim": ...},
+        ("hidden_size", "multiple of num_attention_heads = 4", "50"),
+    ),
+    ("llama", {"num_attention_heads": ...}, ("num_attention_heads: missing",)),
+    ("llama", {"num_attention_heads": [4]}, ("num_attention_heads", "got [4]")),
+    ("llama", {"num_key_value_heads": 3}, ("num_key_value_heads", "divisor", "= 4", "got 3")),
+    ("llama", {"num_key_value_heads": 8}, ("num_key_value_heads", "divisor", "got 8")),
+    ("qwen3_moe", {"num_key_value_heads": ...}, ("num_key_value_heads: missing",)),
+    ("llama", {"head_dim": 15}, ("head_dim", "even", "got 15")),
+    ("llama", {"head_dim": -16}, ("head_dim", "got -16")),
+    ("llama", {"rope_theta": 0}, ("rope_theta", "positive", "got 0")),
+    ("llama", {"rope_theta": "1e4"}, ("rope_theta", "got '1e4'")),
+    ("llama", {"rope_theta": float("inf")}, ("rope_theta", "finite", "got inf")),
+    ("llama", {"rope_parameters": [1e4]}, ("rope_parameters", "an object")),
+    ("llama", {"rope_parameters": {"rope_theta": -1}}, ("rope_parameters: rope_theta", "got -1")),
+    ("llama", {"rope_parameters": {"rope_theta": 1e4}}, ("contradictory", "500000", "10000")),
+    ("llama", {"rms_norm_eps": float("nan")}, ("rms_norm_eps", "got nan")),
+    ("qwen3_moe", {"rms_norm_eps": ...}, ("rms_norm_eps: missing",)),
+    ("llama", {"attention_bias": "no"}, ("attention_bias", "true or false", "'no'")),
+    ("qwen3_moe", {"norm_topk_prob": 1}, ("norm_topk_prob", "true or false", "got 1")),
+    ("mixtral", {"norm_topk_prob": False}, ("norm_topk_prob", "always normalises", "got False")),
+    ("qwen3_moe", {"num_local_experts": 8}, ("contradictory", "num_experts = 6", "num_local_experts = 8")),
+    ("qwen3_moe", {"num_experts": -1}, ("num_experts", "got -1")),
+    ("qwen3_moe", {"num_experts_per_tok": ...}, ("num_experts_per_tok: missing", "1 to 6")),
+    ("qwen3_moe", {"num_experts_per_tok": 0}, ("num_experts_per_tok", "from 1", "got 0")),
+    ("qwen3_moe", {"num_experts_per_tok": 7}, ("num_experts_per_tok", "at most the 6", "got 7")),
+    ("qwen3_moe", {"moe_intermediate_size": ...}, ("moe_intermediate_size: missing",)),
+    ("olmoe", {"intermediate_size": ...}, ("intermediate_size: missing",)),
+    ("llama", {"hidden_act": 3}, ("hidden_act", "a string", "got 3")),
+    ("granitemoe", {"attention_multiplier": -1}, ("attention_multiplier", "positive", "got -1")),
+]
+
+
+@pytest.mark.parametrize(("family", "changes", "expected"), BAD_FIELDS, ids=lambda value: str(value)[:40])
+def test_bad_field(family: str, changes: dict[str, Any], expected: tuple[str, ...], tmp_path: Path) -> None:
+    path = write_config(tmp_path, tiny_config(family, **changes))
+    with pytest.raises(ConfigError) as error:
+        load_model(path)
+    one_line(error, str(path), *expected)
+
+
+NOT_BUILT_ATTENTION: list[tuple[dict[str, Any], str]] = [
+    ({"kv_lora_rank": 512}, "kv_lora_rank = 512 needs multi-head latent attention"),
+    ({"index_topk": 2048}, "index_topk = 2048"),
+    ({"sliding_window": 4096}, "sliding_window = 4096 needs sliding-window attention"),
+    ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types = 'linear_attention'"),
+    ({"layer_types": 3}, "layer_types = 3"),
+    ({"attention_chunk_size": 8192}, "chunked attention"),
+    ({"attention_bias": True}, "attention_bias = True"),
+    ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping = 50.0"),
+    ({"clip_qkv": 8.0}, "clip_qkv = 8.0"),
+    ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
+    ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling = {'rope_type': 'yarn'"),
+    ({"rope_scaling": {"factor": 4.0}}, "rope_scaling"),
+    ({"rope_scaling": "linear"}, "rope_scaling = 'linear'"),
+    ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_parameters = {'rope_type': 'llama3'"),
+    ({"model_type": "gpt_oss"}, "attention sinks"),
+    ({"model_type": "qwen2"}, "model_type = 'qwen2' is not built yet; allowed: llama"),
+    ({"model_type": "mistral"}, "sliding_window = 4096"),  # MistralConfig's default when the key is absent
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), NOT_BUILT_ATTENTION, ids=lambda value: str(value)[:40])
+def test_attention_not_built(changes: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    model = load_model(write_config(tmp_path, tiny_config("llama", **changes)))
+    with pytest.raises(WorkloadError) as error:
+        attention_layer(model)
+    one_line(error, model.source, "attention: ", expected, "allowed: ")
+
+
+NOT_BUILT_MOE: list[tuple[dict[str, Any], str]] = [
+    ({"scoring_func": "sigmoid"}, "scoring_func = 'sigmoid'"),
+    ({"n_group": 8}, "n_group = 8"),
+    ({"topk_method": "noaux_tc"}, "topk_method = 'noaux_tc'"),
+    ({"n_shared_experts": 1}, "n_shared_experts = 1"),
+    ({"shared_expert_intermediate_size": 512}, "shared_expert_intermediate_size = 512"),
+    ({"routed_scaling_factor": 2.5}, "routed_scaling_factor = 2.5"),
+    ({"swiglu_limit": 7.0}, "swiglu_limit = 7.0"),
+    ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+    ({"mlp_layer_types": ["hash_moe"]}, "hash routing"),
+    ({"model_type": "deepseek_v3"}, "sigmoid routing"),
+    ({"model_type": "qwen2_moe"}, "model_type = 'qwen2_moe' is not built yet; allowed: mixtral"),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), NOT_BUILT_MOE, ids=lambda value: str(value)[:40])
+def test_moe_not_built(changes: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    model = load_model(write_config(tmp_path, tiny_config("qwen3_moe", **changes)))
+    with pytest.raises(WorkloadError) as error:
+        moe_layer(model)
+    one_line(error, model.source, "moe: ", expected, "allowed: ")
+
+
+def test_moe_layer_of_a_dense_model() -> None:
+    with pytest.raises(WorkloadError) as error:
+        moe_layer(load_model("llama-3-8b"))
+    one_line(error, "bundled model llama-3-8b", "no experts", "num_experts")
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_a_bundled_layer_is_built_or_says_why_not(name: str) -> None:
+    model = load_model(name)
+    for make, built in ((attention_layer, BUILT_ATTENTION), (moe_layer, BUILT_MOE)):
+        if name in built:
+            assert make(model).model == name
+        else:
+            with pytest.raises(WorkloadError) as error:
+                make(model)
+            one_line(error, f"bundled model {name}: ")

@@ -1,0 +1,221 @@
+"""Routing: the router's own choice, forced loads, files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilescore.compiler.routing import (
+    Routing,
+    balanced,
+    combine_weights,
+    forced_choice,
+    forced_route,
+    read_choice,
+    topk_softmax_route,
+    zipf,
+)
+from tilescore.rtl.errors import WorkloadError
+
+# ---- the router's choice ----
+
+
+@pytest.mark.parametrize("norm_topk", [False, True])
+def test_topk_softmax(norm_topk: bool, rng: np.random.Generator) -> None:
+    logits = (rng.standard_normal((50, 12)) * 3).astype(np.float32)
+    routing = topk_softmax_route(logits, 3, norm_topk=norm_topk)
+    for token in range(50):
+        probabilities = np.exp(logits[token].astype(np.float64))
+        probabilities /= probabilities.sum()
+        best = sorted(range(12), key=lambda e: (-logits[token, e], e))[:3]
+        weights = probabilities[best] / (probabilities[best].sum() if norm_topk else 1)
+        assert routing.chosen[token].tolist() == best
+        assert routing.weights[token] == pytest.approx(weights, rel=2.0**-23)
+    assert (routing.chosen.dtype, routing.weights.dtype) == (np.int32, np.float32)
+
+
+def test_ties_go_to_the_lowest_expert() -> None:
+    logits = np.array([[1, 2, 2, 2, 0], [0, 0, 0, 0, 0], [5, 5, 1, 5, 5]], np.float32)
+    assert topk_softmax_route(logits, 2, norm_topk=True).chosen.tolist() == [[1, 2], [0, 1], [0, 1]]
+
+
+def test_zeros_of_both_signs_tie() -> None:
+    logits = np.array([[-0.0, 0.0, -1.0], [0.0, -0.0, -1.0]], np.float32)
+    assert topk_softmax_route(logits, 1, norm_topk=True).chosen.tolist() == [[0], [0]]
+
+
+def test_logits_that_share_a_probability_are_still_ordered() -> None:
+    """In float32 both softmax values are 0.5: only the logits tell them apart."""
+    logits = np.array([[20.0, np.nextafter(np.float32(20.0), np.float32(21.0)), -80.0]], np.float32)
+    assert topk_softmax_route(logits, 1, norm_topk=False).chosen.tolist() == [[1]]
+
+
+def test_large_logits_do_not_overflow() -> None:
+    logits = np.array([[3e38, -3e38, 0.0]], np.float32)
+    for norm_topk in (False, True):
+        assert combine_weights(logits, np.array([[0, 1]]), norm_topk=norm_topk).tolist() == [[1.0, 0.0]]
+
+
+def test_lists_per_expert() -> None:
+    logits = np.array([[0, 3, 1, -9], [2, 0, 1, -9], [0, 1, 2, -9]], np.float32)
+    routing = topk_softmax_route(logits, 2, norm_topk=True)
+    assert routing.chosen.tolist() == [[1, 2], [0, 2], [2, 1]]
+    assert routing.counts.tolist() == [1, 2, 3, 0]
+    assert routing.active == (0, 1, 2)
+    tokens, ranks = routing.tokens_of(2)
+    assert (tokens.tolist(), ranks.tolist()) == ([0, 1, 2], [1, 1, 0])
+    assert [part.tolist() for part in routing.tokens_of(3)] == [[], []]
+
+
+# ---- forced loads ----
+
+
+@given(st.data(), st.integers(1, 64), st.integers(0, 50))
+def test_balanced(data: st.DataObject, experts: int, tokens: int) -> None:
+    top_k = data.draw(st.integers(1, experts))
+    chosen = balanced(tokens=tokens, experts=experts, top_k=top_k)
+    assert chosen.shape == (tokens, top_k)
+    assert all(len(set(row)) == top_k for row in chosen.tolist())
+    counts = np.bincount(chosen.ravel(), minlength=experts)
+    assert counts.sum() == tokens * top_k
+    assert counts.max() - counts.min() <= 1
+
+
+def test_balanced_load_of_the_common_moe_workload() -> None:
+    """OLMoE, 512 tokens: 64 tokens for each of 64 experts."""
+    chosen = forced_choice("balanced", tokens=512, experts=64, top_k=8, seed=0)
+    assert np.bincount(chosen.ravel()).tolist() == [64] * 64
+
+
+def test_zipf_draws_by_popularity(seed: int) -> None:
+    """Top 1 of 20,000 tokens: each expert's share within 5 standard deviations of rank^-S / sum."""
+    chosen = zipf(0.7, tokens=20_000, experts=16, top_k=1, seed=seed)
+    counts = np.sort(np.bincount(chosen.ravel(), minlength=16))[::-1]
+    shares = np.arange(1, 17) ** -0.7
+    shares /= shares.sum()
+    assert (np.abs(counts - 20_000 * shares) < 5 * np.sqrt(20_000 * shares) + 5).all()
+
+
+def test_zipf_draws_without_replacement(seed: int) -> None:
+    """Of two draws from three experts, the pair probabilities are those of drawing one after another."""
+    chosen = zipf(1.0, tokens=40_000, experts=3, top_k=2, seed=seed)
+    popularity = np.bincount(chosen[:, 0], minlength=3).argsort()[::-1]
+    shares = np.empty(3)
+    shares[popularity] = np.array([6, 3, 2]) / 11
+    for first in range(3):
+        for second in set(range(3)) - {first}:
+            expected = 40_000 * shares[first] * shares[second] / (1 - shares[first])
+            found = ((chosen[:, 0] == first) & (chosen[:, 1] == second)).sum()
+            assert abs(found - expected) < 5 * expected**0.5
+
+
+@given(st.integers(0, 2**32), st.floats(0, 10), st.data())
+def test_zipf_is_a_legal_choice(seed: int, exponent: float, data: st.DataObject) -> None:
+    top_k = data.draw(st.integers(1, 12))
+    chosen = forced_choice(f"zipf-{exponent}", tokens=9, experts=12, top_k=top_k, seed=seed)
+    assert (
+        Routing(experts=12, chosen=chosen, weights=np.ones((9, top_k), np.float32)).counts.sum() == 9 * top_k
+    )
+    assert np.array_equal(
+        chosen, forced_choice(f"zipf-{exponent}", tokens=9, experts=12, top_k=top_k, seed=seed)
+    )
+
+
+def test_forced_choice_keeps_the_router_s_weights(rng: np.random.Generator) -> None:
+    logits = rng.standard_normal((6, 5)).astype(np.float32)
+    own = topk_softmax_route(logits, 2, norm_topk=False)
+    assert np.array_equal(forced_route(logits, own.chosen, norm_topk=False).weights, own.weights)
+    swapped = forced_route(logits, own.chosen[:, ::-1], norm_topk=False)
+    assert np.array_equal(swapped.weights, own.weights[:, ::-1])
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_file(wrapped: bool, tmp_path: Path) -> None:
+    choice = [[0, 2], [2, 1], [3, 0]]
+    path = tmp_path / "routing.json"
+    path.write_text(json.dumps({"experts": choice} if wrapped else choice))
+    assert forced_choice(path, tokens=3, experts=4, top_k=2, seed=0).tolist() == choice
+
+
+# ---- refusals ----
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("uniform", "expected balanced, zipf-S"),
+        ("zipf", "expected balanced, zipf-S"),
+        ("zipf-", "expected an exponent from 0 to 10"),
+        ("zipf-x", "got 'x'"),
+        ("zipf--1", "got '-1'"),
+        ("zipf-nan", "got 'nan'"),
+        ("zipf-11", "got '11'"),
+        ("missing.json", "'missing.json': expected balanced"),
+    ],
+)
+def test_unknown_routing(spec: str, expected: str) -> None:
+    with pytest.raises(WorkloadError) as error:
+        forced_choice(spec, tokens=4, experts=8, top_k=2, seed=0)
+    assert expected in str(error.value)
+    assert spec in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "not valid JSON"),
+        ("[[0, 1]", "not valid JSON"),
+        ("{}", "expected the single key experts, got none"),
+        ('{"expert": []}', "got expert"),
+        ("7", "expected a list of 2 tokens, got int"),
+        ("[[0, 1]]", "expected a list of 2 tokens, got 1 entries"),
+        ("[[0, 1], [2]]", "token 1: expected a list of 2 experts, got [2]"),
+        ("[[0, 1], 2]", "token 1: expected a list of 2 experts, got 2"),
+        ("[[0, 1], [2, 4]]", "token 1: expected an expert from 0 to 3, got 4"),
+        ("[[-1, 1], [2, 3]]", "token 0: expected an expert from 0 to 3, got -1"),
+        ("[[0, 1.0], [2, 3]]", "token 0: expected an expert from 0 to 3, got 1.0"),
+        ("[[0, true], [2, 3]]", "token 0: expected an expert from 0 to 3, got True"),
+        ("[[0, 1], [3, 3]]", "token 1: expected distinct experts, got [3, 3]"),
+    ],
+)
+def test_bad_file(content: str, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "routing.json"
+    path.write_text(content)
+    with pytest.raises(WorkloadError) as error:
+        read_choice(path, tokens=2, experts=4, top_k=2)
+    assert str(path) in str(error.value)
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("logits", "top_k", "expected"),
+    [
+        (np.zeros((2, 4), np.float32), 5, "top_k: expected an integer from 1 to 4, got 5"),
+        (np.zeros((2, 4), np.float32), 0, "top_k: expected an integer from 1 to 4, got 0"),
+        (np.zeros(4, np.float32), 1, "expected floats (tokens, experts)"),
+        (np.zeros((2, 4), np.int32), 1, "expected floats (tokens, experts), got int32"),
+        (np.array([[0, 1], [np.nan, 0]], np.float32), 1, "token 1: expected finite numbers"),
+    ],
+)
+def test_bad_logits(logits: Any, top_k: int, expected: str) -> None:
+    with pytest.raises(WorkloadError) as error:
+        topk_softmax_route(logits, top_k, norm_topk=True)
+    assert expected in str(error.value)
+
+
+def test_bad_forced_choice() -> None:
+    logits = np.zeros((2, 4), np.float32)
+    with pytest.raises(WorkloadError, match="expected a choice for 2 tokens, got 3"):
+        forced_route(logits, np.zeros((3, 1), np.int32), norm_topk=True)
+    with pytest.raises(WorkloadError, match="token 1: expected an expert from 0 to 3, got 4"):
+        forced_route(logits, np.array([[0], [4]], np.int32), norm_topk=True)
+    with pytest.raises(WorkloadError, match=r"token 0: expected distinct experts, got \[1, 1\]"):
+        forced_route(logits, np.array([[1, 1], [0, 1]], np.int32), norm_topk=True)
+    with pytest.raises(WorkloadError, match="weights: expected float32"):
+        Routing(experts=4, chosen=np.array([[1]]), weights=np.ones((1, 1)))

@@ -1,0 +1,139 @@
+"""The float64 oracle equals the layers of ``transformers``, from a published-layout checkpoint to the output.
+
+For each family a tiny model is built from its configuration class with random weights, saved by
+``save_pretrained``, and read back by ``load_model`` and ``from_safetensors``; then its attention and MoE
+modules run in float64 on the same input.
+
+Tolerances, in units of the largest output. With rotary tables in float64 and PyTorch's float64 attention
+kernel nothing but the order of additions differs (EXACT). The RMS norm and the router's softmax of
+transformers compute in float32 whatever the model's dtype: some roundings of 2^-24 = 6e-8 each
+(FLOAT32_STEP). So does its rotary module: an angle p has a relative error of up to 2^-24, so below position
+64 an error of up to 4e-6 (FLOAT32_ROTARY allows for its growth in the scores).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the oracle extra (torch, transformers)")
+pytest.importorskip("transformers", reason="needs the oracle extra (torch, transformers)")
+
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache  # noqa: E402
+
+from tilescore.compiler.checkpoint import from_safetensors  # noqa: E402
+from tilescore.compiler.layers import Workload  # noqa: E402
+from tilescore.compiler.models import attention_layer, load_model, moe_layer  # noqa: E402
+from tilescore.compiler.oracle import attention, moe  # noqa: E402
+from tilescore.compiler.tensors import AttentionTensors, MoETensors  # noqa: E402
+from tilescore.tests.compiler.tiny import FAMILIES, MOE_FAMILIES, tiny_config, write_config  # noqa: E402
+
+EXACT = 1e-12
+FLOAT32_STEP = 1e-6
+FLOAT32_ROTARY = 2e-5
+
+
+def build(family: str, directory: Path, seed: int) -> Any:
+    """A random tiny model, saved in ``directory`` as float32 and returned in float64 with the same values."""
+    torch.manual_seed(seed)
+    config = AutoConfig.from_pretrained(write_config(directory / "written", tiny_config(family)).parent)
+    model = AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, attn_implementation="sdpa", experts_implementation="eager"
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.uniform_(0.5, 1.5)
+            else:
+                parameter.normal_(std=parameter.shape[-1] ** -0.5)
+    model.save_pretrained(directory / "saved")
+    return model.double().eval()
+
+
+def additive_mask(workload: Workload) -> Any:
+    query = np.arange(workload.tokens)[:, None] + workload.cached
+    visible = (
+        np.arange(workload.keys) <= query if workload.mask == "causal" else np.ones((1, workload.keys), bool)
+    )
+    mask = np.where(np.broadcast_to(visible, (workload.tokens, workload.keys)), 0.0, -np.inf)
+    return torch.tensor(mask)[None, None].expand(workload.batch, 1, -1, -1)
+
+
+def float64_tables(theta: float, positions: np.ndarray, head_dim: int) -> tuple[Any, Any]:
+    """cos and sin as transformers passes them, ``(1, tokens, head_dim)``, but computed in float64."""
+    half = positions[:, None] / theta ** (2 * np.arange(head_dim // 2) / head_dim)
+    angles = torch.tensor(np.concatenate([half, half], axis=-1))[None]
+    return angles.cos(), angles.sin()
+
+
+def their_attention(model: Any, tensors: AttentionTensors, *, own_rotary: bool) -> np.ndarray:
+    workload, layer = tensors.workload, tensors.workload.attention
+    x = torch.tensor(tensors.x).double().reshape(workload.batch, workload.tokens, layer.hidden)
+    places = np.arange(workload.cached, workload.keys)
+    if own_rotary:
+        tables = model.model.rotary_emb(x, torch.tensor(places)[None])
+    else:
+        tables = float64_tables(layer.rope_theta, places, layer.head_dim)
+    cache = DynamicCache()
+    if workload.cached:
+        cache.update(torch.tensor(tensors.k_cache).double(), torch.tensor(tensors.v_cache).double(), 0)
+    with torch.no_grad():
+        module = model.model.layers[0].self_attn
+        out, _ = module(
+            x, position_embeddings=tables, attention_mask=additive_mask(workload), past_key_values=cache
+        )
+    return out.reshape(workload.rows, layer.hidden).numpy()
+
+
+def error(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Largest difference, in units of the largest output."""
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+PHASES = {
+    "prefill": {"phase": "prefill", "tokens": 20},
+    "unmasked": {"phase": "prefill", "tokens": 20, "batch": 2, "mask": "none"},
+    "chunk": {"phase": "prefill", "tokens": 9, "context": 13},
+    "decode": {"phase": "decode", "tokens": 1, "context": 31, "batch": 3},
+    "speculative": {"phase": "decode", "tokens": 3, "context": 17, "batch": 2},
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_attention_equals_transformers(family: str, phase: str, tmp_path: Path, seed: int) -> None:
+    model = build(family, tmp_path, seed)
+    layer = attention_layer(load_model(tmp_path / "saved"))
+    tensors = from_safetensors(tmp_path / "saved", Workload(layer=layer, **PHASES[phase]), seed=seed)
+    assert isinstance(tensors, AttentionTensors)
+    ours = attention(tensors).out
+    exact = EXACT if layer.qk_norm == "none" else FLOAT32_STEP
+    assert error(ours, their_attention(model, tensors, own_rotary=False)) < exact
+    assert error(ours, their_attention(model, tensors, own_rotary=True)) < FLOAT32_ROTARY
+
+
+@pytest.mark.parametrize("family", MOE_FAMILIES)
+def test_moe_equals_transformers(family: str, tmp_path: Path, seed: int) -> None:
+    model = build(family, tmp_path, seed)
+    workload = Workload(layer=moe_layer(load_model(tmp_path / "saved")), tokens=17, batch=2)
+    tensors = from_safetensors(tmp_path / "saved", workload, seed=seed)
+    assert isinstance(tensors, MoETensors)
+    x = torch.tensor(tensors.x).double().reshape(2, 17, -1)
+    block = model.model.layers[0]
+    with torch.no_grad():
+        theirs = (block.block_sparse_moe if family == "granitemoe" else block.mlp)(x)
+    assert error(moe(tensors).out, theirs.reshape(34, -1).numpy()) < FLOAT32_STEP
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_saved_configuration_is_read_like_the_written_one(family: str, tmp_path: Path, seed: int) -> None:
+    """transformers 5 renames keys on saving (``rope_parameters``, ``num_local_experts``): the layers must not
+    change."""
+    build(family, tmp_path, seed)
+    written, saved = load_model(tmp_path / "written"), load_model(tmp_path / "saved")
+    makers = [attention_layer] + ([moe_layer] if family in MOE_FAMILIES else [])
+    for make in makers:
+        assert vars(make(written)) | {"model": ""} == vars(make(saved)) | {"model": ""}

@@ -1,0 +1,155 @@
+"""Tiny models for tests: real configuration files and checkpoints of a few kilobytes, made without torch.
+
+``tiny_config(family)`` is the content of a config.json with the keys and spellings of that family;
+``write_model(directory, family, seed=...)`` writes it there with a ``model.safetensors`` of one decoder layer
+in the layout in which the family's checkpoints are published. Sizes are chosen so that every dimension is
+different from every other where the family allows it: a swapped pair of dimensions cannot pass.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_ATTENTION = {
+    "hidden_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 1,
+    "vocab_size": 32,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+}
+
+_FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {"head_dim": 16, "intermediate_size": 80, "rope_theta": 500000.0},
+    "qwen3_moe": {
+        "head_dim": 16,
+        "intermediate_size": 80,
+        "moe_intermediate_size": 32,
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "norm_topk_prob": True,
+        "rope_theta": 1000000.0,
+        "rms_norm_eps": 1e-6,
+    },
+    "mixtral": {
+        "head_dim": 16,
+        "intermediate_size": 32,
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+        "sliding_window": None,
+        "rope_parameters": {"rope_theta": 1000000.0, "rope_type": "default"},
+    },
+    "olmoe": {
+        "intermediate_size": 32,
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "norm_topk_prob": False,
+        "rope_theta": 10000.0,
+        "hidden_size": 64,
+    },
+    "granitemoe": {
+        "intermediate_size": 32,
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+        "attention_multiplier": 0.0625,
+        "rope_theta": 10000.0,
+        "hidden_size": 64,
+    },
+}
+
+FAMILIES = tuple(_FAMILIES)
+MOE_FAMILIES = tuple(family for family, keys in _FAMILIES.items() if "num_experts_per_tok" in keys)
+
+
+def tiny_config(family: str, **changes: Any) -> dict[str, Any]:
+    """The content of a config.json; ``changes`` replace keys, a value of ``...`` removes one."""
+    config = {"model_type": family} | _ATTENTION | _FAMILIES[family] | changes
+    return {key: value for key, value in config.items() if value is not ...}
+
+
+def write_config(directory: Path, config: dict[str, Any]) -> Path:
+    """Write a config.json into ``directory`` (made if needed) and return its path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "config.json"
+    path.write_text(json.dumps(config, indent=2))
+    return path
+
+
+def write_model(directory: Path, family: str, *, seed: int = 0, **changes: Any) -> Path:
+    """A model directory with config.json and model.safetensors; returns the directory."""
+    config = tiny_config(family, **changes)
+    write_config(directory, config)
+    write_safetensors(directory / "model.safetensors", tiny_weights(config, seed))
+    return directory
+
+
+def tiny_weights(config: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
+    """Float32 weights of decoder layer 0 under their published names."""
+    rng = np.random.default_rng(seed)
+
+    def matrix(out: int, fan_in: int) -> np.ndarray:
+        return (rng.standard_normal((out, fan_in)) / fan_in**0.5).astype(np.float32)
+
+    family, hidden, heads = config["model_type"], config["hidden_size"], config["num_attention_heads"]
+    head_dim = config.get("head_dim") or hidden // heads
+    q, kv = heads * head_dim, config["num_key_value_heads"] * head_dim
+    attention = "model.layers.0.self_attn."
+    weights = {
+        f"{attention}q_proj.weight": matrix(q, hidden),
+        f"{attention}k_proj.weight": matrix(kv, hidden),
+        f"{attention}v_proj.weight": matrix(kv, hidden),
+        f"{attention}o_proj.weight": matrix(hidden, q),
+    }
+    norms = {"qwen3_moe": (head_dim, head_dim), "olmoe": (q, kv)}.get(family)
+    if norms is not None:
+        for name, size in zip(("q_norm", "k_norm"), norms, strict=True):
+            weights[f"{attention}{name}.weight"] = rng.uniform(0.5, 1.5, size).astype(np.float32)
+    if family in MOE_FAMILIES:
+        weights |= _expert_weights(config, matrix)
+    return weights
+
+
+def _expert_weights(config: dict[str, Any], matrix: Any) -> dict[str, np.ndarray]:
+    family, d = config["model_type"], config["hidden_size"]
+    experts = config.get("num_experts") or config["num_local_experts"]
+    f = config.get("moe_intermediate_size") or config["intermediate_size"]
+    mlp = "model.layers.0.mlp." if family in ("qwen3_moe", "olmoe") else "model.layers.0.block_sparse_moe."
+    if family == "granitemoe":
+        return {
+            f"{mlp}router.layer.weight": matrix(experts, d),
+            f"{mlp}input_linear.weight": np.stack([matrix(2 * f, d) for _ in range(experts)]),
+            f"{mlp}output_linear.weight": np.stack([matrix(d, f) for _ in range(experts)]),
+        }
+    gate, up, down = ("w1", "w3", "w2") if family == "mixtral" else ("gate_proj", "up_proj", "down_proj")
+    weights = {f"{mlp}gate.weight": matrix(experts, d)}
+    for expert in range(experts):
+        for name, shape in ((gate, (f, d)), (up, (f, d)), (down, (d, f))):
+            weights[f"{mlp}experts.{expert}.{name}.weight"] = matrix(*shape)
+    return weights
+
+
+def write_safetensors(
+    path: Path, tensors: dict[str, np.ndarray], *, dtypes: dict[str, str] | None = None
+) -> Path:
+    """A safetensors file; ``dtypes`` overrides the dtype name in the header (uint16 arrays can be "BF16")."""
+    names = {"float32": "F32", "float16": "F16", "float64": "F64", "int32": "I32"}
+    header, data = {}, b""
+    for name, value in tensors.items():
+        raw = np.ascontiguousarray(value).tobytes()
+        dtype = (dtypes or {}).get(name) or names[value.dtype.name]
+        header[name] = {
+            "dtype": dtype,
+            "shape": list(value.shape),
+            "data_offsets": [len(data), len(data) + len(raw)],
+        }
+        data += raw
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path

@@ -1,0 +1,109 @@
+"""The exported tile in a simulator, with cocotbext-axi's memory and register master on its ports.
+
+The bodies are in `bodies.py`; each checks every result against the reference level, every cycle against the timing
+model with the recorded durations of DMA, and every cycle on the pins against the rules of AXI. A few seeds run always,
+the numbers that the tile has to pass with ``--slow``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tilescore.tests.cosim.simulators import SIMULATORS, exported_verilog, needs, run_job
+from tilescore.tests.cosim.tiles import LAYERS, TILES, layer_program
+
+simulators = pytest.mark.parametrize("simulator", [pytest.param(name, marks=needs(name)) for name in SIMULATORS])
+other_widths = pytest.mark.parametrize("width", [width for width in TILES if width != 128])
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., Any]:
+    """``job(simulator, width, body, kinds, ...)``: what the body returns for programs of those layers."""
+    def run(simulator: str, width: int, body: str, kinds: Any = tuple(LAYERS), **arguments: Any) -> Any:
+        tile = TILES[width]
+        programs = [layer_program(tile, kind) for kind in kinds]
+        return run_job(simulator, exported_verilog(tile), tmp_path, body, programs, **arguments)
+
+    return run
+
+
+# ---- always ----
+
+
+@simulators
+def test_both_layers(simulator: str, job: Callable, seed: int) -> None:
+    """Back to back under random stalls on every channel."""
+    assert job(simulator, 128, "layers", seeds=[seed % 1000])["runs"] == 2
+
+
+@simulators
+def test_an_ideal_memory(simulator: str, job: Callable) -> None:
+    """Fixed latency, no stalls: every cycle, counter and event of the plain timing model."""
+    assert job(simulator, 128, "ideal")["runs"] == 2
+
+
+@simulators
+def test_mishaps(simulator: str, job: Callable, seed: int) -> None:
+    """An error response, resets, a hung memory and an unknown opcode, each followed by a good run."""
+    base = seed % 1000
+    assert sum(job(simulator, 128, "errors", ["attention"], seed=base, count=1).values()) == 1
+    assert job(simulator, 128, "resets", ["attention"], seed=base, count=1)["resets"] == 1
+    assert job(simulator, 128, "hangs", ["attention"], seed=base, count=1)["hangs"] == 1
+    assert job(simulator, 128, "corrupted", ["attention"], seed=base, count=1)["ILLEGAL"] == 1
+
+
+# ---- with --slow ----
+
+
+@pytest.mark.slow
+@simulators
+@pytest.mark.parametrize("part", range(2))
+def test_fifty_seeds(simulator: str, part: int, job: Callable, seed: int) -> None:
+    """An attention and an MoE layer, 25 seeds here."""
+    base = seed % 1000
+    assert job(simulator, 128, "layers", seeds=list(range(base, base + 25)))["runs"] == 50
+
+
+@pytest.mark.slow
+@simulators
+@other_widths
+def test_other_widths(simulator: str, width: int, job: Callable, seed: int) -> None:
+    """Ideal memory and random stalls on buses of 32 and 512 bits; fewer seeds where the simulator is slow."""
+    base = seed % 1000
+    assert job(simulator, width, "ideal")["runs"] == 2
+    count = {"icarus": 5, "verilator": 50}[simulator]
+    assert job(simulator, width, "layers", seeds=list(range(base, base + count)))["runs"] == 2 * count
+
+
+@pytest.mark.slow
+@simulators
+def test_resets(simulator: str, job: Callable, seed: int) -> None:
+    """At random cycles, soft and hard, most while the program runs; fewer where the simulator is slow."""
+    count = {"icarus": 20, "verilator": 100}[simulator]
+    result = job(simulator, 128, "resets", ["moe"], seed=seed % 1000, count=count)
+    assert result["resets"] == count and result["running"] > count // 2
+
+
+@pytest.mark.slow
+@simulators
+def test_twenty_error_responses(simulator: str, job: Callable, seed: int) -> None:
+    result = job(simulator, 128, "errors", ["moe"], seed=seed % 1000, count=20)
+    assert sum(result.values()) == 20 and min(result.values()) > 0
+
+
+@pytest.mark.slow
+@simulators
+def test_hung_memories(simulator: str, job: Callable, seed: int) -> None:
+    assert job(simulator, 128, "hangs", ["attention"], seed=seed % 1000, count=4)["hangs"] == 4
+
+
+@pytest.mark.slow
+@simulators
+def test_corrupted_programs(simulator: str, job: Callable, seed: int) -> None:
+    count = {"icarus": 8, "verilator": 60}[simulator]
+    result = job(simulator, 128, "corrupted", ["moe"], seed=seed % 1000, count=count)
+    assert result["ILLEGAL"] >= count // 2 and sum(result.values()) == count

@@ -1,0 +1,542 @@
+"""The command line: every command on layers of a few thousand MACs, its files, its JSON and its exit status."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tilescore import __main__ as cli
+from tilescore.__main__ import main, parser
+from tilescore.compiler.auto import attention_schedule, moe_schedule
+from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.layers import Workload
+from tilescore.compiler.models import attention_layer, list_models, load_model
+from tilescore.compiler.report import describe, rel_rms_error
+from tilescore.compiler.schedule import save
+from tilescore.rtl.config import PRESETS, load_tile
+from tilescore.rtl.errors import SimulationError
+from tilescore.rtl.events import EVENT_NAMES
+from tilescore.rtl.isa import INSTRUCTIONS, reference_page
+from tilescore.rtl.ledger import LEDGER_UNITS
+from tilescore.sim.energy import COMPONENTS, load_table
+from tilescore.sim.program import Program
+from tilescore.sim.timing import time_program
+from tilescore.sim.toolchain import doctor_report, missing_for_verilator
+from tilescore.tests.compiler.tiny import tiny_config, tiny_weights, write_model, write_safetensors
+
+NANO = load_tile("nano")
+Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Qwen3-MoE model of 48 features, 4 heads and 6 experts: config.json and model.safetensors."""
+    return str(write_model(tmp_path_factory.mktemp("models") / "tiny", "qwen3_moe", seed=1))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command that must succeed and print nothing on standard error; what it prints, parsed if --json."""
+    def call(*argv: object) -> Any:
+        assert main([str(a) for a in argv]) == 0
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        return strict_json(printed.out) if "--json" in argv else printed.out
+    return call
+
+
+def strict_json(text: str) -> Any:
+    """Parsed JSON; NaN and Infinity, which Python would let through, are errors."""
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+    return json.loads(text, parse_constant=refuse)
+
+
+def layer(model: str, kind: str, *options: object) -> list[object]:
+    return ["--model", model, "--layer", kind, "--tokens", 5, "--tile", "nano", *options]
+
+
+# ---- run: the report ----
+
+NUMBER = (int, float)
+FIELDS: dict[str, Any] = {
+    "layer": str, "model": str, "phase": str, "tokens": int, "tile": str, "cycles": int, "useful_macs": int,
+    "peak_macs_per_cycle": int, "utilization": float,
+    "bounds": {"compute_cycles": int, "dram_cycles": int},
+    "dram_bytes": {"read": int, "write": int, "scales": int},
+    "format": str, "bandwidth_gain": (float, type(None)),
+    "ledger": dict,
+    "energy": {"total_pj": float, "pj_per_mac": float, "pj_per_op": float, "components": dict, "table": str,
+               "low_pj": float, "high_pj": float, "average_watt": float},
+    "numerics": {"rel_rms_error": float, "finite": bool, "flags": list},
+    "instructions": int, "levels": dict,
+    "wall_s": {"compile": NUMBER, "simulate": NUMBER},
+    "context": int, "batch": int, "mask": str, "seed": int, "clock_mhz": float, "events": dict,
+}
+"""Every field of a report and its type. Scripts read them: a name may be added, never changed."""
+
+
+def check_types(value: dict[str, Any], fields: dict[str, Any]) -> None:
+    assert set(value) == set(fields)
+    for name, kind in fields.items():
+        if isinstance(kind, dict):
+            check_types(value[name], kind)
+        else:
+            assert isinstance(value[name], kind) and (kind is bool or not isinstance(value[name], bool)), name
+
+
+@pytest.mark.parametrize("options", [
+    ["--layer", "attention", "--tokens", 5],
+    ["--layer", "attention", "--tokens", 5, "--mask", "none", "--batch", 2],
+    ["--layer", "attention", "--phase", "decode", "--context", 7, "--batch", 2],
+    ["--layer", "attention", "--tokens", 3, "--context", 6],
+    ["--layer", "moe", "--tokens", 5],
+    ["--layer", "moe", "--phase", "decode", "--batch", 3],
+    ["--layer", "moe", "--tokens", 6, "--routing", "balanced"],
+    ["--layer", "moe", "--tokens", 6, "--routing", "zipf-0.3"],
+], ids=lambda options: " ".join(str(o).strip("-") for o in options[1:]))
+def test_report(options: list[object], model: str, run: Run) -> None:
+    report = run("run", "--model", model, "--tile", "nano", *options, "--json")
+    check_types(report, FIELDS)
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    decode = given.get("--phase") == "decode"
+    assert (report["layer"], report["model"], report["tile"]) == (given["--layer"], "tiny", "nano")
+    assert report["phase"] == ("decode" if decode else "prefill")
+    assert report["tokens"] == given.get("--tokens", 1) and report["batch"] == given.get("--batch", 1)
+    assert report["context"] == given.get("--context", 0) and report["mask"] == given.get("--mask", "causal")
+
+    cycles, peak = report["cycles"], report["peak_macs_per_cycle"]
+    assert peak == 4 * 4 * 8
+    assert report["utilization"] == report["useful_macs"] / (peak * cycles) <= 1
+    assert report["bounds"]["compute_cycles"] == math.ceil(report["useful_macs"] / peak)
+    assert cycles >= max(report["bounds"].values())
+    assert set(report["ledger"]) == set(LEDGER_UNITS)
+    for causes in report["ledger"].values():
+        assert sum(causes.values()) == cycles and min(causes.values()) >= 0
+    events = report["events"]
+    assert set(events) == set(EVENT_NAMES)
+    assert report["dram_bytes"] == {"read": 16 * events["dram_read_beats"], "write": 16 * events["dram_write_beats"],
+                                    "scales": 0}
+    assert report["format"] == "e4m3:e4m3:e4m3" and report["bandwidth_gain"] is None
+    energy = report["energy"]
+    assert set(energy["components"]) == set(COMPONENTS) and energy["table"] == "7nm"
+    assert math.isclose(sum(energy["components"].values()), energy["total_pj"])
+    assert math.isclose(energy["pj_per_op"] * 2 * report["useful_macs"], energy["total_pj"])
+    assert energy["low_pj"] < energy["total_pj"] < energy["high_pj"]
+    assert list(report["levels"]) == ["reference", "timing"]
+    assert report["levels"]["timing"] == {"cycles": cycles, "result_sha256": None}
+    assert report["levels"]["reference"]["cycles"] is None
+    assert len(bytes.fromhex(report["levels"]["reference"]["result_sha256"])) == 32
+    assert 0 < report["numerics"]["rel_rms_error"] < 0.25 and report["numerics"]["finite"]
+
+
+@pytest.mark.parametrize("kind", ["attention", "moe"])
+def test_timing_alone_has_the_same_times_and_no_results(kind: str, model: str, run: Run) -> None:
+    both = run("run", *layer(model, kind), "--json")
+    timing = run("run", *layer(model, kind), "--level", "timing", "--json")
+    assert timing["numerics"] == {"rel_rms_error": None, "finite": None, "flags": None}
+    assert timing["levels"] == {"timing": both["levels"]["timing"]}
+    for changing in ("numerics", "levels", "wall_s"):
+        del both[changing], timing[changing]
+    assert timing == both
+
+
+def test_reference_alone_still_reports_cycles(model: str, run: Run) -> None:
+    report = run("run", *layer(model, "attention"), "--level", "reference", "--json")
+    assert list(report["levels"]) == ["reference"] and report["cycles"] > 0
+
+
+def test_table_shows_the_figures_of_the_json(model: str, run: Run) -> None:
+    report = run("run", *layer(model, "attention"), "--json")
+    table = run("run", *layer(model, "attention"))
+    rows = dict(line.split("  ", 1) for line in table.splitlines()[2:])
+    assert "tiny attention" in table.splitlines()[0]
+    assert rows["cycles"].strip() == f"{report['cycles']:,}"
+    assert rows["utilization"].strip() == f"{100 * report['utilization']:.1f} %"
+    assert rows["relative RMS error"].strip() == f"{report['numerics']['rel_rms_error']:.4f}"
+    assert f"{report['energy']['pj_per_op']:.3f} (" in rows["pJ per useful op (range)"]
+    assert rows["levels that agree"].strip() == "reference, timing"
+
+
+def test_seed_decides_the_synthetic_tensors(model: str, run: Run) -> None:
+    def sha(*options: object) -> str:
+        report = run("run", *layer(model, "moe"), "--routing", "balanced", "--json", *options)
+        assert report["seed"] == (options[1] if options else 0)
+        return report["levels"]["reference"]["result_sha256"]
+
+    assert sha() == sha("--seed", 0) != sha("--seed", 1)
+
+
+def test_weights_from_a_file(model: str, run: Run) -> None:
+    """The file's weights are used, whatever the seed: the float64 layer is computed from them."""
+    shas = {}
+    for name, options in {"synthetic": [], "file": ["--weights", f"{model}/model.safetensors"],
+                          "folder": ["--weights", model, "--layer-index", 0]}.items():
+        report = run("run", *layer(model, "moe"), *options, "--json")
+        assert report["numerics"]["rel_rms_error"] < 0.25
+        shas[name] = report["levels"]["reference"]["result_sha256"]
+    assert shas["file"] == shas["folder"] != shas["synthetic"]
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+def test_a_result_that_overflows_is_reported_in_valid_json(model: str, run: Run, tmp_path: Path) -> None:
+    """Weights near the largest FP32: down(silu(gate) * up) is infinite, which JSON has no number for."""
+    weights = tiny_weights(tiny_config("qwen3_moe"), 1)
+    for name in weights:
+        weights[name] *= 1e37 if "experts" in name else 1
+    path = write_safetensors(tmp_path / "huge.safetensors", weights)
+    report = run("run", *layer(model, "moe"), "--weights", path, "--json")
+    assert report["numerics"] | {"flags": []} == {"rel_rms_error": None, "finite": False, "flags": []}
+    assert "the result is not finite" in run("run", *layer(model, "moe"), "--weights", path)
+
+
+def test_routing_from_a_file(model: str, run: Run, tmp_path: Path) -> None:
+    """Five tokens to the same two experts: four experts' weights are never read."""
+    path = tmp_path / "routing.json"
+    path.write_text(json.dumps([[3, 1]] * 5))
+    few = run("run", *layer(model, "moe"), "--routing", path, "--json")
+    all_six = run("run", *layer(model, "moe"), "--routing", "balanced", "--json")
+    assert few["useful_macs"] == all_six["useful_macs"]
+    assert all_six["dram_bytes"]["read"] - few["dram_bytes"]["read"] > 4 * 3 * 48 * 32 * 0.9
+
+
+@pytest.mark.parametrize("kind", ["attention", "moe"])
+def test_schedule_from_a_file(kind: str, model: str, run: Run, tmp_path: Path) -> None:
+    """A saved automatic schedule gives the same program; another one other cycles and the same result."""
+    config = load_model(model)
+    if kind == "attention":
+        workload = Workload(layer=attention_layer(config), tokens=5)
+        schedule = attention_schedule(workload, NANO)
+        other = {"q": {"k_tile": 16}}
+    else:
+        workload = Workload(layer=cli.moe_layer(config), tokens=5)
+        schedule = moe_schedule(workload, compile_layer(workload, NANO).routing, NANO)
+        other = {"down": {"k_tile": 16}}
+    save(schedule, tmp_path / "same.json")
+    values = json.loads((tmp_path / "same.json").read_text())
+    for part, changes in other.items():
+        values[part] |= changes
+    (tmp_path / "other.json").write_text(json.dumps(values))
+    auto, same, split = (run("run", *layer(model, kind), *options, "--json") for options in (
+        [], ["--schedule", tmp_path / "same.json"], ["--schedule", tmp_path / "other.json"]))
+    assert same["levels"] == auto["levels"] and same["ledger"] == auto["ledger"]
+    assert split["levels"]["reference"] == auto["levels"]["reference"]
+    assert split["cycles"] != auto["cycles"]
+
+
+def test_own_tile_and_energy_table(model: str, run: Run, tmp_path: Path) -> None:
+    tile = tmp_path / "mine.toml"
+    text = (Path(cli.__file__).parent / "rtl/presets/nano.toml").read_text()
+    tile.write_text(text.replace('"nano"', '"mine"').replace("dram_latency = 20", "dram_latency = 60"))
+    slow = run("run", *layer(model, "attention", "--tile", tile), "--energy", "45nm", "--json")
+    fast = run("run", *layer(model, "attention"), "--json")
+    assert slow["tile"] == "mine" and slow["cycles"] > fast["cycles"]
+    assert slow["energy"]["table"] == "45nm" and slow["energy"]["total_pj"] > fast["energy"]["total_pj"]
+    table = tmp_path / "table.toml"
+    table.write_text((Path(cli.__file__).parent / "sim/energy_tables/45nm.toml").read_text().replace('"45nm"', '"own"'))
+    own = run("run", *layer(model, "attention", "--tile", tile), "--energy", table, "--json")
+    assert own["energy"] == slow["energy"] | {"table": "own"}
+
+
+def test_out_writes_report_and_listing(model: str, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    report = run("run", *layer(model, "attention"), "--out", out, "--json")
+    assert sorted(p.name for p in out.iterdir()) == ["attention.txt", "report.json"]
+    assert strict_json((out / "report.json").read_text()) == {"layers": [report], "cross_checks": []}
+    lines = (out / "attention.txt").read_text().splitlines()
+    assert len([line for line in lines if not line.startswith(("#", ";"))]) == report["instructions"]
+    assert f"Written to {out}/: report.json, moe.txt" in run("run", *layer(model, "moe"), "--out", out)
+    assert sorted(p.name for p in out.iterdir()) == ["attention.txt", "moe.txt", "report.json"]
+
+
+# ---- run without a model: the demo ----
+
+
+@pytest.fixture
+def small_demo(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The demo of a tiny model, its cross-checks without the hardware, in an empty folder."""
+    monkeypatch.setattr(cli, "DEFAULT_MODEL", model)
+    monkeypatch.setattr(cli, "DEFAULT_TOKENS", 7)
+    monkeypatch.setattr(cli, "LEVELS", ("reference", "timing"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_demo(small_demo: Path, run: Run) -> None:
+    text = run("run", "--tile", "nano")
+    assert "tiny attention" in text and "tiny moe" in text
+    assert text.count("Cross-check on nano") == 2 and "equal at reference, timing" in text
+    assert sorted(str(p.relative_to(small_demo)) for p in small_demo.rglob("*.*")) == [
+        "out/attention.txt", "out/moe.txt", "out/report.json"]
+    report = strict_json((small_demo / "out/report.json").read_text())
+    for part in ("layers", "cross_checks"):
+        assert [r["layer"] for r in report[part]] == ["attention", "moe"]
+    for whole, part in zip(report["layers"], report["cross_checks"], strict=True):
+        check_types(whole, FIELDS)
+        check_types(part, FIELDS)
+        assert (whole["tokens"], part["tokens"]) == (7, 6) and part["tile"] == "nano"
+        assert part["useful_macs"] < whole["useful_macs"]
+
+
+def test_demo_as_json_is_a_list(small_demo: Path, run: Run) -> None:
+    reports = run("run", "--tile", "nano", "--json", "--out", "elsewhere")
+    assert [r["layer"] for r in reports] == ["attention", "moe"]
+    assert reports == strict_json((small_demo / "elsewhere/report.json").read_text())["layers"]
+
+
+def test_demo_with_timing_alone_has_no_cross_check(small_demo: Path, run: Run) -> None:
+    assert "No cross-check" in run("run", "--tile", "nano", "--level", "timing")
+    assert strict_json((small_demo / "out/report.json").read_text())["cross_checks"] == []
+
+
+def test_the_demo_is_the_one_documented() -> None:
+    """Qwen3-30B-A3B, 128 tokens, on `edge`."""
+    arguments = parser().parse_args(["run"])
+    cli._fill_in_demo(arguments)
+    assert (arguments.model, arguments.tokens, arguments.tile) == ("qwen3-30b-a3b", 128, "edge")
+    assert (arguments.phase, str(arguments.out)) == ("prefill", "out")
+
+
+@pytest.mark.skipif(bool(missing_for_verilator()),
+                    reason="a cross-check under Amaranth's simulator takes minutes; Verilator lacks "
+                    + ", ".join(missing_for_verilator()))
+@pytest.mark.parametrize("kind", ["attention", "moe"])
+def test_cross_check_includes_the_hardware(kind: str, model: str) -> None:
+    """The slice runs at rtl level with the result of the reference and the cycles of the timing model."""
+    described = load_model(model)
+    make = attention_layer if kind == "attention" else cli.moe_layer
+    compiled = compile_layer(Workload(layer=make(described), tokens=4), NANO)
+    report = cli._cross_check(compiled, load_table("7nm"), 0)
+    check_types(report, FIELDS)
+    levels = report["levels"]
+    assert list(levels) == ["reference", "timing", "rtl"]
+    assert levels["rtl"] == {"cycles": report["cycles"], "result_sha256": levels["reference"]["result_sha256"]}
+    assert report["tokens"] == 4 and "equal at reference, timing, rtl" in cli._agreement(report)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(missing_for_verilator()), reason="needs Verilator, a C++ compiler and make")
+def test_the_whole_demo(run: Run, tmp_path: Path) -> None:
+    reports = run("run", "--json", "--out", tmp_path)
+    assert [(r["layer"], r["tile"], r["tokens"]) for r in reports] == [("attention", "edge", 128), ("moe", "edge", 128)]
+    checks = strict_json((tmp_path / "report.json").read_text())["cross_checks"]
+    assert [list(check["levels"]) for check in checks] == [["reference", "timing", "rtl"]] * 2
+
+
+# ---- compile and simulate ----
+
+
+@pytest.mark.parametrize("kind", ["attention", "moe"])
+def test_a_program_file_simulates_to_the_same_report(kind: str, model: str, run: Run, tmp_path: Path) -> None:
+    path, text = tmp_path / "layer.tsp", tmp_path / "layer.txt"
+    said = run("compile", *layer(model, kind), "--seed", 3, "-o", path, "--listing", text)
+    direct = run("run", *layer(model, kind), "--seed", 3, "--json")
+    again = run("simulate", path, "--json")
+    assert again["wall_s"]["compile"] == 0
+    del direct["wall_s"], again["wall_s"]
+    assert again == direct
+    assert f"{direct['instructions']} instructions for tile nano" in said
+    assert "DRAM" in run("simulate", path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["layer.tsp", "layer.txt"]
+    assert text.read_text().count("\n") == direct["instructions"] + 1
+
+
+def test_a_program_file_is_reproducible(model: str, run: Run, tmp_path: Path) -> None:
+    for name in ("a.tsp", "b.tsp"):
+        run("compile", *layer(model, "attention"), "-o", tmp_path / name)
+    assert (tmp_path / "a.tsp").read_bytes() == (tmp_path / "b.tsp").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["attention", "moe"])
+def test_instructions_without_data(kind: str, model: str, run: Run, tmp_path: Path) -> None:
+    """`--no-data` has the instructions of the full program; only timing accepts it."""
+    path = tmp_path / "bare.tsp"
+    run("compile", *layer(model, kind), "--no-data", "-o", path)
+    full = run("run", *layer(model, kind), "--json")
+    bare = run("simulate", path, "--level", "timing", "--json")
+    assert bare["cycles"] == full["cycles"] and bare["instructions"] == full["instructions"]
+    assert bare["numerics"] == {"rel_rms_error": None, "finite": None, "flags": None}
+
+
+def test_a_program_keeps_its_description(model: str, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "layer.tsp"
+    run("compile", *layer(model, "moe"), "--routing", "balanced", "-o", path)
+    program = Program.load(path)
+    workload = Workload(layer=cli.moe_layer(load_model(model)), tokens=5)
+    compiled = compile_layer(workload, NANO, routing="balanced")
+    assert program.meta == describe(compiled, NANO, seed=0) | {"data": True}
+    assert time_program(program).cycles == time_program(compiled.program).cycles
+
+
+# ---- the other commands ----
+
+
+def test_verilog(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "nano.v"
+    assert run("verilog", "--tile", "nano", "-o", path) == ""
+    text = path.read_text()
+    assert "tile 'nano'" in text.splitlines()[0]
+    assert text.count("\nmodule ") == text.count("\nendmodule") > 10
+    assert [p.name for p in tmp_path.iterdir()] == ["nano.v"]
+
+
+def test_isa(run: Run) -> None:
+    assert run("isa", "--markdown") == reference_page()
+    summary = run("isa").splitlines()
+    entries = run("isa", "--json")
+    assert len(summary) == len(entries) == len(INSTRUCTIONS)
+    for line, entry, spec in zip(summary, entries, INSTRUCTIONS, strict=True):
+        assert line.split()[:2] == [str(spec.opcode), spec.name]
+        assert (entry["name"], entry["opcode"], entry["unit"]) == (spec.name, spec.opcode, spec.unit.name.lower())
+        covered = 0
+        for field in entry["fields"]:
+            assert field["low"] == covered and field["bits"] > 0
+            covered += field["bits"]
+        assert covered <= 256
+
+
+def test_formats(model: str, run: Run, rng: np.random.Generator, tmp_path: Path) -> None:
+    """All formats; their errors on a tensor from two kinds of file; their cost on a layer or why not."""
+    (rows,) = run("formats", "--json").values()
+    names = [row["format"] for row in rows]
+    assert names[0] == "e4m3" and len(set(names)) == len(names) >= 6
+    text = run("formats").splitlines()
+    assert [line.split()[0] for line in text] == ["format", *names]
+    values = rng.standard_normal((4, 256)).astype(np.float32)
+    np.save(tmp_path / "t.npy", values)
+    write_safetensors(tmp_path / "t.safetensors", {"t": values})
+    for name in ("t.npy", "t.safetensors"):
+        errors = run("formats", "--tensor", tmp_path / name, "--json")["tensor"]
+        assert [row["format"] for row in errors] == names
+        assert 0.01 < errors[0]["rel_rms_error"] < 0.05 and errors[0]["bytes"] == values.size
+    costs = run("formats", *layer(model, "attention"), "--json")["layer"]
+    direct = run("run", *layer(model, "attention"), "--json")
+    assert costs[0]["format"] == "e4m3" and costs[0]["cycles"] == direct["cycles"]
+    assert costs[0]["read_bytes"] == direct["dram_bytes"]["read"]
+    assert all("tile nano does not build" in row["not_built"] for row in costs if "not_built" in row)
+
+
+def test_models(run: Run) -> None:
+    rows = run("models", "--json")
+    assert [row["model"] for row in rows] == list(list_models())
+    built = {row["model"]: (row["attention"] is None, row["moe"] is None) for row in rows}
+    assert built["llama-3-8b"] == (True, False) and built["qwen3-30b-a3b"] == built["olmoe-1b-7b"] == (True, True)
+    assert "multi-head latent attention" in next(r["attention"] for r in rows if r["model"] == "deepseek-v3")
+    lines = run("models").splitlines()
+    assert [line.split()[0] for line in lines] == list(list_models())
+    assert next(line for line in lines if line.startswith("llama-3-8b ")).split()[1:] == [
+        "attention:", "built", "moe:", "not", "built"]
+
+
+def test_doctor(run: Run) -> None:
+    checks = run("doctor", "--json")
+    assert [c["name"] for c in checks] == [c.name for c in doctor_report()]
+    assert all(set(c) == {"name", "found", "detail", "needed_for", "skipped_without", "how_to_get"} for c in checks)
+    assert {c["name"] for c in checks if c["found"]} >= {"python", "amaranth", "numpy"}
+    text = run("doctor")
+    assert text.count("missing ") == len([c for c in checks if not c["found"]])
+    for check in checks:
+        assert check["name"] in text and (check["found"] or check["how_to_get"] in text)
+
+
+# ---- exit status ----
+
+
+@pytest.mark.parametrize("command", ["", "run", "compile", "simulate", "verilog", "isa", "formats", "models", "doctor"])
+def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    assert f"usage: tilescore {command}".rstrip() in capsys.readouterr().out
+
+
+def test_help_names_what_is_allowed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    text = capsys.readouterr().out
+    for word in (*PRESETS, "attention", "moe", "prefill", "decode", "balanced", "reference,timing", "45nm, 7nm"):
+        assert word in text
+
+
+def test_levels_that_differ_give_status_1(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                          capsys: pytest.CaptureFixture[str]) -> None:
+    def differ(*_: object, **__: object) -> None:
+        raise SimulationError("instruction 3 (MATMUL): retire at cycle 7 in the timing model, 8 in the rtl")
+
+    monkeypatch.setattr(cli, "simulate", differ)
+    assert main([str(a) for a in ["run", *layer(model, "moe"), "--out", tmp_path / "out"]]) == 1
+    assert capsys.readouterr().err == (
+        "tilescore: instruction 3 (MATMUL): retire at cycle 7 in the timing model, 8 in the rtl\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("error", "status"), [(MemoryError(), 2), (KeyboardInterrupt(), 130)])
+def test_interrupted(error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch,
+                     capsys: pytest.CaptureFixture[str]) -> None:
+    def stop() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "list_models", stop)
+    assert main(["models"]) == status
+    assert capsys.readouterr().err.count("\n") == (status == 2)
+
+
+def test_an_error_of_several_lines_is_printed_as_one(monkeypatch: pytest.MonkeyPatch,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir("/")
+    assert main(["verilog", "--tile", "a\nb"]) == 2
+    assert main(["run", "--model", "a\nb", "--layer", "moe", "--tokens", "1"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def module(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "tilescore", *argv], capture_output=True, text=True, **options)
+
+
+def test_as_a_module(tmp_path: Path) -> None:
+    done = module("isa", cwd=tmp_path)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == len(INSTRUCTIONS) and done.stderr == ""
+    wrong = module("run", "--model", "gpt-5", "--layer", "moe", "--tokens", "1", cwd=tmp_path)
+    assert wrong.returncode == 2 and wrong.stdout == ""
+    assert len(wrong.stderr.splitlines()) == 1 and wrong.stderr.startswith("tilescore: unknown model 'gpt-5'")
+
+
+def test_a_reader_that_leaves_is_no_traceback(tmp_path: Path) -> None:
+    """`tilescore isa --markdown | head -0`: the pipe is closed before anything is written."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run([sys.executable, "-m", "tilescore", "isa", "--markdown"], stdout=write,
+                              stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_error_of_a_result_that_is_not_finite(rng: np.random.Generator) -> None:
+    exact = rng.standard_normal((3, 4))
+    assert rel_rms_error(exact.copy(), exact) == 0
+    assert math.isclose(rel_rms_error(exact * 1.5, exact), 0.5)
+    exact_with_nan = exact.copy()
+    exact_with_nan[1, 2] = math.nan
+    assert rel_rms_error(exact_with_nan, exact) == math.inf
+
+
+# ---- export ----
+
+def test_export_refuses_a_folder_that_holds_something(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before any work, and nothing in the folder is touched; `tests/rtl/test_export.py` tests what is written."""
+    (tmp_path / "mine.txt").write_text("keep")
+    assert main(["export", str(tmp_path), "--tile", "nano"]) == 2
+    error = capsys.readouterr().err
+    assert "mine.txt" in error and "--force" in error and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

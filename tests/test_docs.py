@@ -1,0 +1,230 @@
+"""The documentation is true: links lead somewhere, generated parts are current, commands parse, figures hold."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tilescore.__main__ import main, parser
+from tilescore.sim.energy import COMPONENTS, load_table
+from tilescore.tests.compiler.tiny import tiny_config, write_config
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    """docs/generate.py."""
+    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "docs/generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# ---- links and names ----
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(page: Path, text: str) -> list[str]:
+    bad = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file.read_text(encoding="utf-8"))):
+            bad.append(target)
+    return bad
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links(page: Path) -> None:
+    assert broken_links(page, page.read_text(encoding="utf-8")) == []
+
+
+def test_the_link_check_finds_broken_ones() -> None:
+    text = "[a](none.md) [b](#two-commands) [c](#no) [d](LICENSE) [e](https://example.org) [f](docs/report.md#no)"
+    assert broken_links(ROOT / "README.md", text) == ["none.md", "#no", "docs/report.md#no"]
+
+
+def test_every_page_is_reachable_from_the_readme() -> None:
+    seen, queue = set(), [ROOT / "README.md"]
+    while queue:
+        page = queue.pop()
+        if page in seen or page.suffix != ".md":
+            continue
+        seen.add(page)
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            if not re.match(r"[a-z]+:", target):
+                queue.append((page.parent / target).resolve())
+    assert [str(page.relative_to(ROOT)) for page in PAGES if page not in seen and "benchmarks" not in page.parts] == []
+
+
+def test_files_named_in_the_architecture_exist() -> None:
+    """Every `file.py` or `folder/` of the code map, in the folder that its paragraph names."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    paragraphs = re.findall(r"^\*\*(rtl|sim|compiler)/\*\*: (.*?)\n\n", text, re.DOTALL | re.MULTILINE)
+    assert [floor for floor, _ in paragraphs] == ["rtl", "sim", "compiler"]
+    missing = [f"{floor}/{name}" for floor, body in paragraphs
+               for name in re.findall(r"`([\w/]+(?:\.py|/))`", body) if not (ROOT / floor / name).exists()]
+    assert missing == []
+
+
+def test_make_targets_in_the_docs_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for page in PAGES for name in re.findall(r"^make ([a-z]+)", page.read_text(), re.MULTILINE)}
+    assert "test" in named and named <= targets
+
+
+# ---- generated parts ----
+
+
+def test_generated_parts_are_current(generate: ModuleType) -> None:
+    stale = [str(path.relative_to(ROOT)) for path in generate.stale()]
+    assert stale == [], "run: python docs/generate.py"
+
+
+def test_every_generated_part_is_used(generate: ModuleType) -> None:
+    used = {name for page in PAGES for name in re.findall(r"<!-- generated: (\S+) -->", page.read_text())}
+    assert used == set(generate.PARTS) | set(generate.MEASURED)
+    assert generate.with_parts("<!-- generated: events -->\nold\n<!-- end -->\nkept").endswith("<!-- end -->\nkept")
+
+
+def test_the_isa_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["isa", "--markdown"]) == 0
+    assert capsys.readouterr().out == (ROOT / "docs/isa.md").read_text(encoding="utf-8")
+
+
+# ---- report fields ----
+
+
+def documented_fields(text: str) -> set[str]:
+    """Names in the first column of the table; `.x` continues the prefix of the name before it."""
+    fields, prefix = set(), ""
+    for row in re.findall(r"^\| (`.*?) \|", text.partition("\n## ")[0], re.MULTILINE):
+        for name in re.findall(r"`([\w.]+)`", row):
+            if name.startswith("."):
+                name = prefix + name
+            prefix = name.rpartition(".")[0]
+            fields.add(name)
+    return fields
+
+
+def fields_of(report: dict[str, Any]) -> set[str]:
+    """Dotted names; what is keyed by unit, event, component or level counts as one field."""
+    open_keys = {"ledger", "events", "components", "levels"}
+    names = set()
+    for key, value in report.items():
+        if isinstance(value, dict) and key not in open_keys:
+            names |= {f"{key}.{inner}" for inner in fields_of(value)}
+        else:
+            names.add(key)
+    return names
+
+
+def test_every_report_field_is_documented(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_config(tmp_path, tiny_config("llama"))
+    command = f"run --model {tmp_path} --layer attention --tokens 2 --tile nano --level timing --json"
+    assert main(shlex.split(command)) == 0
+    report = json.loads(capsys.readouterr().out)
+    text = (ROOT / "docs/report.md").read_text(encoding="utf-8")
+    assert documented_fields(text) == fields_of(report)
+
+
+def test_energy_page_explains_every_component() -> None:
+    text = (ROOT / "docs/energy.md").read_text(encoding="utf-8").partition("## What a range means")[0]
+    named = re.findall(r"`(\w+\*?)`", " ".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)))
+    for component in COMPONENTS:
+        assert any(component == name or (name.endswith("*") and component.startswith(name[:-1])) for name in named)
+
+
+def test_7nm_logic_is_the_45nm_table_divided_by_what_the_page_says() -> None:
+    text = (ROOT / "docs/energy.md").read_text(encoding="utf-8")
+    divisor = float(re.findall(r"45 nm table divided by ([\d.]+)", text)[0])
+    old, new = (load_table(name).at("value") for name in ("45nm", "7nm"))
+    for name in ("int32_add", "int32_mul", "fp32_add", "fp32_mul", "adder_bit", "register_bit", "e4m3_product",
+                 "special_function", "quantize"):
+        assert math.isclose(old[name] / new[name], divisor, rel_tol=0.015), name  # two digits are given
+    sram = load_table("7nm").constants["sram_byte_8kib"]
+    assert sram.high == old["sram_byte_8kib"]
+    assert math.isclose(sram.low, sram.high / divisor, rel_tol=0.015)
+    assert math.isclose(sram.value, math.sqrt(sram.high * sram.high / divisor), rel_tol=0.015)
+
+
+# ---- commands ----
+
+
+def commands(page: Path) -> list[str]:
+    """Lines of code blocks that begin with ``$ tilescore``."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ tilescore ")]
+
+
+def test_documented_commands_parse() -> None:
+    found = [line for page in PAGES for line in commands(page)]
+    assert len(found) >= 10
+    for line in found:
+        arguments = parser().parse_args(shlex.split(line)[1:])
+        assert callable(arguments.run), line
+
+
+# ---- the comparison ----
+
+
+def comparison() -> list[tuple[str, int, str, int, int]]:
+    """(layer, cycles, utilization, bytes read, bytes written) as docs/comparison.md gives them."""
+    text = (ROOT / "docs/comparison.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (attention|MoE) \| ([\d,]+) \| ([\d.]+ %) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    assert [row[0] for row in rows] == ["attention", "MoE"]
+
+    def number(text: str) -> int:
+        return int(text.replace(",", ""))
+
+    return [(layer, number(cycles), share, number(read), number(written))
+            for layer, cycles, share, read, written in rows]
+
+
+def test_the_readme_quotes_the_comparison() -> None:
+    (_, attention, share, *_), (_, moe, *_) = comparison()
+    (row,) = re.findall(r"^\| tilescore.*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert f"{attention / 1e6:.2f} M ({share})" in row and f"{moe / 1e6:.2f} M" in row
+
+
+def test_the_comparison_adds_up() -> None:
+    """What the page derives from its own figures: cycles if writes delayed reads, on the bus of `server`."""
+    text = (ROOT / "docs/comparison.md").read_text(encoding="utf-8")
+    for _, cycles, share, _, written in comparison():
+        assert f"{written / 64 / 1e6:.2f} M" in text and f"{(cycles + written / 64) / 1e6:.2f} M" in text
+        assert share.endswith("%")
+
+
+@pytest.mark.slow
+def test_the_comparison_is_measured(generate: ModuleType) -> None:
+    """The page's own commands give the page's own figures."""
+    assert len(commands(ROOT / "docs/comparison.md")) == 2
+    assert generate.stale(measure=True) == {}, "run: python docs/generate.py --measure"
+
+
+def test_generate_as_a_script_checks(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "docs/generate.py"), "--check"], capture_output=True, text=True,
+                          cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr

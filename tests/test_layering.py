@@ -1,0 +1,206 @@
+"""The floors hold: imports go down only, every file is packaged, and nothing is tied to one machine."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOORS = ("rtl", "sim", "compiler")
+TOP_LEVEL = {
+    *FLOORS,
+    "tests", "docs", "benchmarks", ".ci", ".gitignore", "pyproject.toml", "constraints.txt", "Makefile",
+    "README.md", "LICENSE", "CHANGELOG.md", "__init__.py", "__main__.py",
+}  # fmt: skip
+
+
+def floor_of(module: str) -> int | None:
+    """Height of ``tilescore.<floor>...``: rtl 0, sim 1, compiler 2, the root 3; None for other modules."""
+    package, _, rest = module.partition(".")
+    if package != "tilescore":
+        return None
+    first = rest.partition(".")[0]
+    return FLOORS.index(first) if first in FLOORS else len(FLOORS)
+
+
+def imported_modules(source: str, package: str) -> Iterator[tuple[int, str]]:
+    """(line, absolute module name) of each import in ``source``, a module of ``package``, at any depth.
+
+    ``from x import y`` counts as ``x.y``, which may be one name too deep and is then of the same floor.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def violations(source: str, package: str) -> list[str]:
+    """Each import in ``source`` that goes up: "line 3: tilescore.sim.x"."""
+    own = floor_of(package)
+    assert own is not None
+    return [
+        f"line {line}: {module}"
+        for line, module in imported_modules(source, package)
+        if (floor := floor_of(module)) is not None and floor > own
+    ]
+
+
+def python_files() -> list[Path]:
+    """The sources of the package, root files included."""
+    return [*ROOT.glob("*.py"), *(file for floor in FLOORS for file in (ROOT / floor).rglob("*.py"))]
+
+
+def package_of(file: Path) -> str:
+    return ".".join(["tilescore", *file.relative_to(ROOT).parent.parts])
+
+
+def tracked_files() -> list[Path]:
+    """What git tracks; in an unpacked archive, every file outside the folders that .gitignore names."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode == 0 and listed.stdout:
+        return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+    ignored = (".venv", ".git", "__pycache__", "out", "build", "dist", ".hypothesis", ".ruff_cache")
+    return [
+        file
+        for file in ROOT.rglob("*")
+        if file.is_file() and not any(part in ignored or part.endswith(".egg-info") for part in file.parts)
+    ]
+
+
+@pytest.mark.parametrize("file", python_files(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_go_down_only(file: Path) -> None:
+    assert violations(file.read_text(), package_of(file)) == []
+
+
+@pytest.mark.parametrize("file", python_files(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_floors_import_relatively_and_the_root_absolutely(file: Path) -> None:
+    nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+    if file.parent == ROOT:  # pytest imports these under the checkout folder's name
+        assert [node.lineno for node in nodes if node.level] == []
+    else:
+        own = [node.lineno for node in nodes if not node.level and floor_of(node.module or "") is not None]
+        assert own == []
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "wrong"),
+    [
+        ("tilescore.rtl", "from ..sim import simulate", ["line 1: tilescore.sim.simulate"]),
+        ("tilescore.rtl", "from .. import sim", ["line 1: tilescore.sim"]),
+        ("tilescore.rtl.arith", "from ...compiler.tile import x", ["line 1: tilescore.compiler.tile.x"]),
+        ("tilescore.sim", "def f():\n    import tilescore.compiler", ["line 2: tilescore.compiler"]),
+        ("tilescore.compiler", "from .. import __version__", ["line 1: tilescore.__version__"]),
+        ("tilescore.compiler.moe", "from ...sim.levels import x\nfrom ..tile import y\nimport numpy", []),
+        ("tilescore", "from tilescore.compiler import compile_layer", []),
+    ],
+)
+def test_the_import_check_finds_each_way_up(package: str, source: str, wrong: list[str]) -> None:
+    assert violations(source, package) == wrong
+
+
+def test_pyproject_lists_every_package_and_each_has_an_init() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packages = {package_of(file) for file in python_files()}
+    assert sorted(settings["packages"]) == sorted(packages)
+    folders = {file.parent for file in python_files()}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+def test_pyproject_lists_every_data_file() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = [
+        "/".join([*package.split(".")[1:], pattern])
+        for package, listed in settings["package-data"].items()
+        for pattern in listed
+    ]
+    names = [file.relative_to(ROOT).as_posix() for file in tracked_files()]
+    data = [
+        name for name in names if name.startswith(tuple(f"{f}/" for f in FLOORS)) and not name.endswith(".py")
+    ]
+    assert [name for name in data if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)] == []
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_every_tracked_file_of_the_package(tmp_path: Path) -> None:
+    """Built from what git tracks, so a file that only the working tree has cannot make it pass."""
+    pytest.importorskip("pip", reason="building a wheel needs pip in this environment (uv leaves it out)")
+    for file in tracked_files():
+        copy = tmp_path / "source" / file.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", "wheel", "./source"]
+    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    if "No matching distribution found for setuptools" in built.stderr:
+        pytest.skip("building a wheel needs setuptools from a package index, and none answers")
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (tmp_path / "wheel").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    held = {name.removeprefix("tilescore/") for name in names if ".dist-info/" not in name}
+    tracked = {file.relative_to(ROOT).as_posix() for file in tracked_files()}
+    ours = {name for name in tracked if name.split("/")[0] in FLOORS or re.fullmatch(r"\w+\.py", name)}
+    assert held == ours
+
+
+def test_top_level_holds_the_fixed_names_only() -> None:
+    assert {file.relative_to(ROOT).parts[0] for file in tracked_files()} <= TOP_LEVEL
+
+
+MACHINE = re.compile(
+    r"(?<![\w.~$}/)<>*-])/(?:home|root|work|opt|mnt|Users|usr/local|tmp)/\w"  # a path of one machine
+    r"|(?:^|[\s\"'=])(?:--(?:extra-)?index-url|--find-links|--trusted-host)"  # where packages come from
+    r"|\bpypi\.org\b|\bpythonhosted\.org\b|\blocalhost\b|\b(?:10|127|192\.168)(?:\.\d{1,3}){2,3}\b"
+)
+
+
+def machine_traces(text: str) -> list[str]:
+    return [match.group().strip() for match in MACHINE.finditer(text)]
+
+
+def test_tracked_files_name_no_machine_and_no_package_index() -> None:
+    found = {}
+    for file in tracked_files():
+        if file == Path(__file__).resolve():
+            continue
+        try:
+            traces = machine_traces(file.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            continue
+        if traces:
+            found[file.relative_to(ROOT).as_posix()] = traces
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["open('/home/a/b')", "--index-url x", "https://pypi.org/simple", "x = '/work/m'"]
+)
+def test_the_machine_check_finds_planted_traces(text: str) -> None:
+    assert machine_traces(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["cost/work/mac", "~/.cache/tilescore", "rtl/opt/x", "../root/x", "m / work/ k"]
+)
+def test_the_machine_check_leaves_other_text_alone(text: str) -> None:
+    assert not machine_traces(text)
+
+
+def test_constraints_are_exact_versions_only() -> None:
+    lines = [line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    pins = [line for line in lines if line]
+    assert len(pins) > 10
+    assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9A-Za-z.+!]+( ; .+)?", pin)] == []

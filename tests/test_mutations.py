@@ -1,0 +1,354 @@
+"""Planted bugs, each of which the suite's own checks must catch: a check that catches nothing is no check.
+
+*Bugs in the hardware* are planted in a copy of ``rtl/`` by replacing one expression each (a replacement that no longer
+applies is an error, so a bug cannot silently vanish with the line it was planted in). All of them go into one model,
+each behind a comparison with a number that the test bench sends in address bits that the tile does not need; number 0
+is the tile without a bug. The same random programs that compare the levels then have to tell each bug from the tile.
+
+*Bugs in the compiler and the models* are planted by monkeypatching; the verifier or the comparison has to notice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tilescore import rtl
+from tilescore.compiler import builder, dependencies
+from tilescore.compiler.random_program import random_program
+from tilescore.rtl.config import TileConfig
+from tilescore.rtl.errors import ProgramError, SimulationError
+from tilescore.rtl.isa import Unit
+from tilescore.sim import accumulators, rtl_verilator, timing, verifier
+from tilescore.sim.program import Program
+from tilescore.sim.reference import run_reference
+from tilescore.sim.result import check_events, check_results, check_status, check_times
+from tilescore.sim.rtl_run import DramModel, interpret
+from tilescore.sim.timing import time_program
+from tilescore.sim.toolchain import cache_dir, missing_for_verilator
+
+needs_verilator = pytest.mark.skipif(bool(missing_for_verilator()),
+                                     reason="Verilator level: missing " + ", ".join(missing_for_verilator()))
+
+TILE = TileConfig(
+    name="mutants", rows=4, cols=4, lanes=8, formats=("e4m3",), scales=("e8m0",),
+    a_buffer_bytes=4 * 2 * 16 * 20, a_banks=2, b_buffer_bytes=4 * 2 * 16 * 20, b_banks=2, acc_banks=4,
+    acc_bank_rows=10, stat_banks=3, stat_bank_rows=4, index_entries=16, imem_page=16, queue_depth=3, bus_bytes=16,
+    dram_latency=5, dma_outstanding=2)
+"""Small, so that its model compiles fast; with block scales, so that what they need is there to be broken."""
+
+SELECT_BIT = 32
+"""The number of the bug is in ``program_addr`` from this bit up; the DRAM is smaller."""
+
+PROGRAMS = 40
+"""Random programs that a bug has to survive to count as missed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bug:
+    """In ``file`` of ``rtl/``, ``right`` (which must be there once) becomes ``wrong``; N is the bug's number."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+
+
+BUGS = (
+    Bug("wrong shift in a PE", "arith/dot.py", "shifted.eq(product << shift)",
+        "shifted.eq(product << Mux((BUG == N) & (shift == 11), 10, shift))"),
+    Bug("dropped carry in the accumulator", "pe.py", "value.eq(_sum(Mux(now.first, 0, value), term, carry))",
+        "value.eq(Mux(BUG == N, without_carry(Mux(now.first, 0, value), term + carry), "
+        "_sum(Mux(now.first, 0, value), term, carry)))"),
+    Bug("flags not cleared by the first block", "pe.py", "flags.eq(Mux(now.first, 0, flags.as_value()) |",
+        "flags.eq(Mux(now.first & (BUG != N), 0, flags.as_value()) |"),
+    Bug("scale byte of the next block", "scale_register.py", "taken.eq(held >> (self.position << 3))",
+        "taken.eq(held >> ((self.position ^ (BUG == N)) << 3))"),
+    Bug("packed scale bytes read once only", "scale_walk.py", "wanted & (first_row | (stride != 0))",
+        "wanted & (first_row | ((stride != 0) & (BUG != N)))"),
+    Bug("scale bytes gathered from row 0", "load_unit.py",
+        "row_stride = Mux(slots.is_scale, scales.scale_stride, stride)",
+        "row_stride = Mux(slots.is_scale, Mux(BUG == N, 0, scales.scale_stride), stride)"),
+    Bug("scale bytes stored at the start of a beat", "store_unit.py", "rotate2.eq(start)",
+        "rotate2.eq(Mux(BUG == N, 0, start))"),
+    Bug("scale byte of a block's last group", "scale_edge.py", "with m.If(self.take & self.mode.first):",
+        "with m.If(self.take & (self.mode.first | (BUG == N))):"),
+    Bug("block ends a step early", "matrix_unit.py", "a_step.block_last.eq((left & block_mask) == 0)",
+        "a_step.block_last.eq((left & block_mask) == ((BUG == N) & block_mask[0]))"),
+    Bug("block term rounds down", "group_term.py", "carry.eq(guard & (sticky | shifted[0]))",
+        "carry.eq(guard & (sticky | shifted[0]) & (BUG != N))"),
+    Bug("inexact flag lost", "group_term.py", "flags.inexact.eq((guard | sticky) & ~nan)",
+        "flags.inexact.eq((guard | sticky) & ~nan & (BUG != N))"),
+    Bug("late token", "issue.py", "tokens.give_wr[unit].eq(port.wr_mask)",
+        "tokens.give_wr[unit].eq(Mux(BUG == N, 0, port.wr_mask))\n            late = Signal(5, name=f'late_{name}')\n"
+        "            m.d.sync += late.eq(Mux(port.wr, port.wr_mask, 0))\n            with m.If(BUG == N):\n"
+        "                m.d.comb += tokens.give_wr[unit].eq(late)"),
+    Bug("occupancy of a MATMUL off by one", "matrix_unit.py",
+        "new_slot_last.eq(Mux(new.k_steps > rows, new.k_steps, rows) - 1)",
+        "new_slot_last.eq(Mux(new.k_steps > rows, new.k_steps, rows) - (BUG != N))"),
+    Bug("swapped operand bank", "operand_slice.py", "bank.eq(self._bank_of(addr))",
+        "bank.eq(self._bank_of(addr) ^ (BUG == N))"),
+    Bug("row maximum not started afresh", "row_max.py", "Mux(stages[STAGE_MAXIMUM].init, self.maximum, old)",
+        "Mux(stages[STAGE_MAXIMUM].init & (BUG != N), self.maximum, old)"),
+    Bug("ties away from even", "arith/pack.py", "increment = guard & (sticky | significand[0])",
+        "increment = guard & (sticky | significand[0] | (BUG == N))"),
+    Bug("mask off by one", "matrix_unit.py",
+        "column_limit.eq(new.mask_base + 1), limit.eq(new.mask_base + 1)",
+        "column_limit.eq(new.mask_base + (BUG != N)), limit.eq(new.mask_base + (BUG != N))"),
+    Bug("wait for the store unit ignored", "issue.py", "missing.eq(head.wait_rd & ~self.present_rd |",
+        "missing.eq(head.wait_rd & ~self.present_rd & Mux(BUG == N, 0b1101, 0b1111) |"),
+    Bug("wrong index of a gather", "load_unit.py", "self.index.addr.eq(index_addr)",
+        "self.index.addr.eq(index_addr + (BUG == N))"),
+    Bug("flags lost in a merge", "drain.py", "Mux(merge.merge, partial.flags.as_value(), 0)",
+        "Mux(merge.merge & (BUG != N), partial.flags.as_value(), 0)"),
+    Bug("store to the wrong bytes of a beat", "store_unit.py", "stage.strb.eq(chip.mask << shift)",
+        "stage.strb.eq(chip.mask << Mux(BUG == N, 0, shift))"),
+    Bug("row sum not started afresh", "vector/reduce.py", "total.eq(Mux(first_of_sum, 0, total) + partial)",
+        "total.eq(Mux(first_of_sum & (BUG != N), 0, total) + partial)"),
+    Bug("quantizer rounds down", "arith/quantize.py", "(guard & (sticky | quotient[0]))",
+        "(guard & (sticky | quotient[0]) & (BUG != N))"),
+    Bug("event not counted", "tile.py", '"index_reads": load.index.en + store.index.en',
+        '"index_reads": load.index.en + (store.index.en & (BUG != N))'),
+)
+
+SELECTOR = f'''"""Selects a planted bug."""
+from amaranth.hdl import Cat, Mux, Signal
+
+BUG = Signal(8, name="bug")
+
+
+def without_carry(a, b):
+    """a + b without the carry from bit 23 to bit 24."""
+    return Cat((a[:24] + b[:24])[:24], (a[24:] + b[24:])[:{TILE.acc_bits} - 24]).as_signed()
+'''
+
+
+def plant(folder: Path) -> None:
+    """Copy ``rtl/`` to ``folder`` with every bug in it."""
+    source = Path(rtl.__file__).parent
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "planted.py").write_text(SELECTOR)
+    edits = [dataclasses.replace(bug, wrong=re.sub(r"\bN\b", str(number), bug.wrong))
+             for number, bug in enumerate(BUGS, 1)]
+    edits.append(Bug("selector", "tile.py", "dispatcher.program_addr.eq(self.program_addr)",
+                     f"dispatcher.program_addr.eq(self.program_addr[:{SELECT_BIT}]), "
+                     f"BUG.eq(self.program_addr[{SELECT_BIT}:])"))
+    for bug in edits:
+        path = folder / bug.file
+        text = path.read_text()
+        assert text.count(bug.right) == 1, f"{bug.name}: {bug.right!r} is in {bug.file} {text.count(bug.right)} times"
+        path.write_text(text.replace(bug.right, bug.wrong))
+    for name in {bug.file for bug in edits}:
+        path = folder / name
+        dots = "." * (name.count("/") + 1)
+        lines = path.read_text().splitlines(keepends=True)
+        first = next(n for n, line in enumerate(lines)
+                     if line.startswith(("from ", "import ")) and "__future__" not in line)
+        lines.insert(first, f"from {dots}planted import BUG, Mux, Signal, without_carry\n")
+        path.write_text("".join(lines))
+
+
+def mutant_verilog(package: Path) -> str:
+    """Verilog of the tile of a planted copy of ``rtl/``, which is imported as a package of its own."""
+    from amaranth.back import verilog
+
+    sys.path.insert(0, str(package.parent))
+    try:
+        config = importlib.import_module(f"{package.name}.config").TileConfig.from_dict(TILE.to_dict(), source="test")
+        tile = importlib.import_module(f"{package.name}.tile").Tile(config)
+        # Cells are not taken apart, so that the selector reaches into them.
+        return verilog.convert(tile, name="tile", emit_src=False, strip_internal_attrs=True)
+    finally:
+        sys.path.remove(str(package.parent))
+
+
+@pytest.fixture(scope="module")
+def mutant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled model of the tile with all bugs, from a cache of its own when nothing changed."""
+    package = tmp_path_factory.mktemp("mutants") / "rtl_with_planted_bugs"
+    plant(package)
+    digest = hashlib.sha256(TILE.digest.encode())
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    folder = cache_dir("mutants", digest.hexdigest()[:16])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TILESCORE_CACHE", str(folder))
+        patch.setattr("tilescore.rtl.verilog.tile_verilog", lambda config: mutant_verilog(package))
+        return rtl_verilator.build_model(TILE)
+
+
+@pytest.fixture(scope="module")
+def programs() -> list[Program]:
+    """The same programs in every run: that a bug is caught must not depend on luck."""
+    return [random_program(TILE, np.random.default_rng([7, number]), 40) for number in range(PROGRAMS)]
+
+
+def difference(model: Path, number: int, program: Program, folder: Path) -> str | None:
+    """What tells the tile with bug ``number`` from the other levels, or None."""
+    expected, state = time_program(program), run_reference(program)
+    numbered = SimpleNamespace(config=program.config, initial_dram=program.initial_dram,
+                               program_addr=program.program_addr | number << SELECT_BIT)
+    try:
+        raw = rtl_verilator._execute(model, numbered, 2 * expected.cycles + 1000, DramModel(), folder)
+        found = interpret(program, raw)
+        check_results(program, state.dram, found.dram)
+        check_status(state.status, found.status)
+        check_times(program, expected, found)
+        check_events(expected, found)
+    except SimulationError as error:
+        return str(error)
+    return None
+
+
+def test_every_bug_has_its_place(tmp_path: Path) -> None:
+    """Without building anything: the sources that the bugs are planted in, and that they are Python after it."""
+    plant(tmp_path / "planted")
+    for file in {bug.file for bug in BUGS} | {"planted.py", "tile.py"}:
+        compile((tmp_path / "planted" / file).read_text(), file, "exec")
+
+
+@needs_verilator
+def test_without_a_bug_nothing_is_reported(mutant: Path, programs: list[Program], tmp_path: Path) -> None:
+    for program in programs:
+        assert difference(mutant, 0, program, tmp_path) is None
+
+
+@needs_verilator
+@pytest.mark.parametrize("number", range(1, len(BUGS) + 1), ids=[bug.name for bug in BUGS])
+def test_bugs_in_the_hardware_are_caught(number: int, mutant: Path, programs: list[Program], tmp_path: Path) -> None:
+    assert any(difference(mutant, number, program, tmp_path) for program in programs)
+
+
+# Compiler and models -------------------------------------------------------------------------------------
+
+
+def rejected(programs: int = 10) -> int:
+    """How many of these random programs the verifier rejects."""
+    count = 0
+    for number in range(programs):
+        try:
+            random_program(TILE, np.random.default_rng([7, number]), 40)
+        except ProgramError:
+            count += 1
+    return count
+
+
+def drop_a_token(original: Callable) -> Callable:
+    def assign(instructions, channel, pairs) -> None:
+        original(instructions, channel, pairs[:-1])
+    return assign
+
+
+def rd_for_wr(original: Callable) -> Callable:
+    def assign(instructions, channel, pairs) -> None:
+        original(instructions, (channel[0], dependencies.RD, channel[2]), pairs)
+    return assign
+
+
+def swap_consumer(original: Callable) -> Callable:
+    def assign(instructions, channel, pairs) -> None:
+        _, kind, target = channel
+        if target == Unit.MATRIX:
+            for producer, _ in pairs:
+                name = "signal_rd" if kind == dependencies.RD else "signal_wr"
+                instruction = instructions[producer]
+                setattr(instruction, name, getattr(instruction, name) | 1 << Unit.VECTOR)
+            return
+        original(instructions, channel, pairs)
+    return assign
+
+
+@pytest.mark.parametrize("bug", [drop_a_token, rd_for_wr, swap_consumer])
+def test_wrong_tokens_are_rejected(bug: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rejected() == 0
+    monkeypatch.setattr(builder, "assign_tokens", bug(builder.assign_tokens))
+    assert rejected() >= 8
+
+
+@pytest.mark.parametrize("method", ["_pipeline_needs", "_dram_needs", "_index_needs"])
+def test_forgotten_dependencies_are_rejected(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dependencies.DependencyAnalysis, method, lambda *arguments: None)
+    assert rejected() > 0
+
+
+def test_a_forgotten_bank_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = dependencies.DependencyAnalysis._add
+
+    def add(self, index, instruction, touched) -> None:
+        original(self, index, instruction, dataclasses.replace(touched, banks=touched.banks[1:]))
+
+    monkeypatch.setattr(dependencies.DependencyAnalysis, "_add", add)
+    assert rejected() >= 8
+
+
+def test_a_page_in_the_wrong_half_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = builder.split_pages
+
+    def split(*arguments):
+        instructions, labels = original(*arguments)
+        for instruction in instructions:
+            if instruction.spec.name == "LOAD" and instruction.space == 4:
+                instruction.addr ^= TILE.imem_page
+        return instructions, labels
+
+    monkeypatch.setattr(builder, "split_pages", split)
+    assert rejected() == 10
+
+
+@pytest.fixture
+def patched_duration(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, int], None]]:
+    """Change one duration of one instruction in the timing model."""
+    original = timing.duration
+
+    def change(name: str, field: str, by: int) -> None:
+        def duration(instruction, config):
+            right = original(instruction, config)
+            if instruction.spec.name != name:
+                return right
+            return dataclasses.replace(right, **{field: getattr(right, field) + by})
+        monkeypatch.setattr(timing, "duration", duration)
+    yield change
+
+
+@needs_verilator
+@pytest.mark.parametrize("name", ["LOAD", "GATHER", "STORE", "SCATTER", "MATMUL", "VECTOR"])
+@pytest.mark.parametrize("field", ["occupancy", "rd", "wr"])
+def test_wrong_durations_are_caught(name: str, field: str, patched_duration: Callable, mutant: Path,
+                                    programs: list[Program], tmp_path: Path) -> None:
+    patched_duration(name, field, 1)
+    assert any(difference(mutant, 0, program, tmp_path) for program in programs)
+
+
+@needs_verilator
+def test_wrong_rounding_in_the_reference_is_caught(monkeypatch: pytest.MonkeyPatch, mutant: Path,
+                                                   programs: list[Program], tmp_path: Path) -> None:
+    """The last bit of every rounded result that is not zero."""
+    original = accumulators.drain_fp32
+
+    def drain(total, flags, lsb):
+        values = original(total, flags, lsb)
+        return np.where(values > 0, np.nextafter(values, np.float32(np.inf)), values)
+
+    monkeypatch.setattr("tilescore.sim.matmul_model.drain_fp32", drain)
+    assert any(difference(mutant, 0, program, tmp_path) for program in programs)
+
+
+def test_the_verifier_itself_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its bank check a program with a dropped token would pass: the tests above test the verifier."""
+    monkeypatch.setattr(builder, "assign_tokens", lambda *arguments: None)
+    assert rejected() >= 8
+    monkeypatch.setattr(verifier._Verifier, "_check_banks", lambda *arguments: None)
+    monkeypatch.setattr(verifier._Verifier, "_check_indices", lambda *arguments: None)
+    monkeypatch.setattr(verifier._PipelineOrder, "add", lambda *arguments: None)
+    monkeypatch.setattr(verifier._DramOrder, "add", lambda *arguments: None)
+    assert rejected() == 0

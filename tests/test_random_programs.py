@@ -1,0 +1,247 @@
+"""Random verified programs give the same results and the same cycles at every level.
+
+300 programs per run on three tiles that differ in every parameter, and 300 that mix element formats, block scales and
+quantizers on two tiles that build them; 5,000 more with --slow. The seed that repeats a run is printed at its start and
+end. Equal means: every byte of all outputs (all of A with its scale bytes and ACC at the end of the program, and what
+was stored before), dispatch, issue, rd and retire cycle of every instruction, the ledger, the event counters and the
+status flags.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from tilescore.compiler.random_program import add_tokens, random_program
+from tilescore.rtl.block_formats import BLOCK_FORMATS
+from tilescore.rtl.config import TileConfig, load_tile
+from tilescore.rtl.errors import SimulationError
+from tilescore.rtl.formats import SCALE_PAIRS
+from tilescore.rtl.isa import (
+    Combine,
+    Dest,
+    Func,
+    Operand,
+    Pair,
+    Quant,
+    Reduce,
+    Scale,
+    ScaleLayout,
+    ScaleRule,
+    Space,
+    Unit,
+    encode_program,
+)
+from tilescore.sim.host.bus import run_now
+from tilescore.sim.host.tile import Tile
+from tilescore.sim.host.verilator_bus import AxiMemory, VerilatorBus
+from tilescore.sim.program import Program
+from tilescore.sim.reference import run_reference
+from tilescore.sim.rtl_run import DramModel
+from tilescore.sim.simulate import LEVELS, simulate
+from tilescore.sim.toolchain import missing_for_verilator
+from tilescore.sim.verifier import verify
+
+TILES = {
+    "nano": load_tile("nano"),
+    # Wider than high, three planes, bank depths that are no powers of two, small queues, two DMAs in flight.
+    "4x8x4": TileConfig(
+        name="4x8x4", rows=4, cols=8, lanes=4, acc_bits=80, a_buffer_bytes=4 * 3 * 16 * 5, a_banks=3,
+        b_buffer_bytes=8 * 2 * 16 * 6, b_banks=2, acc_banks=12, acc_bank_rows=11, stat_banks=3, stat_bank_rows=5,
+        index_entries=24, imem_page=8, queue_depth=3, bus_bytes=16, dram_latency=7, dma_outstanding=2),
+    # Higher than wide, a bus as narrow as a group, the smallest queues, one DMA in flight, the fastest DRAM.
+    "8x4x8": TileConfig(
+        name="8x4x8", rows=8, cols=4, lanes=8, a_buffer_bytes=8 * 2 * 8 * 9, a_banks=2, b_buffer_bytes=4 * 3 * 8 * 7,
+        b_banks=3, acc_banks=6, acc_bank_rows=19, stat_banks=2, stat_bank_rows=3, index_entries=20, imem_page=16,
+        queue_depth=2, bus_bytes=8, dram_latency=1, dma_outstanding=1),
+}
+
+FORMAT_TILES = {
+    # Everything that can be built; wider than high, three planes, a bus of four groups.
+    "every format": TileConfig(
+        name="every", rows=4, cols=8, lanes=8, acc_bits=80,
+        formats=("e4m3", "e5m2", "e4m3xe5m2", "e2m1", "e4m3xe2m1"), scales=("e4m3", "e8m0", "fp32"),
+        a_buffer_bytes=4 * 3 * 32 * 20, a_banks=3, b_buffer_bytes=8 * 2 * 32 * 20, b_banks=2, acc_banks=12,
+        acc_bank_rows=11, stat_banks=3, stat_bank_rows=5, index_entries=24, imem_page=8, queue_depth=3, bus_bytes=32,
+        dram_latency=7, dma_outstanding=2),
+    # NVFP4, W4A8 and MX in 64 bits; higher than wide, a bus of one group, one DMA in flight.
+    "fp4 and mx": TileConfig(
+        name="fp4", rows=8, cols=4, lanes=8, formats=("e2m1", "e4m3xe2m1", "e4m3"), scales=("e4m3", "e8m0"),
+        a_buffer_bytes=8 * 2 * 8 * 40, a_banks=2, b_buffer_bytes=4 * 3 * 8 * 36, b_banks=3, acc_banks=6,
+        acc_bank_rows=19, stat_banks=2, stat_bank_rows=3, index_entries=20, imem_page=16, queue_depth=2, bus_bytes=8,
+        dram_latency=1, dma_outstanding=1),
+}
+EVERY_TILE = TILES | FORMAT_TILES
+
+OF_FORMATS = {"scale", "scale_addr", "scale_stride", "pair", "a_scaled", "b_scaled", "block", "headroom", "quant",
+              "scale_rule"}
+"""Fields that tiles with one format leave at 0."""
+
+needs_verilator = pytest.mark.skipif(bool(missing_for_verilator()),
+                                     reason="Verilator level: missing " + ", ".join(missing_for_verilator()))
+
+
+def draw(tile: TileConfig, rng: np.random.Generator) -> Program:
+    """A random program; every second one has tokens that it does not need."""
+    program = random_program(tile, rng, int(rng.integers(1, 80)))
+    if rng.random() < 0.5:
+        add_tokens(program, rng, 10)
+    return program
+
+
+def check_many(tile: TileConfig, seed: int, count: int, stall_per_mille: int = 0) -> int:
+    """Run ``count`` programs at every level; returns how many took longer than the timing model says."""
+    longer = 0
+    for number in range(count):
+        program = draw(tile, np.random.default_rng([seed, number]))
+        dram = DramModel(stall_per_mille=stall_per_mille, seed=number)
+        try:
+            result = simulate(program, LEVELS, backend="verilator", dram=dram)
+        except SimulationError as error:
+            pytest.fail(f"program {number} of seed {seed}: {error}")
+        for unit, causes in result.ledger.items():
+            assert sum(causes.values()) == result.cycles, unit
+        assert result.rtl is not None
+        longer += result.rtl.cycles > result.cycles
+    return longer
+
+
+@needs_verilator
+@pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
+def test_levels_agree(tile: TileConfig, seed: int) -> None:
+    assert check_many(tile, seed, 100) == 0
+
+
+@needs_verilator
+@pytest.mark.parametrize("tile", FORMAT_TILES.values(), ids=FORMAT_TILES)
+def test_levels_agree_on_mixed_formats(tile: TileConfig, seed: int) -> None:
+    assert check_many(tile, seed, 150) == 0
+
+
+@needs_verilator
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("tile", EVERY_TILE.values(), ids=EVERY_TILE)
+def test_levels_agree_on_many(tile: TileConfig, part: int, seed: int) -> None:
+    assert check_many(tile, seed, 250) == 0
+
+
+@needs_verilator
+@pytest.mark.parametrize("stall_per_mille", [50, 300, 600])
+@pytest.mark.parametrize("tile", EVERY_TILE.values(), ids=EVERY_TILE)
+def test_results_do_not_depend_on_delays(tile: TileConfig, stall_per_mille: int, seed: int) -> None:
+    """Tokens alone keep order: a DRAM that stalls at random changes times, not results."""
+    assert check_many(tile, seed, 10, stall_per_mille) > 8
+
+
+@needs_verilator
+@pytest.mark.parametrize("tile", [
+    pytest.param(tile, id=name, marks=[pytest.mark.slow] if name == "every format" else [])
+    for name, tile in FORMAT_TILES.items()])
+def test_results_behind_axi(tile: TileConfig, seed: int) -> None:
+    """Rows and scale bytes in bursts, on a memory that stalls at random."""
+    for number in range(12):
+        program = draw(tile, np.random.default_rng([seed, number]))
+        state = run_reference(program)
+        memory = AxiMemory(latency=1 + 4 * number % 13, stall_per_mille=100 * (number % 4), seed=number)
+        size = -(-program.dram_bytes // 4096) * 4096
+        with VerilatorBus(tile, memory_bytes=size, memory=memory) as bus:
+            run = run_now(Tile(bus).run(program))
+        assert run.flags == state.status, f"program {number} of seed {seed}"
+        for region in program.outputs:
+            assert run.outputs[region.name].tobytes() == region.read(state.dram).tobytes(), (
+                f"program {number} of seed {seed}: {region.name}")
+
+
+@pytest.mark.parametrize("tile", EVERY_TILE.values(), ids=EVERY_TILE)
+def test_the_same_seed_gives_the_same_program(tile: TileConfig, seed: int) -> None:
+    first, again = (draw(tile, np.random.default_rng(seed)) for _ in range(2))
+    assert np.array_equal(encode_program(first.instructions), encode_program(again.instructions))
+    assert np.array_equal(first.initial_dram(), again.initial_dram())
+    other = draw(tile, np.random.default_rng(seed + 1))
+    assert not np.array_equal(first.initial_dram()[:1000], other.initial_dram()[:1000])
+
+
+def test_every_feature_of_the_instruction_set_turns_up(seed: int) -> None:
+    """Over 45 programs: every opcode, memory, enumeration value and field, every token channel, several pages."""
+    values: dict[tuple[str, str], Counter] = {}
+    channels: Counter = Counter()
+    pages = []
+    for number in range(45):
+        tile = list(TILES.values())[number % 3]
+        rng = np.random.default_rng([seed, number])
+        program = random_program(tile, rng, 60)
+        add_tokens(program, rng, 10)
+        verify(program)
+        pages.append(program.pages)
+        for i in program.instructions:
+            for field in i.spec.fields:
+                values.setdefault((i.spec.name, field.name), Counter())[int(getattr(i, field.name))] += 1
+            for kind in ("rd", "wr"):
+                mask = getattr(i, f"signal_{kind}")
+                channels.update((i.spec.unit, kind, unit) for unit in Unit if mask >> unit & 1)
+    for (name, field), seen in values.items():
+        if field in OF_FORMATS:
+            continue
+        assert len(seen) > 1, f"{name}.{field} is always {next(iter(seen))}"
+    assert {name for name, _ in values} == {"LOAD", "GATHER", "STORE", "SCATTER", "MATMUL", "VECTOR"}
+    assert set(values["LOAD", "space"]) == set(Space)
+    assert set(values["GATHER", "space"]) == set(Space) - {Space.PROGRAM}
+    for name in ("STORE", "SCATTER"):
+        assert set(values[name, "space"]) == {Space.A, Space.ACC}
+    funcs = set(Func) - {Func.ANCHOR}  # which needs block scales
+    for field, kind in (("combine", Combine), ("func", funcs), ("dest", Dest), ("reduce", Reduce),
+                        ("y_kind", Operand), ("z_kind", Operand), ("w_kind", Operand)):
+        assert set(values["VECTOR", field]) == set(kind), field
+    assert min(values["MATMUL", "mask_base"]) < 0 < max(values["MATMUL", "mask_base"])
+    assert len(channels) >= 36, f"{40 - len(channels)} of the 40 token channels are missing"
+    assert min(pages) >= 2 and max(pages) >= 8
+
+
+def test_every_format_turns_up_and_they_change_within_programs(seed: int) -> None:
+    """Over 90 programs: every pair with every scale that it goes with, every layout and stride of scale bytes, every
+    quantizer with every rule, every kind of anchor."""
+    matmuls: Counter = Counter()
+    streams: Counter = Counter()
+    quantizers: Counter = Counter()
+    changes = []
+    for number in range(90):
+        tile = list(FORMAT_TILES.values())[number % 2]
+        program = random_program(tile, np.random.default_rng([seed, number]), 60)
+        formats = []
+        for i in program.instructions:
+            if i.spec.name == "MATMUL":
+                formats.append((Pair(i.pair), Scale(i.scale)))
+                matmuls[formats[-1]] += 1
+                matmuls[Scale(i.scale), i.a_scaled, i.b_scaled] += 1
+            elif i.spec.unit in (Unit.LOAD, Unit.STORE) and i.scale:
+                stride = "shared" if not i.scale_stride else "packed" if i.scale_stride < tile.bus_bytes else "on beats"
+                streams[i.spec.name, ScaleLayout(i.scale)] += 1
+                streams[i.spec.name, Space(i.space), stride] += 1
+            elif i.spec.name == "VECTOR":
+                quantizers[Dest(i.dest), Quant(i.quant), ScaleRule(i.scale_rule)] += 1
+                quantizers[Dest(i.dest), Quant(i.quant), Operand(i.z_kind)] += 1
+                quantizers[Func(i.func), Quant(i.quant)] += 1
+        changes += [a != b for a, b in pairwise(formats)]
+    for scale, pairs in ({Scale.NONE: tuple(Pair)} | SCALE_PAIRS).items():
+        for pair in pairs:
+            assert matmuls[pair, scale], f"no {pair.name} with {scale.name} scales"
+        for a, b in [(0, 0)] if scale == Scale.NONE else [(0, 1), (1, 0), (1, 1)]:
+            assert matmuls[scale, a, b], f"no {scale.name} scales with a_scaled = {a}, b_scaled = {b}"
+    for name in ("LOAD", "GATHER", "STORE", "SCATTER"):
+        for layout in list(ScaleLayout)[1:]:
+            assert streams[name, layout], f"no {name} with {layout.name}"
+        for space in (Space.A, Space.B) if name in ("LOAD", "GATHER") else (Space.A,):
+            for stride in {"LOAD": ("shared", "packed", "on beats"), "GATHER": ("on beats",)}.get(
+                    name, ("packed", "on beats")):
+                assert streams[name, space, stride], f"no {name} of {space.name} with scale rows {stride}"
+    for quant, fmt in BLOCK_FORMATS.items():
+        for rule in ScaleRule:
+            assert quantizers[Dest.A, quant, rule], f"no codes of {quant.name} with {rule.name}"
+        for kind in (Operand.IMM, Operand.ROW):
+            assert quantizers[Dest.A, quant, kind], f"no codes of {quant.name} with z from {kind.name}"
+        assert not fmt.anchored or quantizers[Func.ANCHOR, quant], f"no anchor for {quant.name}"
+    assert np.mean(changes) > 0.3, "the formats of most MATMULs are those of the one before"
