@@ -1,6 +1,7 @@
 # make           set up .venv, then the main example: a real model's layers to a report, written to out/
 # make test      set up .venv, then the test suite; every skip is printed with its reason
 # make slow      the tests marked slow           make oracle   install torch, torchao, modelopt, transformers: more tests
+# make fpga      install FuseSoC and LiteX: more tests of the exported folder
 # make lint      style check                     make types    type check
 # make clean     remove .venv and everything generated
 #
@@ -17,7 +18,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PIP := $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 INSTALL := $(PIP) --quiet -c constraints.txt
 
-.PHONY: all setup test slow oracle dev lint types clean
+.PHONY: all setup test slow oracle fpga dev lint types clean
 
 all: $(STAMP)
 	$(BIN)/tilescore run
@@ -38,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	    uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV) 2>/dev/null || { \
 	    echo "error: cannot create $(VENV); on Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
 	@echo "installing into $(VENV) (about a minute the first time)"
-	@$(INSTALL) -e '.[test,rtl]'
+	@$(INSTALL) -e '.[test,rtl,cosim]'
 	@touch $@
 
 oracle: $(VENV)/.stamp-oracle
@@ -46,6 +47,13 @@ oracle: $(VENV)/.stamp-oracle
 $(VENV)/.stamp-oracle: $(STAMP)
 	@echo "installing torch, torchao, modelopt and transformers into $(VENV)"
 	@$(INSTALL) -e '.[oracle]'
+	@touch $@
+
+fpga: $(VENV)/.stamp-fpga
+
+$(VENV)/.stamp-fpga: $(STAMP)
+	@echo "installing FuseSoC and LiteX into $(VENV)"
+	@$(INSTALL) -e '.[fpga]'
 	@touch $@
 
 dev: $(VENV)/.stamp-dev

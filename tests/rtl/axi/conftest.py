@@ -73,10 +73,18 @@ class AxiMemory:
     def sample(self, ctx, axi, cycle: int) -> None:
         if self.in_reset:
             return
+        failed = self._errors_taken(ctx, axi)
         if hasattr(axi, "arready"):
             self._sample_read(ctx, axi, cycle)
         if hasattr(axi, "awready"):
             self._sample_write(ctx, axi, cycle)
+        self.failed |= failed
+
+    def _errors_taken(self, ctx, axi) -> bool:
+        """Whether an error response is transferred in this cycle; an address of the same cycle is not after it."""
+        return any(
+            queue and queue[0][1] and all(ctx.get(getattr(axi, channel + pin)) for pin in ("valid", "ready"))
+            for channel, queue in (("r", self._beats), ("b", self._answers)))
 
     def _handshake(self, ctx, axi, channel: str, names: tuple[str, ...]) -> tuple | None:
         """Payload of a transfer in this cycle, or None; stability and no news after an error."""
@@ -101,7 +109,7 @@ class AxiMemory:
 
     def _sample_read(self, ctx, axi, cycle: int) -> None:
         if self._beats and ctx.get(axi.rvalid) and ctx.get(axi.rready):
-            self.failed |= self._beats.popleft()[1] != 0
+            self._beats.popleft()
         taken = self._handshake(ctx, axi, "ar", ("addr", "len", "size", "burst"))
         if taken:
             address, length = taken[:2]
@@ -114,7 +122,7 @@ class AxiMemory:
 
     def _sample_write(self, ctx, axi, cycle: int) -> None:
         if self._answers and ctx.get(axi.bvalid) and ctx.get(axi.bready):
-            self.failed |= self._answers.popleft()[1] != 0
+            self._answers.popleft()
             self.given += 1
         taken = self._handshake(ctx, axi, "aw", ("addr", "len", "size", "burst"))
         if taken:

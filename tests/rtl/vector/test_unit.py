@@ -1,9 +1,12 @@
 """The vector unit against `sim/vector_model.py` bit for bit and against `rtl/plan.py` cycle for cycle."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from amaranth.hdl import Fragment
 
+from tilescore.rtl.arith.fp32_div import Fp32Div, Fp32DivConstant
 from tilescore.rtl.config import load_tile
 from tilescore.rtl.events import event_counts
 from tilescore.rtl.isa import Combine, Dest, Func, Operand, Reduce, Vector, fp32_bits
@@ -61,10 +64,25 @@ def test_plan_adds_up_the_pipeline():
     z_select = 1 + 1 + 1 + 3
     w_select = z_select + 1 + 4 + 11 - 1
     assert (z_select - 2, w_select - 2) == (timing.Z_READ, timing.W_READ)
+    lane_out = 2 - 1 + w_select + 1 + 3
     for name, levels in (("nano", 2), ("edge", 4), ("server", 7)):
-        config = load_tile(name)
+        config = dataclasses.replace(load_tile(name), formats=("e4m3",), scales=())
         assert vector_rd_tail(config) == 2 - 1 + w_select - 2
-        assert vector_wr_tail(config) == 2 - 1 + w_select + 1 + 3 + 2 + 1 + 2 + levels + 1 + 4
+        assert vector_wr_tail(config) == lane_out + 2 + 1 + 2 + levels + 1 + 4
+
+
+@pytest.mark.parametrize(("name", "levels", "tiles"), [("edge", 4, 8), ("server", 7, 1)])
+def test_plan_adds_up_the_block_quantizers(name, levels, tiles):
+    """By hand, with blocks of up to 128 columns: amax waits for the block's last tile, then tree and register; scale:
+    unpack 1, divide by 6 and by z, quantize 2, times z; quotient 6; errors 3 more, their sum over a block of 16, and
+    the choice between two scales 1."""
+    config = load_tile(name)
+    amax = levels + (tiles - 1) + (tiles - 1).bit_length() + 1
+    scale = 1 + Fp32DivConstant.LATENCY + 1 + Fp32Div.LATENCY + 2 + 1 + 3 + 1
+    choice = 3 + (levels + 1) + 1
+    lane_out = 2 - 1 + timing.W_READ + 2 + 1 + 3
+    assert vector_rd_tail(config) == 2 - 1 + timing.W_READ
+    assert vector_wr_tail(config) == lane_out + amax + scale + 6 + choice
 
 
 @pytest.mark.parametrize("cols", [4, 8])
