@@ -151,7 +151,9 @@ def _expert_gemm(config: TileConfig, formats: LayerFormat, moe: MoELayer, most: 
     raise CompileError(f"experts: no tiling of hidden = {moe.hidden}, intermediate = {moe.intermediate} fits tile "
                        f"{config.name}: a panel of tokens and one of products need {x_panel} and {h_panel} groups per "
                        f"slice of buffer A, in banks of {config.a_bank_groups}, it has "
-                       f"{config.a_banks * config.a_bank_groups}")
+                       f"{config.a_banks * config.a_bank_groups}; buffer B has {config.b_banks} banks of "
+                       f"{config.b_bank_groups} groups for weights, the accumulator buffer {config.acc_banks} banks of "
+                       f"{config.acc_bank_rows} rows for the results of both projections")
 
 
 def _down_fits(config: TileConfig, formats: LayerFormat, gate_up: GemmSchedule, moe: MoELayer, hidden: int,

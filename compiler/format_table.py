@@ -44,6 +44,8 @@ def _exactness(tensor_format: TensorFormat, acc_bits: int, k: int) -> str:
     pair = ELEMENT_PAIRS[tensor_format.element, tensor_format.element]
     if tensor_format.scale in (Scale.NONE, Scale.E4M3):
         limit = exact_elements(pair, tensor_format.scale, acc_bits)
+        if not limit:
+            return "never: one product fills the accumulator"
         return f"always up to k = {limit:,}" if limit >= k else f"only up to k = {limit:,}"
     try:
         spread = headroom(pair, tensor_format.scale, tensor_format.block, -(-k // tensor_format.block), acc_bits)
@@ -70,7 +72,8 @@ def read_tensor(path: Path, name: str | None) -> np.ndarray:
         if name is None and len(names) == 1:
             name = names[0]
         if name not in names:
-            raise WorkloadError(f"tensor file {path}: no tensor {name!r}; allowed: {', '.join(names)[:200]}")
+            problem = f"no tensor {name!r}" if name is not None else f"holds {len(names)} tensors, name one of them"
+            raise WorkloadError(f"tensor file {path}: {problem}; allowed: {', '.join(names)[:200]}")
         values = held.read(name, held.entries[name].shape)
     if not np.issubdtype(values.dtype, np.floating) or values.ndim < 1 or not values.size:
         raise WorkloadError(f"tensor file {path}: expected a non-empty tensor of floats, got {values.dtype} "

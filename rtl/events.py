@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from .block_formats import BLOCK_FORMATS
 from .config import TileConfig
-from .formats import PAIRS
-from .isa import Combine, Dest, Func, Instruction, Operand, Pair, Quant, Reduce, Space
+from .formats import PAIRS, SCALE_NAMES
+from .isa import Combine, Dest, Func, Instruction, Operand, Pair, Quant, Reduce, Scale, Space
 from .scale_layout import scale_beats
 
 
@@ -22,9 +22,19 @@ class Event:
     description: str
 
 
+PAIR_EVENTS = {pair: f"{spec.build_name}_row_steps" for pair, spec in PAIRS.items()}
+"""Counts the k steps of each element pair."""
+
+TERM_EVENTS = {Scale.NONE: "unscaled_terms"} | {scale: f"{name}_scaled_terms" for scale, name in SCALE_NAMES.items()}
+"""Counts what is added to accumulators, by the kind of block scales. Without scales a step is a block."""
+
 EVENTS = (
     Event("a_group_reads", "lanes bytes", "group read from an A slice by the array (rows in use only)"),
     Event("b_group_reads", "lanes bytes", "group read from a B slice by the array (all columns)"),
+    *(Event(name, "cols PEs", f"k step of an array row in use on {name.removesuffix('_row_steps')} elements")
+      for name in dict.fromkeys(PAIR_EVENTS.values())),
+    *(Event(name, "cols PEs", f"block of an array row ended and added, {name.removesuffix('_terms').replace('_', ' ')}")
+      for name in TERM_EVENTS.values()),
     Event("drain_rows", "cols values", "valid result row drained: merged, rounded, masked"),
     Event("rowmax_rows", "row", "running row maximum updated while draining"),
     Event("acc_row_reads", "cols x 32 bits",
@@ -92,7 +102,7 @@ def _matmul_counts(i: Instruction, config: TileConfig) -> dict[str, int]:
     panels = -(-i.m_rows // config.rows)
     result_rows = i.m_rows * i.n_tiles
     planes = config.acc_planes
-    return {
+    counts = {
         "a_group_reads": i.m_rows * i.k_steps * i.n_tiles,
         "b_group_reads": panels * -(-i.k_steps // PAIRS[Pair(i.pair)].b_steps) * i.n_tiles * config.cols,
         "drain_rows": result_rows,
@@ -100,6 +110,9 @@ def _matmul_counts(i: Instruction, config: TileConfig) -> dict[str, int]:
         "acc_row_reads": result_rows * planes if i.merge else 0,
         "acc_row_writes": result_rows * (planes if i.raw else 1),
     }
+    counts[PAIR_EVENTS[Pair(i.pair)]] = counts["a_group_reads"]
+    counts[TERM_EVENTS[Scale(i.scale)]] = result_rows * -(-i.k_steps >> i.block)
+    return counts
 
 
 def _vector_counts(i: Instruction) -> dict[str, int]:

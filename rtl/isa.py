@@ -8,11 +8,12 @@ Every instruction is one *macro*: a tile job of tens to thousands of cycles on o
 matrix, vector), each with an in-order queue. `SYNC` and `HALT` are executed by the dispatcher itself.
 
 **Order between units** is kept by counting semaphores, one for every (producer unit, kind, consumer unit).
-The kinds are ``rd`` (the producer has read its last on-chip operand) and ``wr`` (the producer has finished: its
-last write is visible). An instruction lists in four masks which semaphores it takes one token from before it
-issues (``wait_rd``, ``wait_wr``: a bit per producer) and which it gives one token to (``signal_rd``,
-``signal_wr``: a bit per consumer). Because each semaphore has one producer queue and one consumer queue, the
-n-th wait matches the n-th signal on every machine, whatever the delays: that is what makes a program provable.
+The kinds are ``rd`` (the producer has read its last on-chip operand; the rows of ACC that a MATMUL merges with are
+read later, until ``wr``) and ``wr`` (the producer has finished: its last write is visible). An instruction lists in
+four masks which semaphores it takes one token from before it issues (``wait_rd``, ``wait_wr``: a bit per producer)
+and which it gives one token to (``signal_rd``, ``signal_wr``: a bit per consumer). Because each semaphore has one
+producer queue and one consumer queue, the n-th wait matches the n-th signal on every machine, whatever the delays:
+that is what makes a program provable.
 Numbered semaphores with one wait and one signal per instruction were rejected; see
 ``docs/decisions/0002-token-matrix.md``.
 """

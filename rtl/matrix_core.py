@@ -23,7 +23,7 @@ from .config import TileConfig
 from .delayed_queue import DelayedQueue
 from .drain import STATUS, DrainHead, tile_layout
 from .matrix_timing import tile_delay
-from .matrix_unit import MATMUL_COMMAND, MatrixUnit
+from .matrix_unit import MATMUL_COMMAND, MatrixUnit, step_event_bits
 from .operand_buffer import OperandBuffer, operand_ports
 from .unit_port import unit_signature
 
@@ -68,7 +68,7 @@ class MatrixCore(wiring.Component):
             **{f"status_{name}": Out(1) for name, _ in STATUS},
             "conflict": Out(1), "ev_compute": Out(1),
             "ev_a_group_reads": Out(range(config.rows + 1)), "ev_b_group_reads": Out(range(config.cols + 1)),
-            **{name: Out(bits) for name, bits in drain_event_bits(config).items()},
+            **{name: Out(bits) for name, bits in (step_event_bits(config) | drain_event_bits(config)).items()},
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -107,4 +107,5 @@ class MatrixCore(wiring.Component):
             m.d.comb += [array.b_scale[c].eq(b_buffer.scale[c]) for c in range(config.cols)]
         m.d.comb += [acc.column[c].eq(array.drain[c]) for c in range(config.cols)]
         m.d.comb += [getattr(self, name).eq(getattr(acc, name)) for name in drain_event_bits(config)]
+        m.d.comb += [getattr(self, name).eq(getattr(sequencer, name)) for name in step_event_bits(config)]
         return m

@@ -7,14 +7,15 @@ slot. All addresses advance by additions; there is no multiplication and no divi
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
 
-from .array_formats import built_pairs, has_one_lsb
+from .array_formats import built_pairs, built_scales, has_one_lsb
 from .config import TileConfig
 from .delayed_queue import DelayedQueue
 from .drain import LIMIT_BITS, tile_layout
+from .events import PAIR_EVENTS, TERM_EVENTS
 from .formats import E4M3, PAIRS
 from .isa import Pair, Scale
 from .matrix_timing import rd_tail, wr_tail
@@ -23,6 +24,13 @@ from .scale_edge import HEADROOM_BITS
 from .unit_port import command_layout, unit_signature
 
 MATMUL_COMMAND = command_layout("MATMUL")
+
+
+def step_event_bits(config: TileConfig) -> dict[str, range]:
+    """{"ev_" + event: shape} of the events of the k steps of this tile's element pairs and of their blocks."""
+    names = [PAIR_EVENTS[pair] for pair in built_pairs(config)]
+    names += [TERM_EVENTS[scale] for scale in (Scale.NONE, *built_scales(config))]
+    return {f"ev_{name}": range(config.rows + 1) for name in dict.fromkeys(names)}
 
 
 class MatrixUnit(wiring.Component):
@@ -38,6 +46,8 @@ class MatrixUnit(wiring.Component):
         A result tile, in the cycle of its last k step's ``a_step``.
     ev_compute : Out(1)
         Slot cycle u is a k step, in cycle I + u, so that it lies within the occupancy.
+    ev_* : Out
+        Those of `step_event_bits`, with the k step that causes them.
     """
 
     unit: Any
@@ -54,6 +64,7 @@ class MatrixUnit(wiring.Component):
             "unit": Out(unit_signature(MATMUL_COMMAND)),
             "a_step": Out(a_step_layout(config)), "b_step": Out(b_step_layout(config)),
             "tile_done": Out(1), "tile": Out(self.tile_layout), "ev_compute": Out(1),
+            **{name: Out(bits) for name, bits in step_event_bits(config).items()},
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -100,31 +111,45 @@ class MatrixUnit(wiring.Component):
             self.b_step.valid.eq(compute),
             self.tile_done.eq(slot_end), self.tile.rows.eq(panel_rows),
         ]
-        self._modes(m, command, left)
+        block_last = self._modes(m, command, left)
+        self._events(m, command, Mux(compute, panel_rows, 0), block_last)
         self._addresses(m, command, compute, slot_end, panel_end)
         self._tile(m, command, slot_end, panel_end)
         self._tokens(m, command, end)
         return m
 
-    def _modes(self, m: Module, command: data.View, left: Signal) -> None:
-        """What a step says about its elements and block; ``left`` steps follow it."""
+    def _modes(self, m: Module, command: data.View, left: Signal) -> Value:
+        """What a step says about its elements and block; ``left`` steps follow it. Returns: it ends its block."""
         a_step, b_step = self.a_step, self.b_step
         if len(built_pairs(self.config)) > 1:
             m.d.sync += [a_step.pair.eq(command.pair), b_step.pair.eq(command.pair)]
         if not self.config.scales:
             m.d.sync += a_step.first.eq(left + 1 == command.k_steps)
-            return
+            return Const(1)
         block_mask = Signal((1 << len(command.block)) - 1, name="block_mask", reset_less=True)
         with m.If(self.unit.start):
             m.d.sync += block_mask.eq((1 << self.unit.command.block) - 1)
+        block_last = (left & block_mask) == 0
         m.d.sync += [
-            a_step.first.eq(left + block_mask + 1 >= command.k_steps), a_step.block_last.eq((left & block_mask) == 0),
+            a_step.first.eq(left + block_mask + 1 >= command.k_steps), a_step.block_last.eq(block_last),
             a_step.mode.headroom.eq(command.headroom),
         ]
         for step, scaled in ((a_step, command.a_scaled), (b_step, command.b_scaled)):
             m.d.sync += [
                 step.mode.kind.eq(command.scale), step.mode.scaled.eq(scaled),
                 step.mode.first.eq((~left & block_mask) == 0)]
+        return block_last
+
+    def _events(self, m: Module, command: data.View, rows: Value, block_last: Value) -> None:
+        """``rows`` of the array have a k step in this cycle."""
+        events: dict[str, Value] = {}
+        for pair in built_pairs(self.config):
+            name = PAIR_EVENTS[pair]
+            events[name] = events.get(name, Const(0)) | (command.pair == pair)
+        for scale in (Scale.NONE, *built_scales(self.config)):
+            events[TERM_EVENTS[scale]] = block_last & (command.scale == scale)
+        for name, counts in events.items():
+            m.d.sync += getattr(self, f"ev_{name}").eq(Mux(counts, rows, 0))
 
     def _addresses(self, m: Module, command: data.View, compute: Signal, slot_end: Signal, panel_end: Signal) -> None:
         """Groups of the k steps: A restarts with every column tile, B with every panel."""

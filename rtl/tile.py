@@ -180,7 +180,8 @@ class Tile(wiring.Component):
             for unit in (core, vector):
                 if (pulse := getattr(unit, f"ev_{name}", None)) is not None:
                     events[name] = events[name] + pulse if name in events else pulse
-            m.d.comb += getattr(counters, f"event_{name}").eq(events[name])
+            if name in events:  # else this tile is built without what causes it
+                m.d.comb += getattr(counters, f"event_{name}").eq(events[name])
         m.d.comb += [
             counters.begin.eq(dispatcher.begin), counters.busy.eq(dispatcher.busy),
             counters.causes.eq(Cat(issue.load_causes, issue.store_causes, issue.matrix_causes,

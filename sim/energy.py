@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from ..rtl.array_formats import TermShape
 from ..rtl.config import INSTRUCTION_BYTES, TileConfig
 from ..rtl.errors import ConfigError
-from ..rtl.events import EVENT_NAMES
+from ..rtl.events import EVENT_NAMES, PAIR_EVENTS, TERM_EVENTS
+from ..rtl.formats import FORMATS_BY_NAME, PAIRS, SCALE_NAMES, PairSpec
+from ..rtl.isa import Pair, Scale
 
 TABLES = ("45nm", "7nm")
 """Names accepted by `load_table`."""
@@ -38,10 +41,17 @@ COMPONENTS = ("multipliers", "accumulators", "operand_registers", "a_buffer_read
 
 STATUSES = ("confirmed", "derived", "assumed")
 
-_PRODUCT_BITS = 37
+_SHIFT_BIT = 0.2
+"""A multiplexer of a shifter, in adder bits."""
+
+_SCALE_BYTES = {Scale.NONE: 0, Scale.E4M3: 1, Scale.E8M0: 1, Scale.FP32: 4}
+_FP32_SIGNIFICAND = 24
 _FP32_PIPE_REGISTERS = 12
 _BLOCK_ADDS = 9
 """32-bit additions' worth of a block quantizer per element: amax 1, five quotient bits and their ties 7, rounding 1."""
+
+
+_STEP_EVENTS = tuple(dict.fromkeys(PAIR_EVENTS.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +120,7 @@ def energy_of(events: Mapping[str, int], cycles: int, config: TileConfig, table:
     ends = {end: _components(events, cycles, config, table.at(end)) for end in ("value", "low", "high")}
     components = ends["value"]
     total = math.fsum(components.values())
-    macs = events["a_group_reads"] * config.cols * config.lanes
+    macs = sum(events[name] * config.cols * _pair_spec(name).products_per_step(config.lanes) for name in _STEP_EVENTS)
     useful = macs if useful_macs is None else useful_macs
     return EnergyReport(
         table=table.name, total_pj=total, low_pj=math.fsum(ends["low"].values()),
@@ -119,11 +129,17 @@ def energy_of(events: Mapping[str, int], cycles: int, config: TileConfig, table:
         average_watt=total * 1e-12 * config.clock_mhz * 1e6 / cycles if cycles else 0.0)
 
 
+def _pair_spec(event: str) -> PairSpec:
+    """The element pair whose steps an event counts; the two orders of a mixed pair cost the same."""
+    return next(PAIRS[pair] for pair, name in PAIR_EVENTS.items() if name == event)
+
+
 def _components(n: Mapping[str, int], cycles: int, config: TileConfig,
                 c: Mapping[str, float]) -> dict[str, float]:
     """pJ by component. Counts are multiplied by the structure that the event passes through."""
-    array = _array_step(config, c)
-    pe_steps = n["a_group_reads"] * config.cols
+    steps = {name: _array_step(config, _pair_spec(name), c) for name in _STEP_EVENTS}
+    terms = {name: _term(config, scale, c) for scale, name in TERM_EVENTS.items()}
+    scaled = sum(n[name] * _SCALE_BYTES[scale] for scale, name in TERM_EVENTS.items())
     a_bank = config.a_bank_groups * config.lanes
     b_bank = config.b_bank_groups * config.lanes
     acc_bank = config.acc_bank_rows * 4
@@ -136,17 +152,21 @@ def _components(n: Mapping[str, int], cycles: int, config: TileConfig,
         return read(count, size, bank) * c["sram_write_ratio"]
 
     result = {
-        "multipliers": pe_steps * array["multipliers"],
-        "accumulators": pe_steps * array["accumulators"] + n["drain_rows"] * _drain_row(config, c)
-        + n["rowmax_rows"] * config.cols * c["int32_add"],
+        "multipliers": config.cols * math.fsum(n[name] * step.multipliers for name, step in steps.items()),
+        "accumulators": config.cols * (
+            math.fsum(n[name] * step.adders for name, step in steps.items())
+            + math.fsum(n[name] * term for name, term in terms.items()))
+        + n["drain_rows"] * _drain_row(config, c) + n["rowmax_rows"] * config.cols * c["int32_add"],
         "operand_registers": (n["a_group_reads"] * config.cols + n["b_group_reads"] * config.rows)
         * config.lanes * 8 * c["register_bit"],
-        "a_buffer_reads": read(n["a_group_reads"], config.lanes, a_bank)
+        # A row's scale is read once per block, a column's once per block and panel.
+        "a_buffer_reads": read(n["a_group_reads"], config.lanes, a_bank) + read(scaled, 1, a_bank)
         + read(n["a_beat_reads"], bus, a_bank),
         # A beat of scale bytes is written to, or read from, a slice of A or B a few bytes at a time.
         "a_buffer_writes": write(n["a_beat_writes"] + n["scale_beats"], bus, a_bank)
         + write(n["a_row_writes"], code_row, a_bank),
-        "b_buffer_reads": read(n["b_group_reads"], config.lanes, b_bank),
+        "b_buffer_reads": read(n["b_group_reads"], config.lanes, b_bank)
+        + read(scaled, 1, b_bank) * config.cols / config.rows,
         "b_buffer_writes": write(n["b_beat_writes"], bus, b_bank),
         "acc_buffer_reads": read(n["acc_row_reads"], acc_row, acc_bank)
         + read(n["acc_beat_reads"], bus, acc_bank),
@@ -156,19 +176,52 @@ def _components(n: Mapping[str, int], cycles: int, config: TileConfig,
         "control": _control(n, config, c),
         "dram": (n["dram_read_beats"] + n["dram_write_beats"]) * bus * c["dram_byte"],
     }
-    full_rate = config.rows * config.cols * math.fsum(array.values())
+    step = steps[PAIR_EVENTS[Pair.E4M3]]
+    full_rate = config.rows * config.cols * (step.multipliers + step.adders + terms[TERM_EVENTS[Scale.NONE]])
     result["leakage"] = cycles * full_rate * c["leakage_fraction"]
     return {name: result[name] for name in COMPONENTS}
 
 
-def _array_step(config: TileConfig, c: Mapping[str, float]) -> dict[str, float]:
-    """pJ of one k step in one PE: ``lanes`` products; their adder tree, registers and W-bit accumulator."""
-    tree_bits = config.lanes * (_PRODUCT_BITS + config.lanes.bit_length() / 2)
-    return {
-        "multipliers": config.lanes * (c["e4m3_product"] + _PRODUCT_BITS * c["register_bit"]),
-        "accumulators": (tree_bits + config.acc_bits) * c["adder_bit"]
-        + (tree_bits / config.lanes + config.acc_bits) * c["register_bit"],
-    }
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """pJ of one k step in one PE: its products; their adder tree and, with block scales, the sum of the block."""
+
+    multipliers: float
+    adders: float
+
+
+def _array_step(config: TileConfig, pair: PairSpec, c: Mapping[str, float]) -> _Step:
+    """What the operands do not use of a multiplier, shifter or adder stands still and is not priced."""
+    products = pair.products_per_step(config.lanes)
+    tree_bits = products * (pair.product_bits + products.bit_length() / 2)
+    product = c["e4m3_product"] * _product_adder_bits(pair) / _product_adder_bits(PAIRS[Pair.E4M3])
+    block_bits = TermShape(config).group_bits if config.scales else 0
+    return _Step(
+        multipliers=products * (product + pair.product_bits * c["register_bit"]),
+        adders=(tree_bits + block_bits) * c["adder_bit"] + (tree_bits / products + block_bits) * c["register_bit"])
+
+
+def _product_adder_bits(pair: PairSpec) -> float:
+    """Size of a product in adder bits: significands multiplied, exponents added, shift to the product's place."""
+    a, b = pair.a, pair.b
+    shift = a.max_finite_shift + b.max_finite_shift
+    levels = shift.bit_length()
+    width = a.significand_bits + b.significand_bits + shift / 2
+    return a.significand_bits * b.significand_bits + levels + levels * width * _SHIFT_BIT
+
+
+def _term(config: TileConfig, scale: Scale, c: Mapping[str, float]) -> float:
+    """pJ of one block's sum in one PE: times its scales, shift to the grid, added to the accumulator."""
+    result = config.acc_bits * (c["adder_bit"] + c["register_bit"])
+    if scale == Scale.NONE:
+        return result
+    significand = _FP32_SIGNIFICAND if scale == Scale.FP32 else FORMATS_BY_NAME[SCALE_NAMES[scale]].significand_bits
+    factor = {Scale.E4M3: 2 * significand, Scale.E8M0: 0, Scale.FP32: significand}[scale]
+    block_bits = TermShape(config).group_bits
+    exponent, levels = 8, config.acc_bits.bit_length()
+    shift = levels * (block_bits + factor + config.acc_bits) / 2 * _SHIFT_BIT
+    adder_bits = (significand**2 if factor else 0) + block_bits * factor + exponent + shift
+    return result + adder_bits * c["adder_bit"] + (block_bits + factor + config.acc_bits) * c["register_bit"]
 
 
 def _drain_row(config: TileConfig, c: Mapping[str, float]) -> float:

@@ -11,10 +11,11 @@ from tilescore.rtl.config import TileConfig
 from tilescore.rtl.events import event_counts
 from tilescore.rtl.isa import Matmul
 from tilescore.rtl.matrix_timing import STAGE_WRITE
+from tilescore.rtl.matrix_unit import step_event_bits
 from tilescore.rtl.pe import ProcessingElement
 from tilescore.tests.rtl.matrix_bench import CONFIGS, SHALLOW, CoreBench, MatmulModel, random_matmul
 
-DRAIN_EVENTS = ("a_group_reads", "b_group_reads", "drain_rows", "rowmax_rows", "acc_row_reads", "acc_row_writes")
+CORE_EVENTS = ("a_group_reads", "b_group_reads", "drain_rows", "rowmax_rows", "acc_row_reads", "acc_row_writes")
 
 
 def run_program(config: TileConfig, rng: np.random.Generator, program: list[Matmul], gaps: list[int], *,
@@ -51,8 +52,10 @@ def check_trace(bench: CoreBench, program: list[Matmul], issues: list[int]) -> N
         compute += [issued + u for u in range(duration.occupancy) if u % slot >= slot - instruction.k_steps]
     assert trace.compute == compute
     counts = [event_counts(instruction, config) for instruction in program]
-    assert {name: trace.events[name] for name in DRAIN_EVENTS} == {
-        name: sum(count[name] for count in counts) for name in DRAIN_EVENTS}
+    names = [*CORE_EVENTS, *(name.removeprefix("ev_") for name in step_event_bits(config))]
+    assert {name: trace.events[name] for name in names} == {
+        name: sum(count.get(name, 0) for count in counts) for name in names}
+    assert not {name for count in counts for name in count if name.endswith(("steps", "terms"))} - set(names)
     assert trace.conflicts == 0
 
 

@@ -1,5 +1,6 @@
 """Energy tables, the sum of the components, and their dependence on events, range and wrong tables."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -62,11 +63,35 @@ def test_known_figures() -> None:
     table = load_table("45nm")
     beats = energy_of(NO_EVENTS | {"dram_read_beats": 2, "dram_write_beats": 1}, 0, NANO, table)
     assert math.isclose(beats.components["dram"], 3 * 16 * 60.0)
-    step = energy_of(NO_EVENTS | {"a_group_reads": 1}, 0, NANO, table)
+    step = energy_of(NO_EVENTS | {"a_group_reads": 1, "e4m3_row_steps": 1}, 0, NANO, table)
     assert step.macs == 32
     assert math.isclose(step.components["multipliers"], 32 * (0.13 + 37 * 0.0031))
     bank = NANO.a_buffer_bytes / (4 * NANO.a_banks)
     assert math.isclose(step.components["a_buffer_reads"], 8 * 1.25 * (bank / 8192) ** 0.48)
+
+
+def test_products_of_each_format() -> None:
+    """By hand, in adder bits: significands, exponents, levels of the shifter at 0.2 x its average width. Two E2M1
+    products per lane."""
+    sizes = {"e4m3": 16 + 5 + 5 * 22 * 0.2, "e5m2": 9 + 6 + 6 * 35 * 0.2, "e4m3xe5m2": 12 + 6 + 6 * 28.5 * 0.2,
+             "e2m1": 4 + 3 + 3 * 6 * 0.2, "e4m3xe2m1": 8 + 5 + 5 * 14 * 0.2}
+    bits = {"e4m3": 37, "e5m2": 65, "e4m3xe5m2": 51, "e2m1": 9, "e4m3xe2m1": 23}
+    table = load_table("45nm")
+    for name, size in sizes.items():
+        step = energy_of(NO_EVENTS | {f"{name}_row_steps": 1}, 0, NANO, table)
+        assert step.macs == 4 * 8 * (2 if name == "e2m1" else 1)
+        assert math.isclose(step.components["multipliers"], step.macs * (0.13 * size / 43 + bits[name] * 0.0031)), name
+
+
+def test_scaled_terms_cost_more_the_wider_the_scale() -> None:
+    edge = dataclasses.replace(load_tile("edge"), scales=("e4m3", "e8m0", "fp32"))
+    names = ["unscaled_terms", "e8m0_scaled_terms", "e4m3_scaled_terms", "fp32_scaled_terms"]
+    costs = [energy_of(NO_EVENTS | {name: 1}, 0, edge, GOOD) for name in names]
+    assert costs[0].components["accumulators"] == pytest.approx(16 * edge.acc_bits * 2 * 0.0031)
+    assert costs[0].components["a_buffer_reads"] == 0 < costs[1].components["a_buffer_reads"]
+    assert costs[3].components["b_buffer_reads"] == pytest.approx(4 * costs[2].components["b_buffer_reads"])
+    totals = [cost.total_pj for cost in costs]
+    assert totals == sorted(totals)
 
 
 def test_idle_cycles_leak() -> None:
