@@ -96,7 +96,8 @@ class CocotbBoard:
             channel.set_pause_generator(None)
             channel.pause = False
             if seed is not None:
-                channel.set_pause_generator(_pauses(seed * len(self._channels) + number))
+                longest = 20 if channel in self._memory_channels else 2
+                channel.set_pause_generator(_pauses(seed * len(self._channels) + number, longest))
 
     def fail(self, ranges: Sequence[tuple[int, int]]) -> None:
         self._memory.faults = list(ranges)
@@ -120,10 +121,10 @@ class CocotbBoard:
         return [str(violation) for violation in self._watch.rules.violations]
 
 
-def _pauses(seed: int) -> Iterator[bool]:
-    """A channel with a pace of its own: without pauses, with single cycles, with long waits."""
+def _pauses(seed: int, most: int) -> Iterator[bool]:
+    """A channel with a pace of its own: without pauses, with single cycles, with waits of up to ``most`` cycles."""
     rng = random.Random(seed)
-    chance, longest = rng.choice((0.0, 0.1, 0.3, 0.6)), rng.choice((1, 1, 3, 20))
+    chance, longest = rng.choice((0.0, 0.1, 0.3, 0.6)), min(most, rng.choice((1, 1, 3, 20)))
     while True:
         for _ in range(rng.randint(1, longest) if rng.random() < chance else 0):
             yield True

@@ -72,10 +72,11 @@ def test_fifty_seeds(simulator: str, part: int, job: Callable, seed: int) -> Non
 @simulators
 @other_widths
 def test_other_widths(simulator: str, width: int, job: Callable, seed: int) -> None:
-    """Ideal memory and random stalls on buses of 32 and 512 bits; fewer seeds where the simulator is slow."""
+    """Ideal memory and random stalls on buses of 32 and 512 bits; fewer seeds where the simulator is slow: Icarus plays
+    some 800 cycles of nano per second, and 200 of the tile with 512 bits."""
     base = seed % 1000
     assert job(simulator, width, "ideal")["runs"] == 2
-    count = {"icarus": 5, "verilator": 50}[simulator]
+    count = {"icarus": 5 if width == 32 else 2, "verilator": 50}[simulator]
     assert job(simulator, width, "layers", seeds=list(range(base, base + count)))["runs"] == 2 * count
 
 
@@ -90,9 +91,10 @@ def test_resets(simulator: str, job: Callable, seed: int) -> None:
 
 @pytest.mark.slow
 @simulators
-def test_twenty_error_responses(simulator: str, job: Callable, seed: int) -> None:
-    result = job(simulator, 128, "errors", ["moe"], seed=seed % 1000, count=20)
-    assert sum(result.values()) == 20 and min(result.values()) > 0
+def test_error_responses(simulator: str, job: Callable, seed: int) -> None:
+    count = {"icarus": 8, "verilator": 20}[simulator]
+    result = job(simulator, 128, "errors", ["moe"], seed=seed % 1000, count=count)
+    assert sum(result.values()) == count and min(result.values()) > 0
 
 
 @pytest.mark.slow
