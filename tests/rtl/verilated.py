@@ -80,7 +80,13 @@ class StreamProgram:
     def run(self, folder: Path, latency: int, operands: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.uint64]]:
         """Outputs ``latency`` cycles after each set of operands (ports not given are 0), as unsigned numbers."""
         count = len(next(iter(operands.values())))
-        data = np.zeros(count + latency, record(self.inputs))
+        results = self.stream(folder, latency, operands)
+        return {name: after(results, name, latency, count) for name in self.outputs}
+
+    def stream(self, folder: Path, extra: int, operands: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """What the outputs show after each cycle, as records: a cycle per set of operands and ``extra`` more."""
+        count = len(next(iter(operands.values())))
+        data = np.zeros(count + extra, record(self.inputs))
         for name, values in operands.items():
             mask = np.uint64((1 << port_bits(self.inputs[name])) - 1)
             data[name][:count] = np.asarray(values).astype(np.uint64) & mask
@@ -89,8 +95,15 @@ class StreamProgram:
         subprocess.run([str(self.path), str(source), str(sink)], check=True)
         results = np.fromfile(sink, record(self.outputs))
         assert len(results) == len(data)
-        # Record i is sampled after the edge that ends cycle i, so it shows what belongs to cycle i + 1 - latency.
-        return {name: results[name][latency - 1:latency - 1 + count].astype(np.uint64) for name in self.outputs}
+        return results
+
+
+def after(results: NDArray[Any], name: str, latency: int, count: int) -> NDArray[np.uint64]:
+    """Output ``name`` for the first ``count`` operands of a stream.
+
+    Record i is sampled after the edge that ends cycle i, so it shows what belongs to cycle i + 1 - latency.
+    """
+    return results[name][latency - 1:latency - 1 + count].astype(np.uint64)
 
 
 def build(component: Elaboratable, name: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> StreamProgram:

@@ -27,6 +27,7 @@ from tilescore.tests.rtl.arith.streams import (
     quantizer_fp32,
     unpacked_to_float,
 )
+from tilescore.tests.rtl.verilated import StreamProgram
 
 MILLION = 1 << 20
 
@@ -38,12 +39,12 @@ Run = Callable[..., dict[str, NDArray[np.uint64]]]
 
 
 @pytest.fixture(scope="module")
-def program() -> Path:
+def program() -> StreamProgram:
     return arith_bench.build()
 
 
 @pytest.fixture
-def run(program: Path, tmp_path: Path) -> Run:
+def run(program: StreamProgram, tmp_path: Path) -> Run:
     return partial(arith_bench.run, program, tmp_path)
 
 
