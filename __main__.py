@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
 
     formats = commands.add_parser("formats", help="number formats: what they are, their error on a tensor, their cost "
                                   "on a layer")
-    _workload_arguments(formats)
+    _layer_arguments(formats)
     formats.add_argument("--acc-bits", type=int, default=64, choices=(64, 80, 96), help="accumulator width for the "
                          "exactness column")
     formats.add_argument("--k", type=int, default=4096, help="elements of the sum for the exactness column")
@@ -130,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _workload_arguments(command: argparse.ArgumentParser) -> None:
+def _layer_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--model", metavar="NAME|PATH", help="bundled model (see `tilescore models`) or a config.json")
     add("--layer", choices=("attention", "moe"))
@@ -141,6 +141,11 @@ def _workload_arguments(command: argparse.ArgumentParser) -> None:
     add("--mask", choices=("causal", "none"), default="causal")
     add("--tile", default=DEFAULT_TILE, metavar="NAME|FILE", help=f"{', '.join(PRESETS)} or a TOML file")
     add("--routing", metavar="balanced|zipf-S|FILE", help="default: the router's own top k")
+
+
+def _workload_arguments(command: argparse.ArgumentParser) -> None:
+    _layer_arguments(command)
+    add = command.add_argument
     add("--weights", type=Path, metavar="FILE", help="safetensors; default: seeded synthetic tensors")
     add("--layer-index", type=int, default=0, metavar="I", help="layer in the safetensors file")
     add("--schedule", type=Path, metavar="FILE", help="a schedule in JSON; default: chosen by rule")
@@ -185,6 +190,8 @@ def _build(arguments: argparse.Namespace, layer: str, data: bool, config: TileCo
     if schedule is not None and (kind := to_dict(schedule)["kind"]) != layer:
         raise CompileError(f"schedule file {arguments.schedule}: expected kind {layer}, got {kind}")
     tensors = None
+    if arguments.layer_index and not arguments.weights:
+        raise WorkloadError(f"--layer-index {arguments.layer_index}: --weights is needed too")
     if arguments.weights:
         tensors = from_safetensors(arguments.weights, workload, layer_index=arguments.layer_index, seed=arguments.seed)
     compiled = compile_layer(workload, config, tensors=tensors, schedule=schedule, routing=arguments.routing,
@@ -238,11 +245,16 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _fill_in_demo(arguments: argparse.Namespace) -> None:
-    """The workload of `tilescore run` without a model; an option that would be ignored is an error."""
-    for name in ("layer", "tokens", "context", "routing", "weights", "schedule"):
+def _needs_model(arguments: argparse.Namespace, *names: str) -> None:
+    """An option that would be ignored is an error."""
+    for name in names:
         if getattr(arguments, name) is not None:
             raise WorkloadError(f"--{name} {getattr(arguments, name)}: --model is needed too")
+
+
+def _fill_in_demo(arguments: argparse.Namespace) -> None:
+    """The workload of `tilescore run` without a model."""
+    _needs_model(arguments, "layer", "tokens", "context", "routing", "weights", "schedule")
     arguments.model, arguments.tokens = DEFAULT_MODEL, DEFAULT_TOKENS
     arguments.out = arguments.out or OUT
 
@@ -339,6 +351,10 @@ def _isa(arguments: argparse.Namespace) -> int:
 def _formats(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.k <= 1 << 24:
         raise WorkloadError(f"--k: expected an integer from 1 to {1 << 24}, got {arguments.k}")
+    if not arguments.model:
+        _needs_model(arguments, "layer", "tokens", "context", "routing")
+    if arguments.tensor_name is not None and not arguments.tensor:
+        raise WorkloadError(f"--tensor-name {arguments.tensor_name}: --tensor is needed too")
     parts = {"formats": describe_formats(arguments.acc_bits, arguments.k)}
     if arguments.tensor:
         parts["tensor"] = tensor_errors(read_tensor(arguments.tensor, arguments.tensor_name))

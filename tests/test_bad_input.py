@@ -119,6 +119,12 @@ COMMAND_LINE = [
          ("m/config.json", "not a safetensors file")),
     Case("tensor not in the file", "formats --tensor m/model.safetensors --tensor-name w",
          ("m/model.safetensors", "'w'", "allowed:", "model.layers.0.mlp")),
+    Case("one tensor of many, not named", "formats --tensor m/model.safetensors",
+         ("m/model.safetensors", "tensors, name one of them", "model.layers.0.mlp")),
+    Case("tensor name without a file", "formats --tensor-name w", ("--tensor-name w", "--tensor is needed")),
+    Case("formats of a layer without model", "formats --layer moe", ("--layer moe", "--model is needed")),
+    Case("formats with an option of run", "formats --format mxfp4", ("unrecognized arguments", "--format")),
+    Case("layer index without weights", f"{MOE} --layer-index 3", ("--layer-index 3", "--weights is needed")),
     Case("formats of a model without layer", "formats --model m", ("--layer is needed", "attention, moe")),
     Case("routing for attention", f"{ATTENTION} --routing balanced", ("routing 'balanced'", "MoE", "attention")),
 ]
