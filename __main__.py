@@ -34,7 +34,7 @@ from tilescore.sim.energy import TABLES, EnergyTable, load_table
 from tilescore.sim.program import Program
 from tilescore.sim.progress import Progress
 from tilescore.sim.simulate import LEVELS, simulate
-from tilescore.sim.toolchain import doctor_report
+from tilescore.sim.toolchain import doctor_report, missing_for_verilator
 from tilescore.sim.verifier import verify
 
 DEFAULT_MODEL, DEFAULT_TOKENS, DEFAULT_TILE = "qwen3-30b-a3b", 128, "edge"
@@ -204,6 +204,9 @@ def _build(arguments: argparse.Namespace, layer: str, data: bool, config: TileCo
 
 def _report(program: Program, energy: EnergyTable, *, expected: np.ndarray | None, compile_s: float,
             levels: tuple[str, ...]) -> dict:
+    if "rtl" in levels and (missing := missing_for_verilator()):
+        print("tilescore: the rtl level runs in Amaranth's simulator, some 1000 times slower than under Verilator, "
+              f"which lacks: {', '.join(missing)}", file=sys.stderr)
     start = time.perf_counter()
     with Progress(f"simulate {program.meta['layer']}") as progress:
         result = simulate(program, levels, energy_table=energy, progress=progress)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -321,6 +322,18 @@ def test_cross_check_includes_the_hardware(kind: str, model: str) -> None:
     assert list(levels) == ["reference", "timing", "rtl"]
     assert levels["rtl"] == {"cycles": report["cycles"], "result_sha256": levels["reference"]["result_sha256"]}
     assert report["tokens"] == 4 and "equal at reference, timing, rtl" in cli._agreement(report)
+
+
+def test_without_a_compiler_the_simulator_is_named(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Only where the rtl level is asked for; on standard error, so that JSON stays JSON."""
+    monkeypatch.setattr(cli, "missing_for_verilator", lambda: ["g++ (apt install g++)"])
+    monkeypatch.setattr(cli, "simulate", lambda *arguments, **options: None)
+    monkeypatch.setattr(cli, "layer_report", lambda *arguments, **options: {})
+    program, energy = SimpleNamespace(meta={"layer": "moe"}), load_table("7nm")
+    for levels, said in ((("timing",), ""), (("timing", "rtl"), "Amaranth's simulator")):
+        cli._report(program, energy, expected=None, compile_s=0.0, levels=levels)
+        printed = capsys.readouterr()
+        assert printed.out == "" and said in printed.err and ("g++" in printed.err) == bool(said)
 
 
 @pytest.mark.slow
