@@ -14,7 +14,7 @@ from tilescore.compiler.emitter import Emitter
 from tilescore.compiler.formats import TENSOR_FORMATS
 from tilescore.compiler.gemm import Group, acc_regions, emit_gemm
 from tilescore.compiler.operands import Operand
-from tilescore.compiler.placement import AccPlacer, OperandPlacer, align
+from tilescore.compiler.placement import AccPlacer, OperandPlacer, align, places_fit
 from tilescore.compiler.schedule import GemmSchedule
 from tilescore.rtl.config import TileConfig
 from tilescore.rtl.errors import CompileError
@@ -70,11 +70,12 @@ def instructions(program: Program, name: str) -> list:
 
 @st.composite
 def schedules(draw: st.DrawFn, tile: TileConfig) -> GemmSchedule:
-    """Schedules that fit the four tiles for m, n, k of `sizes`."""
+    """Schedules that fit the tile for m, n, k of `sizes`: also two groups of raw results side by side."""
     n_tiles = draw(st.integers(1, 3))
-    return GemmSchedule(m_tile=draw(st.integers(1, 2 * tile.rows)), k_tile=tile.bus_bytes * draw(st.integers(1, 6)),
-                        n_tiles=n_tiles, group_tiles=n_tiles * draw(st.integers(1, 3)),
-                        a_resident=draw(st.booleans()), k_outer=draw(st.booleans()))
+    m_tile, group_tiles = draw(st.integers(1, 2 * tile.rows)), n_tiles * draw(st.integers(1, 3))
+    hypothesis.assume(places_fit(tile, "c", [(m_tile * group_tiles, True)] * 2))
+    return GemmSchedule(m_tile=m_tile, k_tile=tile.bus_bytes * draw(st.integers(1, 6)), n_tiles=n_tiles,
+                        group_tiles=group_tiles, a_resident=draw(st.booleans()), k_outer=draw(st.booleans()))
 
 
 sizes = st.tuples(st.integers(1, 21), st.integers(1, 70), st.integers(1, 200))
