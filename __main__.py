@@ -190,10 +190,10 @@ def _build(arguments: argparse.Namespace, layer: str, data: bool, config: TileCo
     if schedule is not None and (kind := to_dict(schedule)["kind"]) != layer:
         raise CompileError(f"schedule file {arguments.schedule}: expected kind {layer}, got {kind}")
     tensors = None
-    if arguments.layer_index and not arguments.weights:
-        raise WorkloadError(f"--layer-index {arguments.layer_index}: --weights is needed too")
     if arguments.weights:
         tensors = from_safetensors(arguments.weights, workload, layer_index=arguments.layer_index, seed=arguments.seed)
+    elif arguments.layer_index:
+        raise WorkloadError(f"--layer-index {arguments.layer_index}: --weights is needed too")
     compiled = compile_layer(workload, config, tensors=tensors, schedule=schedule, routing=arguments.routing,
                              seed=arguments.seed, data=data, formats=parse_format(arguments.format))
     compiled.program.meta.update(describe(compiled, config, seed=arguments.seed))

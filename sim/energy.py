@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from ..rtl.array_formats import TermShape
+from ..rtl.array_formats import FP32_SIGNIFICAND, TermShape
 from ..rtl.config import INSTRUCTION_BYTES, TileConfig
 from ..rtl.errors import ConfigError
 from ..rtl.events import EVENT_NAMES, PAIR_EVENTS, TERM_EVENTS
@@ -45,13 +45,12 @@ _SHIFT_BIT = 0.2
 """A multiplexer of a shifter, in adder bits."""
 
 _SCALE_BYTES = {Scale.NONE: 0, Scale.E4M3: 1, Scale.E8M0: 1, Scale.FP32: 4}
-_FP32_SIGNIFICAND = 24
 _FP32_PIPE_REGISTERS = 12
 _BLOCK_ADDS = 9
 """32-bit additions' worth of a block quantizer per element: amax 1, five quotient bits and their ties 7, rounding 1."""
 
-
-_STEP_EVENTS = tuple(dict.fromkeys(PAIR_EVENTS.values()))
+_STEP_PAIRS = {event: PAIRS[pair] for pair, event in PAIR_EVENTS.items()}
+"""The element pair whose steps an event counts; the two orders of a mixed pair cost the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +119,7 @@ def energy_of(events: Mapping[str, int], cycles: int, config: TileConfig, table:
     ends = {end: _components(events, cycles, config, table.at(end)) for end in ("value", "low", "high")}
     components = ends["value"]
     total = math.fsum(components.values())
-    macs = sum(events[name] * config.cols * _pair_spec(name).products_per_step(config.lanes) for name in _STEP_EVENTS)
+    macs = config.cols * sum(events[name] * pair.products_per_step(config.lanes) for name, pair in _STEP_PAIRS.items())
     useful = macs if useful_macs is None else useful_macs
     return EnergyReport(
         table=table.name, total_pj=total, low_pj=math.fsum(ends["low"].values()),
@@ -129,15 +128,10 @@ def energy_of(events: Mapping[str, int], cycles: int, config: TileConfig, table:
         average_watt=total * 1e-12 * config.clock_mhz * 1e6 / cycles if cycles else 0.0)
 
 
-def _pair_spec(event: str) -> PairSpec:
-    """The element pair whose steps an event counts; the two orders of a mixed pair cost the same."""
-    return next(PAIRS[pair] for pair, name in PAIR_EVENTS.items() if name == event)
-
-
 def _components(n: Mapping[str, int], cycles: int, config: TileConfig,
                 c: Mapping[str, float]) -> dict[str, float]:
     """pJ by component. Counts are multiplied by the structure that the event passes through."""
-    steps = {name: _array_step(config, _pair_spec(name), c) for name in _STEP_EVENTS}
+    steps = {name: _array_step(config, pair, c) for name, pair in _STEP_PAIRS.items()}
     terms = {name: _term(config, scale, c) for scale, name in TERM_EVENTS.items()}
     scaled = sum(n[name] * _SCALE_BYTES[scale] for scale, name in TERM_EVENTS.items())
     a_bank = config.a_bank_groups * config.lanes
@@ -215,7 +209,7 @@ def _term(config: TileConfig, scale: Scale, c: Mapping[str, float]) -> float:
     result = config.acc_bits * (c["adder_bit"] + c["register_bit"])
     if scale == Scale.NONE:
         return result
-    significand = _FP32_SIGNIFICAND if scale == Scale.FP32 else FORMATS_BY_NAME[SCALE_NAMES[scale]].significand_bits
+    significand = FP32_SIGNIFICAND if scale == Scale.FP32 else FORMATS_BY_NAME[SCALE_NAMES[scale]].significand_bits
     factor = {Scale.E4M3: 2 * significand, Scale.E8M0: 0, Scale.FP32: significand}[scale]
     block_bits = TermShape(config).group_bits
     exponent, levels = 8, config.acc_bits.bit_length()
