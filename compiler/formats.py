@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..rtl.config import TileConfig
 from ..rtl.errors import CompileError, WorkloadError
-from ..rtl.formats import headroom
+from ..rtl.formats import SCALE_BYTES, headroom
 from ..rtl.isa import Pair, Quant, Scale, ScaleLayout
 
 
@@ -32,7 +32,7 @@ class TensorFormat:
     @property
     def scale_bytes(self) -> int:
         """Bytes per block scale."""
-        return 0 if not self.block else 4 if self.scale == Scale.FP32 else 1
+        return SCALE_BYTES[self.scale]
 
     @property
     def bytes_per_element(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .config import TileConfig
-from .formats import E2M1, E4M3, E5M2, FormatSpec
+from .formats import E2M1, E4M3, E5M2, SCALE_BYTES, FormatSpec
 from .isa import Quant, Scale
 
 
@@ -26,7 +26,7 @@ class BlockFormat:
     @property
     def scale_bytes(self) -> int:
         """Bytes of one block scale."""
-        return {Scale.NONE: 0, Scale.E4M3: 1, Scale.E8M0: 1, Scale.FP32: 4}[self.scale]
+        return SCALE_BYTES[self.scale]
 
     @property
     def tensor_divisor(self) -> float:

@@ -165,6 +165,9 @@ PAIRS = {spec.pair: spec for spec in (
 SCALE_NAMES = {Scale.E4M3: "e4m3", Scale.E8M0: "e8m0", Scale.FP32: "fp32"}
 """Entries of `TileConfig.scales` that build each kind of block scale."""
 
+SCALE_BYTES = {Scale.NONE: 0, Scale.E4M3: 1, Scale.E8M0: 1, Scale.FP32: 4}
+"""Stored bytes of a block's scale."""
+
 BLOCK_ELEMENTS = {Scale.E4M3: (16,), Scale.E8M0: (32, 128), Scale.FP32: (128,)}
 """Elements per block: NVFP4; MX and DeepSeek's UE8M0; DeepSeek."""
 

@@ -21,7 +21,7 @@ from ..rtl.array_formats import FP32_SIGNIFICAND, TermShape
 from ..rtl.config import INSTRUCTION_BYTES, TileConfig
 from ..rtl.errors import ConfigError
 from ..rtl.events import EVENT_NAMES, PAIR_EVENTS, TERM_EVENTS
-from ..rtl.formats import FORMATS_BY_NAME, PAIRS, SCALE_NAMES, PairSpec
+from ..rtl.formats import FORMATS_BY_NAME, PAIRS, SCALE_BYTES, SCALE_NAMES, PairSpec
 from ..rtl.isa import Pair, Scale
 
 TABLES = ("45nm", "7nm")
@@ -44,7 +44,6 @@ STATUSES = ("confirmed", "derived", "assumed")
 _SHIFT_BIT = 0.2
 """A multiplexer of a shifter, in adder bits."""
 
-_SCALE_BYTES = {Scale.NONE: 0, Scale.E4M3: 1, Scale.E8M0: 1, Scale.FP32: 4}
 _FP32_PIPE_REGISTERS = 12
 _BLOCK_ADDS = 9
 """32-bit additions' worth of a block quantizer per element: amax 1, five quotient bits and their ties 7, rounding 1."""
@@ -133,7 +132,7 @@ def _components(n: Mapping[str, int], cycles: int, config: TileConfig,
     """pJ by component. Counts are multiplied by the structure that the event passes through."""
     steps = {name: _array_step(config, pair, c) for name, pair in _STEP_PAIRS.items()}
     terms = {name: _term(config, scale, c) for scale, name in TERM_EVENTS.items()}
-    scaled = sum(n[name] * _SCALE_BYTES[scale] for scale, name in TERM_EVENTS.items())
+    scaled = sum(n[name] * SCALE_BYTES[scale] for scale, name in TERM_EVENTS.items())
     a_bank = config.a_bank_groups * config.lanes
     b_bank = config.b_bank_groups * config.lanes
     acc_bank = config.acc_bank_rows * 4
