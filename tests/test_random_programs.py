@@ -134,7 +134,7 @@ def test_levels_agree_on_many(tile: TileConfig, part: int, seed: int) -> None:
 @pytest.mark.parametrize("tile", EVERY_TILE.values(), ids=EVERY_TILE)
 def test_results_do_not_depend_on_delays(tile: TileConfig, stall_per_mille: int, seed: int) -> None:
     """Tokens alone keep order: a DRAM that stalls at random changes times, not results."""
-    assert check_many(tile, seed, 10, stall_per_mille) > 5
+    assert check_many(tile, seed, 10, stall_per_mille) > 8
 
 
 @needs_verilator
