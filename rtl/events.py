@@ -28,6 +28,9 @@ PAIR_EVENTS = {pair: f"{spec.build_name}_row_steps" for pair, spec in PAIRS.item
 TERM_EVENTS = {Scale.NONE: "unscaled_terms"} | {scale: f"{name}_scaled_terms" for scale, name in SCALE_NAMES.items()}
 """Counts what is added to accumulators, by the kind of block scales. Without scales a step is a block."""
 
+STEP_EVENTS = tuple(dict.fromkeys([*PAIR_EVENTS.values(), *TERM_EVENTS.values()]))
+"""Both; a tile has those of the element pairs and scales that it builds."""
+
 EVENTS = (
     Event("a_group_reads", "lanes bytes", "group read from an A slice by the array (rows in use only)"),
     Event("b_group_reads", "lanes bytes", "group read from a B slice by the array (all columns)"),

@@ -12,7 +12,7 @@ No logic of its own beyond wires: a unit's behaviour is in its module, the cycle
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,7 +20,7 @@ from .config import TileConfig
 from .counters import COUNTER_BITS, Counters
 from .dispatcher import Dispatcher
 from .drain import STATUS
-from .events import EVENT_NAMES
+from .events import EVENT_NAMES, STEP_EVENTS
 from .index_memory import IndexMemory
 from .isa import QUEUE_UNITS
 from .issue import Issue
@@ -176,12 +176,13 @@ class Tile(wiring.Component):
             "dram_read_beats": load.dram.req_valid & load.dram.req_ready,
             "dram_write_beats": store.dram.req_valid & store.dram.req_ready,
         }
+        # Of the element pairs and scales that this tile is built without.
+        events |= {name: Const(0) for name in STEP_EVENTS if f"ev_{name}" not in core.signature.members}
         for name in EVENT_NAMES:
             for unit in (core, vector):
                 if (pulse := getattr(unit, f"ev_{name}", None)) is not None:
                     events[name] = events[name] + pulse if name in events else pulse
-            if name in events:  # else this tile is built without what causes it
-                m.d.comb += getattr(counters, f"event_{name}").eq(events[name])
+            m.d.comb += getattr(counters, f"event_{name}").eq(events[name])
         m.d.comb += [
             counters.begin.eq(dispatcher.begin), counters.busy.eq(dispatcher.busy),
             counters.causes.eq(Cat(issue.load_causes, issue.store_causes, issue.matrix_causes,
