@@ -70,4 +70,4 @@ types: $(VENV)/.stamp-dev
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
-	find rtl sim compiler tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find rtl sim compiler cli tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """tilescore: compile transformer layers for a matmul tile, play them cycle by cycle, report the score.
 
-The public names. Everything else may change between versions.
+The public names. Everything else may change between versions. Each is imported when it is first used, so that
+``import tilescore`` costs nothing and a run of the timing model never loads the hardware.
 
 Describe: `load_model`, `list_models`, `attention_layer`, `moe_layer`, `Workload`, `load_tile`, `TileConfig`.
 Compile: `compile_layer`, `CompiledLayer`, `AttentionSchedule`, `MoESchedule`, `GemmSchedule`, `CoreSchedule`, `bounds`.
@@ -8,25 +9,29 @@ Check and run: `verify`, `simulate`, `Program`, `Result`.
 Errors: `TilescoreError` and its subclasses.
 """
 
-from tilescore.compiler.bounds import bounds
-from tilescore.compiler.compile import CompiledLayer, compile_layer
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
-from tilescore.compiler.models import attention_layer, list_models, load_model, moe_layer
-from tilescore.compiler.schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
-from tilescore.rtl.config import TileConfig, load_tile
-from tilescore.rtl.errors import (
-    CompileError,
-    ConfigError,
-    ProgramError,
-    SimulationError,
-    TilescoreError,
-    ToolError,
-    WorkloadError,
-)
-from tilescore.sim.program import Program
-from tilescore.sim.result import Result
-from tilescore.sim.simulate import simulate
-from tilescore.sim.verifier import verify
+import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from tilescore.compiler.bounds import bounds
+    from tilescore.compiler.compile import CompiledLayer, compile_layer
+    from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+    from tilescore.compiler.models import attention_layer, list_models, load_model, moe_layer
+    from tilescore.compiler.schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
+    from tilescore.rtl.config import TileConfig, load_tile
+    from tilescore.rtl.errors import (
+        CompileError,
+        ConfigError,
+        ProgramError,
+        SimulationError,
+        TilescoreError,
+        ToolError,
+        WorkloadError,
+    )
+    from tilescore.sim.program import Program
+    from tilescore.sim.result import Result
+    from tilescore.sim.simulate import simulate
+    from tilescore.sim.verifier import verify
 
 __version__ = "0.1.0"
 
@@ -36,3 +41,32 @@ __all__ = [
     "TilescoreError", "ToolError", "Workload", "WorkloadError", "attention_layer", "bounds", "compile_layer",
     "list_models", "load_model", "load_tile", "moe_layer", "simulate", "verify",
 ]
+
+_HOME = {
+    "compiler.bounds": ("bounds",),
+    "compiler.compile": ("CompiledLayer", "compile_layer"),
+    "compiler.layers": ("AttentionLayer", "MoELayer", "Workload"),
+    "compiler.models": ("attention_layer", "list_models", "load_model", "moe_layer"),
+    "compiler.schedule": ("AttentionSchedule", "CoreSchedule", "GemmSchedule", "MoESchedule"),
+    "rtl.config": ("TileConfig", "load_tile"),
+    "rtl.errors": ("CompileError", "ConfigError", "ProgramError", "SimulationError", "TilescoreError", "ToolError",
+                   "WorkloadError"),
+    "sim.program": ("Program",),
+    "sim.result": ("Result",),
+    "sim.simulate": ("simulate",),
+    "sim.verifier": ("verify",),
+}
+"""{module: public names that it defines}: what the imports above say to type checkers."""
+
+
+def __getattr__(name: str) -> typing.Any:
+    for module, names in _HOME.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"tilescore.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,6 +11,7 @@ from ..rtl.config import TileConfig
 from ..rtl.errors import CompileError, WorkloadError
 from ..rtl.formats import SCALE_BYTES, headroom
 from ..rtl.isa import Pair, Quant, Scale, ScaleLayout
+from .format_names import PRESET_NAMES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,22 +93,11 @@ class LayerFormat:
         return f"{self.weights.name}:{self.activations.name}:{self.kv.name}"
 
 
-def _layer(weights: str, activations: str, kv: str = "e4m3") -> LayerFormat:
+def _layer(weights: str, activations: str, kv: str) -> LayerFormat:
     return LayerFormat(weights=TENSOR_FORMATS[weights], activations=TENSOR_FORMATS[activations], kv=TENSOR_FORMATS[kv])
 
 
-PRESETS = {
-    "e4m3": _layer("e4m3", "e4m3"),
-    "e5m2": _layer("e5m2", "e5m2", "e5m2"),
-    "mxfp8": _layer("mxfp8", "mxfp8"),
-    "mxfp4": _layer("mxfp4", "mxfp4"),
-    "nvfp4": _layer("nvfp4", "nvfp4"),
-    "nvfp4-46": _layer("nvfp4-46", "nvfp4-46"),
-    "w4a8-nvfp4": _layer("nvfp4", "e4m3"),
-    "w4a8-mxfp4": _layer("mxfp4", "mxfp8"),
-    "deepseek": _layer("deepseek", "deepseek"),
-    "deepseek-ue8m0": _layer("deepseek-ue8m0", "deepseek-ue8m0"),
-}
+PRESETS = {name: _layer(*parts) for name, parts in PRESET_NAMES.items()}
 E4M3 = PRESETS["e4m3"]
 
 KV_FORMATS = ("e4m3", "e5m2")

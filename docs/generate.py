@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tilescore.__main__ import main as command_line
+from tilescore.cli.main import main as command_line
 from tilescore.rtl.axi.register_text import markdown as registers
 from tilescore.rtl.events import EVENTS
 from tilescore.rtl.isa import reference_page

@@ -23,9 +23,7 @@ from ..rtl.errors import ConfigError
 from ..rtl.events import EVENT_NAMES, PAIR_EVENTS, TERM_EVENTS
 from ..rtl.formats import FORMATS_BY_NAME, PAIRS, SCALE_BYTES, SCALE_NAMES, PairSpec
 from ..rtl.isa import Pair, Scale
-
-TABLES = ("45nm", "7nm")
-"""Names accepted by `load_table`."""
+from .names import TABLES
 
 CONSTANTS = {
     "int32_add": "pJ", "int32_mul": "pJ", "fp32_add": "pJ", "fp32_mul": "pJ", "sram_byte_8kib": "pJ/byte",

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..rtl.errors import SimulationError
 from .energy import EnergyTable, energy_of, load_table
+from .names import BACKENDS, LEVELS
 from .program import Program
 from .recorded import dma_times_of, recorded_durations
 from .reference import run_reference
@@ -28,9 +29,6 @@ from .result import LevelResult, Result, check_events, check_results, check_stat
 from .rtl_run import DramModel, RtlRun
 from .timing import Timing, time_program
 from .toolchain import missing_for_verilator
-
-LEVELS = ("reference", "timing", "rtl")
-BACKENDS = ("auto", "verilator", "amaranth")
 
 Progress = Callable[[int, int], None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import subprocess
@@ -19,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_all_is_what_the_docstring_lists() -> None:
     """Names in backquotes in the module docstring; "its subclasses" stands for those of `TilescoreError`."""
     documented = set(re.findall(r"`(\w+)`", tilescore.__doc__ or ""))
-    errors = {name for name, value in vars(tilescore).items()
-              if inspect.isclass(value) and issubclass(value, tilescore.TilescoreError)}
+    errors = {name for name in tilescore.__all__ if inspect.isclass(value := getattr(tilescore, name))
+              and issubclass(value, tilescore.TilescoreError)}
     layers = {"AttentionLayer", "MoELayer"}
     assert set(tilescore.__all__) == documented | errors | layers
     assert tilescore.__all__ == sorted(tilescore.__all__, key=lambda name: (not name[0].isupper(), name))
@@ -28,8 +29,19 @@ def test_all_is_what_the_docstring_lists() -> None:
 
 def test_all_is_all_that_is_there() -> None:
     """No helper leaks out: what is not in __all__ is a submodule or has an underscore."""
-    names = {name for name, value in vars(tilescore).items() if not inspect.ismodule(value)}
+    names = {name for name in dir(tilescore) if not inspect.ismodule(getattr(tilescore, name))}
     assert {name for name in names if not name.startswith("_")} == set(tilescore.__all__)
+
+
+def test_the_lazy_names_are_those_that_type_checkers_see() -> None:
+    """The imports under TYPE_CHECKING, and the table from which names are fetched when they are used."""
+    tree = ast.parse(Path(tilescore.__file__).read_text())
+    imports = {(node.module or "").removeprefix("tilescore."): tuple(alias.name for alias in node.names)
+               for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imports == tilescore._HOME
+    assert sorted(name for names in imports.values() for name in names) == sorted(tilescore.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'simulat'"):
+        _ = tilescore.simulat
 
 
 @pytest.mark.parametrize("name", tilescore.__all__)

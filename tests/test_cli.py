@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilescore import __main__ as cli
-from tilescore.__main__ import main, parser
+from tilescore.cli import inventory
+from tilescore.cli import layer as cli_layer
+from tilescore.cli import run as cli_run
+from tilescore.cli.main import main
+from tilescore.cli.parser import parser
 from tilescore.compiler.auto import attention_schedule, moe_schedule
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import Workload
-from tilescore.compiler.models import attention_layer, list_models, load_model
+from tilescore.compiler.models import attention_layer, list_models, load_model, moe_layer
 from tilescore.compiler.report import describe, rel_rms_error
 from tilescore.compiler.schedule import save
 from tilescore.rtl.config import PRESETS, load_tile
@@ -34,6 +37,7 @@ from tilescore.sim.timing import time_program
 from tilescore.sim.toolchain import doctor_report, missing_for_verilator
 from tilescore.tests.compiler.tiny import tiny_config, tiny_weights, write_model, write_safetensors
 
+ROOT = Path(__file__).resolve().parent.parent
 NANO = load_tile("nano")
 Run = Callable[..., Any]
 
@@ -219,7 +223,7 @@ def test_schedule_from_a_file(kind: str, model: str, run: Run, tmp_path: Path) -
         schedule = attention_schedule(workload, NANO)
         other = {"q": {"k_tile": 16}}
     else:
-        workload = Workload(layer=cli.moe_layer(config), tokens=5)
+        workload = Workload(layer=moe_layer(config), tokens=5)
         schedule = moe_schedule(workload, compile_layer(workload, NANO).routing, NANO)
         other = {"down": {"k_tile": 16}}
     save(schedule, tmp_path / "same.json")
@@ -236,14 +240,14 @@ def test_schedule_from_a_file(kind: str, model: str, run: Run, tmp_path: Path) -
 
 def test_own_tile_and_energy_table(model: str, run: Run, tmp_path: Path) -> None:
     tile = tmp_path / "mine.toml"
-    text = (Path(cli.__file__).parent / "rtl/presets/nano.toml").read_text()
+    text = (ROOT / "rtl/presets/nano.toml").read_text()
     tile.write_text(text.replace('"nano"', '"mine"').replace("dram_latency = 20", "dram_latency = 60"))
     slow = run("run", *layer(model, "attention", "--tile", tile), "--energy", "45nm", "--json")
     fast = run("run", *layer(model, "attention"), "--json")
     assert slow["tile"] == "mine" and slow["cycles"] > fast["cycles"]
     assert slow["energy"]["table"] == "45nm" and slow["energy"]["total_pj"] > fast["energy"]["total_pj"]
     table = tmp_path / "table.toml"
-    table.write_text((Path(cli.__file__).parent / "sim/energy_tables/45nm.toml").read_text().replace('"45nm"', '"own"'))
+    table.write_text((ROOT / "sim/energy_tables/45nm.toml").read_text().replace('"45nm"', '"own"'))
     own = run("run", *layer(model, "attention", "--tile", tile), "--energy", table, "--json")
     assert own["energy"] == slow["energy"] | {"table": "own"}
 
@@ -265,9 +269,9 @@ def test_out_writes_report_and_listing(model: str, run: Run, tmp_path: Path) -> 
 @pytest.fixture
 def small_demo(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The demo of a tiny model, its cross-checks without the hardware, in an empty folder."""
-    monkeypatch.setattr(cli, "DEFAULT_MODEL", model)
-    monkeypatch.setattr(cli, "DEFAULT_TOKENS", 7)
-    monkeypatch.setattr(cli, "LEVELS", ("reference", "timing"))
+    monkeypatch.setattr(cli_run, "DEFAULT_MODEL", model)
+    monkeypatch.setattr(cli_run, "DEFAULT_TOKENS", 7)
+    monkeypatch.setattr(cli_run, "LEVELS", ("reference", "timing"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -302,7 +306,7 @@ def test_demo_with_timing_alone_has_no_cross_check(small_demo: Path, run: Run) -
 def test_the_demo_is_the_one_documented() -> None:
     """Qwen3-30B-A3B, 128 tokens, on `edge`."""
     arguments = parser().parse_args(["run"])
-    cli._fill_in_demo(arguments)
+    cli_run._fill_in_demo(arguments)
     assert (arguments.model, arguments.tokens, arguments.tile) == ("qwen3-30b-a3b", 128, "edge")
     assert (arguments.phase, str(arguments.out)) == ("prefill", "out")
 
@@ -314,24 +318,24 @@ def test_the_demo_is_the_one_documented() -> None:
 def test_cross_check_includes_the_hardware(kind: str, model: str) -> None:
     """The slice runs at rtl level with the result of the reference and the cycles of the timing model."""
     described = load_model(model)
-    make = attention_layer if kind == "attention" else cli.moe_layer
+    make = attention_layer if kind == "attention" else moe_layer
     compiled = compile_layer(Workload(layer=make(described), tokens=4), NANO)
-    report = cli._cross_check(compiled, load_table("7nm"), 0)
+    report = cli_run._cross_check(compiled, load_table("7nm"), 0)
     check_types(report, FIELDS)
     levels = report["levels"]
     assert list(levels) == ["reference", "timing", "rtl"]
     assert levels["rtl"] == {"cycles": report["cycles"], "result_sha256": levels["reference"]["result_sha256"]}
-    assert report["tokens"] == 4 and "equal at reference, timing, rtl" in cli._agreement(report)
+    assert report["tokens"] == 4 and "equal at reference, timing, rtl" in cli_run._agreement(report)
 
 
 def test_without_a_compiler_the_simulator_is_named(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """Only where the rtl level is asked for; on standard error, so that JSON stays JSON."""
-    monkeypatch.setattr(cli, "missing_for_verilator", lambda: ["g++ (apt install g++)"])
-    monkeypatch.setattr(cli, "simulate", lambda *arguments, **options: None)
-    monkeypatch.setattr(cli, "layer_report", lambda *arguments, **options: {})
+    monkeypatch.setattr(cli_layer, "missing_for_verilator", lambda: ["g++ (apt install g++)"])
+    monkeypatch.setattr(cli_layer, "simulate", lambda *arguments, **options: None)
+    monkeypatch.setattr(cli_layer, "layer_report", lambda *arguments, **options: {})
     program, energy = SimpleNamespace(meta={"layer": "moe"}), load_table("7nm")
     for levels, said in ((("timing",), ""), (("timing", "rtl"), "Amaranth's simulator")):
-        cli._report(program, energy, expected=None, compile_s=0.0, levels=levels)
+        cli_layer.report(program, energy, expected=None, compile_s=0.0, levels=levels)
         printed = capsys.readouterr()
         assert printed.out == "" and said in printed.err and ("g++" in printed.err) == bool(said)
 
@@ -384,7 +388,7 @@ def test_a_program_keeps_its_description(model: str, run: Run, tmp_path: Path) -
     path = tmp_path / "layer.tsp"
     run("compile", *layer(model, "moe"), "--routing", "balanced", "-o", path)
     program = Program.load(path)
-    workload = Workload(layer=cli.moe_layer(load_model(model)), tokens=5)
+    workload = Workload(layer=moe_layer(load_model(model)), tokens=5)
     compiled = compile_layer(workload, NANO, routing="balanced")
     assert program.meta == describe(compiled, NANO, seed=0) | {"data": True}
     assert time_program(program).cycles == time_program(compiled.program).cycles
@@ -485,7 +489,7 @@ def test_levels_that_differ_give_status_1(model: str, monkeypatch: pytest.Monkey
     def differ(*_: object, **__: object) -> None:
         raise SimulationError("instruction 3 (MATMUL): retire at cycle 7 in the timing model, 8 in the rtl")
 
-    monkeypatch.setattr(cli, "simulate", differ)
+    monkeypatch.setattr(cli_layer, "simulate", differ)
     assert main([str(a) for a in ["run", *layer(model, "moe"), "--out", tmp_path / "out"]]) == 1
     assert capsys.readouterr().err == (
         "tilescore: instruction 3 (MATMUL): retire at cycle 7 in the timing model, 8 in the rtl\n")
@@ -498,7 +502,7 @@ def test_interrupted(error: BaseException, status: int, monkeypatch: pytest.Monk
     def stop() -> None:
         raise error
 
-    monkeypatch.setattr(cli, "list_models", stop)
+    monkeypatch.setattr(inventory, "list_models", stop)
     assert main(["models"]) == status
     assert capsys.readouterr().err.count("\n") == (status == 2)
 

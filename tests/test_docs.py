@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tilescore.__main__ import main, parser
+from tilescore.cli.main import main
+from tilescore.cli.parser import parser
 from tilescore.sim.energy import COMPONENTS, load_table
 from tilescore.tests.compiler.tiny import tiny_config, write_config
 
@@ -81,8 +82,8 @@ def test_every_page_is_reachable_from_the_readme() -> None:
 def test_files_named_in_the_architecture_exist() -> None:
     """Every `file.py` or `folder/` of the code map, in the folder that its paragraph names."""
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    paragraphs = re.findall(r"^\*\*(rtl|sim|compiler)/\*\*: (.*?)\n\n", text, re.DOTALL | re.MULTILINE)
-    assert [floor for floor, _ in paragraphs] == ["rtl", "sim", "compiler"]
+    paragraphs = re.findall(r"^\*\*(rtl|sim|compiler|cli)/\*\*: (.*?)\n\n", text, re.DOTALL | re.MULTILINE)
+    assert [floor for floor, _ in paragraphs] == ["rtl", "sim", "compiler", "cli"]
     missing = [f"{floor}/{name}" for floor, body in paragraphs
                for name in re.findall(r"`([\w/]+(?:\.py|/))`", body) if not (ROOT / floor / name).exists()]
     assert missing == []

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = ("rtl", "sim", "compiler")
+FLOORS = ("rtl", "sim", "compiler", "cli")
 TOP_LEVEL = {
     *FLOORS,
     "tests", "docs", "benchmarks", ".ci", ".gitignore", "pyproject.toml", "constraints.txt", "Makefile",
@@ -25,7 +25,7 @@ TOP_LEVEL = {
 
 
 def floor_of(module: str) -> int | None:
-    """Height of ``tilescore.<floor>...``: rtl 0, sim 1, compiler 2, the root 3; None for other modules."""
+    """Height of ``tilescore.<floor>...``: rtl 0, sim 1, compiler 2, cli 3, the root 4; None for other modules."""
     package, _, rest = module.partition(".")
     if package != "tilescore":
         return None
@@ -106,6 +106,8 @@ def test_floors_import_relatively_and_the_root_absolutely(file: Path) -> None:
         ("tilescore.sim", "def f():\n    import tilescore.compiler", ["line 2: tilescore.compiler"]),
         ("tilescore.compiler", "from .. import __version__", ["line 1: tilescore.__version__"]),
         ("tilescore.compiler.moe", "from ...sim.levels import x\nfrom ..tile import y\nimport numpy", []),
+        ("tilescore.compiler", "from ..cli.main import main", ["line 1: tilescore.cli.main.main"]),
+        ("tilescore.cli", "from ..compiler import compile_layer", []),
         ("tilescore", "from tilescore.compiler import compile_layer", []),
     ],
 )

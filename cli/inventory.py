@@ -1,0 +1,40 @@
+"""`tilescore models` and `tilescore doctor`: what is bundled, what is installed."""
+
+import argparse
+import json
+
+from ..compiler.models import attention_layer, list_models, load_model, moe_layer
+from ..rtl.errors import TilescoreError
+from ..sim.toolchain import doctor_report
+
+
+def models(arguments: argparse.Namespace) -> int:
+    rows = []
+    for name in list_models():
+        model, built = load_model(name), {}
+        for layer, make in (("attention", attention_layer), ("moe", moe_layer)):
+            try:
+                make(model)
+                built[layer] = None
+            except TilescoreError as error:
+                built[layer] = str(error)
+        rows.append({"model": name, "attention": built["attention"], "moe": built["moe"]})
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    for row in rows:
+        print(f"{row['model']:24} attention: {'built' if row['attention'] is None else 'not built'}"
+              f"   moe: {'built' if row['moe'] is None else 'not built'}")
+    return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    checks = doctor_report()
+    if arguments.json:
+        print(json.dumps([vars(check) for check in checks], indent=2))
+        return 0
+    for check in checks:
+        print(f"{'ok     ' if check.found else 'missing'} {check.name:14} {check.detail}")
+        if not check.found:
+            print(f"        skipped without it: {check.skipped_without}; to get it: {check.how_to_get}")
+    return 0

@@ -1,0 +1,75 @@
+"""From the options of a command to a compiled layer and its report: what `run`, `compile` and `formats` share."""
+
+import argparse
+import sys
+import time
+
+import numpy as np
+
+from ..compiler.checkpoint import from_safetensors
+from ..compiler.compile import CompiledLayer, compile_layer
+from ..compiler.formats import parse_format
+from ..compiler.layers import Workload
+from ..compiler.models import attention_layer, load_model, moe_layer
+from ..compiler.report import describe, layer_report
+from ..compiler.schedule import load as load_schedule
+from ..compiler.schedule import to_dict
+from ..rtl.config import TileConfig
+from ..rtl.errors import CompileError, WorkloadError
+from ..sim.energy import EnergyTable
+from ..sim.program import Program
+from ..sim.progress import Progress
+from ..sim.simulate import simulate
+from ..sim.toolchain import missing_for_verilator
+from ..sim.verifier import verify
+
+
+def workload_of(arguments: argparse.Namespace, layer: str) -> Workload:
+    model = load_model(arguments.model)
+    description = attention_layer(model) if layer == "attention" else moe_layer(model)
+    tokens = arguments.tokens
+    if tokens is None:
+        if arguments.phase != "decode":
+            raise WorkloadError("--tokens is needed for prefill")
+        tokens = 1
+    return Workload(layer=description, phase=arguments.phase, tokens=tokens, context=arguments.context,
+                    batch=arguments.batch, mask=arguments.mask)
+
+
+def needs_model(arguments: argparse.Namespace, *names: str) -> None:
+    """An option that would be ignored is an error."""
+    for name in names:
+        if getattr(arguments, name) is not None:
+            raise WorkloadError(f"--{name} {getattr(arguments, name)}: --model is needed too")
+
+
+def build(arguments: argparse.Namespace, layer: str, data: bool, config: TileConfig) -> tuple[CompiledLayer, float]:
+    """Compile and verify one layer; the layer and the seconds that took."""
+    start = time.perf_counter()
+    workload = workload_of(arguments, layer)
+    schedule = load_schedule(arguments.schedule) if arguments.schedule else None
+    if schedule is not None and (kind := to_dict(schedule)["kind"]) != layer:
+        raise CompileError(f"schedule file {arguments.schedule}: expected kind {layer}, got {kind}")
+    tensors = None
+    if arguments.weights:
+        tensors = from_safetensors(arguments.weights, workload, layer_index=arguments.layer_index, seed=arguments.seed)
+    elif arguments.layer_index:
+        raise WorkloadError(f"--layer-index {arguments.layer_index}: --weights is needed too")
+    compiled = compile_layer(workload, config, tensors=tensors, schedule=schedule, routing=arguments.routing,
+                             seed=arguments.seed, data=data, formats=parse_format(arguments.format))
+    compiled.program.meta.update(describe(compiled, config, seed=arguments.seed))
+    compiled.program.meta["data"] = data
+    verify(compiled.program)
+    return compiled, time.perf_counter() - start
+
+
+def report(program: Program, energy: EnergyTable, *, expected: np.ndarray | None, compile_s: float,
+            levels: tuple[str, ...]) -> dict:
+    if "rtl" in levels and (missing := missing_for_verilator()):
+        print("tilescore: the rtl level runs in Amaranth's simulator, some 1000 times slower than under Verilator, "
+              f"which lacks: {', '.join(missing)}", file=sys.stderr)
+    start = time.perf_counter()
+    with Progress(f"simulate {program.meta['layer']}") as progress:
+        result = simulate(program, levels, energy_table=energy, progress=progress)
+    return layer_report(program.meta, program, result, expected=expected, compile_s=compile_s,
+                        simulate_s=time.perf_counter() - start)

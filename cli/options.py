@@ -1,0 +1,64 @@
+"""Options that several commands share, in groups. Names that are listed come from modules that import no numpy."""
+
+import argparse
+from pathlib import Path
+
+from ..compiler.format_names import PRESET_NAMES
+from ..rtl.config import PRESETS
+from ..sim.names import LEVELS, TABLES
+
+DEFAULT_TILE = "edge"
+
+
+def tile_options(command: argparse.ArgumentParser) -> None:
+    """Which tile."""
+    command.add_argument("--tile", default=DEFAULT_TILE, metavar="NAME|FILE",
+                         help=f"{', '.join(PRESETS)} or a TOML file")
+
+
+def layer_options(command: argparse.ArgumentParser) -> None:
+    """Which layer of which model, how many tokens, on which tile."""
+    add = command.add_argument
+    add("--model", metavar="NAME|PATH", help="bundled model (see `tilescore models`) or a config.json")
+    add("--layer", choices=("attention", "moe"))
+    add("--phase", choices=("prefill", "decode"), default="prefill")
+    add("--tokens", type=int, metavar="N", help="new tokens per sequence")
+    add("--context", type=int, metavar="T", help="cached tokens per sequence")
+    add("--batch", type=int, default=1, metavar="B", help="sequences")
+    add("--mask", choices=("causal", "none"), default="causal")
+    tile_options(command)
+    add("--routing", metavar="balanced|zipf-S|FILE", help="default: the router's own top k")
+
+
+def workload_options(command: argparse.ArgumentParser) -> None:
+    """`layer_options` and what a program is made of."""
+    layer_options(command)
+    add = command.add_argument
+    add("--weights", type=Path, metavar="FILE", help="safetensors; default: seeded synthetic tensors")
+    add("--layer-index", type=int, default=0, metavar="I", help="layer in the safetensors file")
+    add("--schedule", type=Path, metavar="FILE", help="a schedule in JSON; default: chosen by rule")
+    add("--format", default="e4m3", metavar="NAME|W:A:KV", help=f"{', '.join(PRESET_NAMES)}, or formats of weights, "
+        "activations and KV cache")
+    add("--seed", type=int, default=0, metavar="S")
+
+
+def energy_options(command: argparse.ArgumentParser) -> None:
+    """Which constants of energy."""
+    command.add_argument("--energy", default=TABLES[-1], metavar="NAME|FILE",
+                         help=f"{', '.join(TABLES)} or a TOML file")
+
+
+def simulation_options(command: argparse.ArgumentParser) -> None:
+    """Which levels run, and how they are reported."""
+    command.add_argument("--level", type=_levels, default=("reference", "timing"), metavar="LEVEL[,LEVEL]",
+                         help=f"of {', '.join(LEVELS)}; default: reference,timing")
+    energy_options(command)
+    command.add_argument("--json", action="store_true", help="JSON on standard output instead of the table")
+
+
+def _levels(text: str) -> tuple[str, ...]:
+    levels = tuple(dict.fromkeys(text.split(",")))
+    for level in levels:
+        if level not in LEVELS:
+            raise argparse.ArgumentTypeError(f"unknown level {level!r}; allowed: {', '.join(LEVELS)}")
+    return levels

@@ -1,0 +1,51 @@
+"""`tilescore compile` and `tilescore simulate`: program files."""
+
+import argparse
+import json
+
+from ..compiler.listing import listing
+from ..compiler.report import check_description, table
+from ..compiler.store import embed_expected, expected_of
+from ..rtl.config import load_tile
+from ..rtl.errors import ConfigError, ProgramError, WorkloadError
+from ..sim.energy import load_table
+from ..sim.program import Program
+from ..sim.verifier import verify
+from .files import check_targets, write_text
+from .layer import build, report
+
+
+def compile_(arguments: argparse.Namespace) -> int:
+    if arguments.model is None or arguments.layer is None:
+        raise WorkloadError("compile needs --model (see `tilescore models`) and --layer (attention, moe)")
+    config = load_tile(arguments.tile)
+    check_targets([arguments.output] if arguments.listing is None else [arguments.output, arguments.listing])
+    compiled, seconds = build(arguments, arguments.layer, not arguments.no_data, config)
+    program = compiled.program
+    if compiled.expected is not None:
+        program = embed_expected(program, compiled.expected)
+    try:
+        program.save(arguments.output)
+    except OSError as error:
+        raise ConfigError(f"{arguments.output}: cannot be written: {error.strerror}") from None
+    if arguments.listing:
+        write_text(arguments.listing, listing(program))
+    print(f"{arguments.output}: {len(program.instructions)} instructions for tile {config.name}, "
+          f"{program.dram_bytes:,} bytes of DRAM, {seconds:.2f} s")
+    return 0
+
+
+def simulate(arguments: argparse.Namespace) -> int:
+    energy = load_table(arguments.energy)
+    program = Program.load(arguments.program)
+    try:
+        check_description(program)
+        if not program.meta.get("data", True) and arguments.level != ("timing",):
+            raise ProgramError("compiled with --no-data; allowed: --level timing")
+        verify(program)
+        expected = expected_of(program)
+    except ProgramError as error:
+        raise ProgramError(f"program file {arguments.program}: {error}") from None
+    reported = report(program, energy, expected=expected, compile_s=0.0, levels=arguments.level)
+    print(json.dumps(reported, indent=2) if arguments.json else table([reported]))
+    return 0

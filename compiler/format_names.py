@@ -1,0 +1,15 @@
+"""Names of layer formats: presets as the formats of weights, activations and KV cache; `formats.py` gives the meaning."""
+
+PRESET_NAMES = {
+    "e4m3": ("e4m3", "e4m3", "e4m3"),
+    "e5m2": ("e5m2", "e5m2", "e5m2"),
+    "mxfp8": ("mxfp8", "mxfp8", "e4m3"),
+    "mxfp4": ("mxfp4", "mxfp4", "e4m3"),
+    "nvfp4": ("nvfp4", "nvfp4", "e4m3"),
+    "nvfp4-46": ("nvfp4-46", "nvfp4-46", "e4m3"),
+    "w4a8-nvfp4": ("nvfp4", "e4m3", "e4m3"),
+    "w4a8-mxfp4": ("mxfp4", "mxfp8", "e4m3"),
+    "deepseek": ("deepseek", "deepseek", "e4m3"),
+    "deepseek-ue8m0": ("deepseek-ue8m0", "deepseek-ue8m0", "e4m3"),
+}
+"""{what ``--format`` takes: names in `formats.TENSOR_FORMATS`}."""
