@@ -4,7 +4,8 @@ The public names. Everything else may change between versions. Each is imported 
 ``import tilescore`` costs nothing and a run of the timing model never loads the hardware.
 
 Describe: `load_model`, `list_models`, `attention_layer`, `moe_layer`, `Workload`, `load_tile`, `TileConfig`.
-Compile: `compile_layer`, `CompiledLayer`, `AttentionSchedule`, `MoESchedule`, `GemmSchedule`, `CoreSchedule`, `bounds`.
+Compile: `compile_layer`, `CompiledLayer`, `AttentionSchedule`, `MoESchedule`, `GemmSchedule`, `CoreSchedule`,
+`Numerics`, `bounds`.
 Check and run: `verify`, `simulate`, `Program`, `Result`.
 Errors: `TilescoreError` and its subclasses.
 """
@@ -17,6 +18,7 @@ if typing.TYPE_CHECKING:
     from tilescore.compiler.compile import CompiledLayer, compile_layer
     from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
     from tilescore.compiler.models import attention_layer, list_models, load_model, moe_layer
+    from tilescore.compiler.numerics import Numerics
     from tilescore.compiler.schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
     from tilescore.rtl.config import TileConfig, load_tile
     from tilescore.rtl.errors import (
@@ -37,9 +39,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttentionLayer", "AttentionSchedule", "CompileError", "CompiledLayer", "ConfigError", "CoreSchedule",
-    "GemmSchedule", "MoELayer", "MoESchedule", "Program", "ProgramError", "Result", "SimulationError", "TileConfig",
-    "TilescoreError", "ToolError", "Workload", "WorkloadError", "attention_layer", "bounds", "compile_layer",
-    "list_models", "load_model", "load_tile", "moe_layer", "simulate", "verify",
+    "GemmSchedule", "MoELayer", "MoESchedule", "Numerics", "Program", "ProgramError", "Result", "SimulationError",
+    "TileConfig", "TilescoreError", "ToolError", "Workload", "WorkloadError", "attention_layer", "bounds",
+    "compile_layer", "list_models", "load_model", "load_tile", "moe_layer", "simulate", "verify",
 ]
 
 _HOME = {
@@ -47,6 +49,7 @@ _HOME = {
     "compiler.compile": ("CompiledLayer", "compile_layer"),
     "compiler.layers": ("AttentionLayer", "MoELayer", "Workload"),
     "compiler.models": ("attention_layer", "list_models", "load_model", "moe_layer"),
+    "compiler.numerics": ("Numerics",),
     "compiler.schedule": ("AttentionSchedule", "CoreSchedule", "GemmSchedule", "MoESchedule"),
     "rtl.config": ("TileConfig", "load_tile"),
     "rtl.errors": ("CompileError", "ConfigError", "ProgramError", "SimulationError", "TilescoreError", "ToolError",

@@ -11,6 +11,7 @@ from ..compiler.compile import CompiledLayer, compile_layer
 from ..compiler.formats import parse_format
 from ..compiler.layers import Workload
 from ..compiler.models import attention_layer, load_model, moe_layer
+from ..compiler.numerics import Numerics
 from ..compiler.report import describe, layer_report
 from ..compiler.schedule import load as load_schedule
 from ..compiler.schedule import to_dict
@@ -56,7 +57,7 @@ def build(arguments: argparse.Namespace, layer: str, data: bool, config: TileCon
     elif arguments.layer_index:
         raise WorkloadError(f"--layer-index {arguments.layer_index}: --weights is needed too")
     compiled = compile_layer(workload, config, tensors=tensors, schedule=schedule, routing=arguments.routing,
-                             seed=arguments.seed, data=data, formats=parse_format(arguments.format))
+                             seed=arguments.seed, data=data, numerics=Numerics(formats=parse_format(arguments.format)))
     compiled.program.meta.update(describe(compiled, config, seed=arguments.seed))
     compiled.program.meta["data"] = data
     verify(compiled.program)

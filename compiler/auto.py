@@ -6,18 +6,19 @@ from ..rtl.config import TileConfig
 from ..rtl.errors import CompileError
 from .auto_gemm import GROUP_BYTES, PIECES, gemm_schedule, largest_chunk, pieces, row_counts
 from .emitter import VECTOR_TILES
-from .formats import E4M3, LayerFormat, value_weights
+from .formats import LayerFormat, value_weights
 from .layers import MoELayer, Workload
 from .moe.inputs import padded_width, product_tiles
+from .numerics import DEFAULT, Numerics
 from .operands import padded_k
 from .placement import align, places_fit
 from .routing import Routing
 from .schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
 
 
-def attention_schedule(workload: Workload, config: TileConfig, formats: LayerFormat = E4M3) -> AttentionSchedule:
+def attention_schedule(workload: Workload, config: TileConfig, numerics: Numerics = DEFAULT) -> AttentionSchedule:
     """A schedule for an attention layer. Raises `CompileError` when no tiling fits."""
-    layer, cols = workload.attention, config.cols
+    layer, cols, formats = workload.attention, config.cols, numerics.formats
     x, weights, wv = formats.activations, formats.weights, value_weights(formats)
     hidden = padded_k(layer.hidden, config, x, weights, wv)
     head_tiles = max(1, layer.head_dim // cols)
@@ -100,11 +101,11 @@ def _core_tiles(workload: Workload, config: TileConfig, rows: int, keys: int) ->
     return 0
 
 
-def moe_schedule(workload: Workload, routing: Routing, config: TileConfig, formats: LayerFormat = E4M3) -> MoESchedule:
+def moe_schedule(workload: Workload, routing: Routing, config: TileConfig, numerics: Numerics = DEFAULT) -> MoESchedule:
     """A schedule for an MoE layer. Raises `CompileError` when no tiling fits."""
-    moe, cols = workload.moe, config.cols
+    moe, cols, formats = workload.moe, config.cols, numerics.formats
     hidden = padded_k(moe.hidden, config, formats.activations, formats.weights)
-    width = padded_width(moe.intermediate, config, formats)
+    width = padded_width(moe.intermediate, config, numerics)
     most = int(routing.counts.max())
     router_tiles = -(-moe.experts // cols)
     router = gemm_schedule(config, name="router", m=workload.rows, n=router_tiles * cols, k=moe.hidden,

@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 
 from ..rtl.config import TileConfig
-from .formats import E4M3, LayerFormat
 from .layers import Workload
+from .numerics import DEFAULT, Numerics
 from .routing import Routing
 
 
@@ -30,12 +30,12 @@ class Bounds:
 
 
 def compulsory_bytes(workload: Workload, routing: Routing | None = None,
-                     formats: LayerFormat = E4M3) -> tuple[int, int]:
+                     numerics: Numerics = DEFAULT) -> tuple[int, int]:
     """(read, write): weights, input and cached keys and values; output, and new keys and values.
 
     Block scales count with their elements; a DeepSeek weight block shares one scale among its rows, which is left out.
     """
-    layer, rows = workload.layer, workload.rows
+    layer, rows, formats = workload.layer, workload.rows, numerics.formats
     out = 4 * rows * layer.hidden
     x = math.floor(rows * layer.hidden * formats.activations.bytes_per_element)
     weight = formats.weights.bits / 8 if formats.weights.block == 128 else formats.weights.bytes_per_element
@@ -48,15 +48,16 @@ def compulsory_bytes(workload: Workload, routing: Routing | None = None,
     return moe.hidden * moe.experts + math.floor(active * moe.expert_weights * weight) + x, out
 
 
-def peak_macs_per_cycle(config: TileConfig, formats: LayerFormat = E4M3) -> int:
+def peak_macs_per_cycle(config: TileConfig, numerics: Numerics = DEFAULT) -> int:
     """The array's rate in the fastest MATMUL mode that the formats use: 4-bit pairs run at twice the lanes."""
+    formats = numerics.formats
     four_bit = formats.weights.bits == formats.activations.bits == 4
     return config.macs_per_cycle * (2 if four_bit else 1)
 
 
 def bounds(workload: Workload, config: TileConfig, routing: Routing | None = None,
-           formats: LayerFormat = E4M3) -> Bounds:
+           numerics: Numerics = DEFAULT) -> Bounds:
     """The bounds of a workload on a tile; an MoE layer's weights are those of the experts that ``routing`` uses."""
-    read, write = compulsory_bytes(workload, routing, formats)
-    return Bounds(compute_cycles=-(-workload.useful_macs() // peak_macs_per_cycle(config, formats)),
+    read, write = compulsory_bytes(workload, routing, numerics)
+    return Bounds(compute_cycles=-(-workload.useful_macs() // peak_macs_per_cycle(config, numerics)),
                   dram_cycles=-(-max(read, write) // config.bus_bytes), read_bytes=read, write_bytes=write)

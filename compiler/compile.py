@@ -16,11 +16,11 @@ from . import auto, oracle
 from .attention.inputs import AttentionScales
 from .attention.inputs import calibrate as calibrate_attention
 from .attention.lower import lower_attention
-from .formats import E4M3, LayerFormat
 from .layers import Workload
 from .moe.inputs import calibrate as calibrate_moe
 from .moe.inputs import tile_logits, unit_scales
 from .moe.lower import lower_moe
+from .numerics import DEFAULT, Numerics
 from .routing import Routing, forced_choice, forced_route, topk_softmax_route
 from .schedule import AttentionSchedule, MoESchedule
 from .tensors import AttentionTensors, LayerTensors, MoETensors, synthetic
@@ -31,25 +31,25 @@ class CompiledLayer:
     """A program and what it was made from.
 
     tensors, expected: None without data; ``expected`` is the float64 layer's output, (rows, hidden).
-    routing: None for attention.
+    routing: None for attention. numerics: also in the program's ``meta``.
     """
 
     workload: Workload
     program: Program
     schedule: AttentionSchedule | MoESchedule
     routing: Routing | None = None
-    formats: LayerFormat = E4M3
+    numerics: Numerics = DEFAULT
     tensors: LayerTensors | None = None
     expected: np.ndarray | None = None
 
 
 def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTensors | None = None,
                   schedule: AttentionSchedule | MoESchedule | None = None, routing: str | None = None, seed: int = 0,
-                  data: bool = True, formats: LayerFormat = E4M3) -> CompiledLayer:
+                  data: bool = True, numerics: Numerics = DEFAULT) -> CompiledLayer:
     """Compile ``workload`` for ``config``.
 
     tensors: default, seeded synthetic ones. schedule: default, chosen by `auto`. routing: a name or file for
-    `forced_choice`; default, the top k of the tile's own logits. formats: of weights, activations and KV cache.
+    `forced_choice`; default, the top k of the tile's own logits. numerics: what decides the result's bits.
     Raises `CompileError` or `WorkloadError`.
     """
     kind = workload.layer.kind
@@ -60,28 +60,31 @@ def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTenso
     if tensors is not None and tensors.workload != workload:
         raise CompileError(f"tensors: expected those of {workload}, got those of {tensors.workload}")
     if kind == "attention":
-        return _compile_attention(workload, config, tensors, schedule, seed, data, formats)
-    return _compile_moe(workload, config, tensors, schedule, routing, seed, data, formats)
+        compiled = _compile_attention(workload, config, tensors, schedule, seed, data, numerics)
+    else:
+        compiled = _compile_moe(workload, config, tensors, schedule, routing, seed, data, numerics)
+    compiled.program.meta["numerics"] = numerics.to_dict()
+    return compiled
 
 
 def _compile_attention(workload: Workload, config: TileConfig, tensors, schedule, seed: int,
-                       data: bool, formats: LayerFormat) -> CompiledLayer:
-    schedule = schedule or auto.attention_schedule(workload, config, formats)
+                       data: bool, numerics: Numerics) -> CompiledLayer:
+    schedule = schedule or auto.attention_schedule(workload, config, numerics)
     if not data:
-        program = lower_attention(workload, config, schedule, AttentionScales(), None, formats)
-        return CompiledLayer(workload=workload, program=program, schedule=schedule, formats=formats)
+        program = lower_attention(workload, config, schedule, AttentionScales(), None, numerics)
+        return CompiledLayer(workload=workload, program=program, schedule=schedule, numerics=numerics)
     tensors = tensors or synthetic(workload, seed)
     if not isinstance(tensors, AttentionTensors):
         raise CompileError(f"tensors: expected those of an attention layer, got {type(tensors).__name__}")
     trace = oracle.attention(tensors)
-    program = lower_attention(workload, config, schedule, calibrate_attention(tensors, trace, formats),
-                              tensors, formats)
+    program = lower_attention(workload, config, schedule, calibrate_attention(tensors, trace, numerics),
+                              tensors, numerics)
     return CompiledLayer(workload=workload, program=program, schedule=schedule, tensors=tensors, expected=trace.out,
-                         formats=formats)
+                         numerics=numerics)
 
 
 def _compile_moe(workload: Workload, config: TileConfig, tensors, schedule, routing: str | None, seed: int,
-                 data: bool, formats: LayerFormat) -> CompiledLayer:
+                 data: bool, numerics: Numerics) -> CompiledLayer:
     layer = workload.moe
     tensors = tensors or synthetic(workload, seed)
     if not isinstance(tensors, MoETensors):
@@ -92,11 +95,11 @@ def _compile_moe(workload: Workload, config: TileConfig, tensors, schedule, rout
     else:
         chosen = forced_choice(routing, tokens=workload.rows, experts=layer.experts, top_k=layer.top_k, seed=seed)
         choice = forced_route(logits, chosen, norm_topk=layer.norm_topk)
-    schedule = schedule or auto.moe_schedule(workload, choice, config, formats)
+    schedule = schedule or auto.moe_schedule(workload, choice, config, numerics)
     if not data:
-        program = lower_moe(workload, choice, config, schedule, unit_scales(choice), None, formats)
-        return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice, formats=formats)
+        program = lower_moe(workload, choice, config, schedule, unit_scales(choice), None, numerics)
+        return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice, numerics=numerics)
     trace = oracle.moe(tensors, choice)
-    program = lower_moe(workload, choice, config, schedule, calibrate_moe(tensors, trace, formats), tensors, formats)
+    program = lower_moe(workload, choice, config, schedule, calibrate_moe(tensors, trace, numerics), tensors, numerics)
     return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice, tensors=tensors,
-                         expected=trace.out, formats=formats)
+                         expected=trace.out, numerics=numerics)

@@ -19,6 +19,7 @@ from ..rtl.isa import (
     Matmul,
     Quant,
     Reduce,
+    ScaleRule,
     Space,
     Store,
     Vector,
@@ -183,10 +184,12 @@ class Emitter:
     def vector(self, *, rows: int, x: int, tiles: int = 1, pitch: int = 0, y: Src = ONE, z: Src | None = None,
                combine: Combine = Combine.NONE, func: Func = Func.NONE, w: Src = ONE, to_acc: int | None = None,
                to_a: int | None = None, dst_pitch: int = 0, reduce: Reduce = Reduce.NONE, reduce_addr: int = 0,
-               x_swap: int = 0, quant: Quant = Quant.E4M3, label: str = "") -> None:
+               x_swap: int = 0, quant: Quant = Quant.E4M3, scale_rule: ScaleRule = ScaleRule.FLOOR,
+               label: str = "") -> None:
         """out = func(combine(x*y, z)) * w, written to accumulator rows or, quantized, to buffer A.
 
-        Block formats (``quant``) take their anchor or tensor scale from z; combine must be NONE then.
+        Block formats (``quant``) take their anchor or tensor scale from z; combine must be NONE then. scale_rule: of
+        power-of-two block scales.
         """
         if to_acc is not None and to_a is not None:
             raise CompileError("a VECTOR has one destination")
@@ -196,4 +199,5 @@ class Emitter:
             rows=rows, tiles=tiles, x_addr=x, pitch=pitch, y_kind=y.kind, y=y.value, z_kind=z.kind, z=z.value,
             w_kind=w.kind, w=w.value, combine=combine, func=func, dest=dest,
             dst_addr=(to_acc if to_acc is not None else to_a or 0), dst_pitch=dst_pitch, reduce=reduce,
-            reduce_addr=reduce_addr, x_swap=x_swap, quant=quant), label)
+            reduce_addr=reduce_addr, x_swap=x_swap, quant=quant,
+            scale_rule=scale_rule), label)

@@ -13,6 +13,7 @@ from ..sim.simulate import simulate
 from .compile import compile_layer
 from .formats import ELEMENT_PAIRS, PRESETS, TENSOR_FORMATS, TensorFormat
 from .layers import Workload
+from .numerics import SOFTMAX_BLOCK, Numerics
 from .quantize import stored_values, tensor_factor
 from .safetensors_file import SafetensorsFile
 
@@ -99,12 +100,14 @@ def tensor_errors(values: np.ndarray) -> list[dict]:
     return rows
 
 
-def layer_costs(workload: Workload, config: TileConfig, table: EnergyTable, routing: str | None) -> list[dict]:
+def layer_costs(workload: Workload, config: TileConfig, table: EnergyTable, routing: str | None,
+                softmax_block: int = SOFTMAX_BLOCK) -> list[dict]:
     """Cycles, DRAM bytes and energy of the layer in each preset that the tile builds; others say why not."""
     rows: list[dict] = []
     for name, formats in PRESETS.items():
         try:
-            compiled = compile_layer(workload, config, routing=routing, data=False, formats=formats)
+            compiled = compile_layer(workload, config, routing=routing, data=False,
+                                     numerics=Numerics(formats=formats, softmax_block=softmax_block))
         except CompileError as error:
             rows.append({"format": name, "not_built": str(error)})
             continue

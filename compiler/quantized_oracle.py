@@ -3,16 +3,17 @@
 The same mathematics as `oracle.py`, but every tensor that the tile holds in a narrow format is rounded to it with the
 same static factor: inputs, weights, q, k, v, the probabilities, the mixed values, the expert products. Everything else
 stays float64. The distance from `oracle.py` is the quantization error of the layer. The tile's own result differs
-from this one by FP32 rounding only, which now and then moves a code to its neighbour, provided that both cut the
-keys into the same blocks: P is rounded relative to the maximum of the blocks so far.
+from this one by FP32 rounding only, which now and then moves a code to its neighbour.
 """
 
 import numpy as np
 
+from ..rtl.isa import ScaleRule
 from .attention.core import P_GAIN
 from .attention.inputs import AttentionScales
-from .formats import E4M3, LayerFormat, TensorFormat, query_format, value_weights
+from .formats import E4M3, TensorFormat, query_format, value_weights
 from .moe.inputs import MoEScales
+from .numerics import DEFAULT, Numerics
 from .oracle import positions, rms_norm, rotary_tables, rotate, silu
 from .quantize import stored_values
 from .routing import Routing, combine_weights
@@ -20,10 +21,10 @@ from .tensors import AttentionTensors, MoETensors
 
 
 def fake_quantize(x: np.ndarray, scale: float, tensor_format: TensorFormat = E4M3.weights,
-                  square: bool = False) -> np.ndarray:
+                  square: bool = False, rule: ScaleRule = ScaleRule.FLOOR) -> np.ndarray:
     """``x`` rounded to ``tensor_format`` with the factor ``scale``, blocks along the last axis; float64."""
     flat = np.asarray(x, np.float32).reshape(-1, x.shape[-1])
-    return stored_values(flat, tensor_format, scale, square=square).reshape(x.shape)
+    return stored_values(flat, tensor_format, scale, rule, square).reshape(x.shape)
 
 
 def rounded_probabilities(scores: np.ndarray, key_block: int,
@@ -43,13 +44,13 @@ def rounded_probabilities(scores: np.ndarray, key_block: int,
     return np.concatenate([p * np.exp(at - m) for p, at in zip(parts, maxima, strict=True)], axis=1)
 
 
-def attention(tensors: AttentionTensors, scales: AttentionScales, key_block: int | None = None,
-              formats: LayerFormat = E4M3) -> np.ndarray:
-    """(rows, hidden) float64. key_block: keys per block of the core (``kv_cols``), default all of them."""
-    workload, layer = tensors.workload, tensors.workload.attention
+def attention(tensors: AttentionTensors, scales: AttentionScales, numerics: Numerics = DEFAULT) -> np.ndarray:
+    """(rows, hidden) float64."""
+    workload, layer, formats = tensors.workload, tensors.workload.attention, numerics.formats
+    rule = numerics.scale_rule
     query, kv, weights = query_format(formats), formats.kv, formats.weights
-    x = fake_quantize(tensors.x, scales.x, formats.activations)
-    q, k, v = (x @ fake_quantize(getattr(tensors, name), getattr(scales, name), stored_as, square=True).T
+    x = fake_quantize(tensors.x, scales.x, formats.activations, rule=rule)
+    q, k, v = (x @ fake_quantize(getattr(tensors, name), getattr(scales, name), stored_as, square=True, rule=rule).T
                for name, stored_as in (("wq", weights), ("wk", weights), ("wv", value_weights(formats))))
     cos, sin = rotary_tables(positions(tensors), layer.head_dim, layer.rope_theta)
 
@@ -73,16 +74,17 @@ def attention(tensors: AttentionTensors, scales: AttentionScales, key_block: int
             scores = (q[new, head] * layer.scale) @ keys.T
             if workload.mask == "causal":
                 scores[hidden_keys] = -np.inf
-            p = rounded_probabilities(scores, key_block or workload.keys, query)
+            p = rounded_probabilities(scores, numerics.softmax_block, query)
             mixed[new, head] = p @ values / p.sum(axis=-1, keepdims=True)
-    flat = fake_quantize(mixed.reshape(workload.rows, layer.q_width), scales.mixed, formats.activations)
-    return flat @ fake_quantize(tensors.wo, scales.wo, weights, square=True).T
+    flat = fake_quantize(mixed.reshape(workload.rows, layer.q_width), scales.mixed, formats.activations,
+                         rule=rule)
+    return flat @ fake_quantize(tensors.wo, scales.wo, weights, square=True, rule=rule).T
 
 
-def moe(tensors: MoETensors, routing: Routing, scales: MoEScales, formats: LayerFormat = E4M3) -> np.ndarray:
+def moe(tensors: MoETensors, routing: Routing, scales: MoEScales, numerics: Numerics = DEFAULT) -> np.ndarray:
     """(rows, hidden) float64, with the experts that ``routing`` chooses."""
-    workload, layer = tensors.workload, tensors.workload.moe
-    x = fake_quantize(tensors.x, scales.x, formats.activations)
+    workload, layer, formats, rule = tensors.workload, tensors.workload.moe, numerics.formats, numerics.scale_rule
+    x = fake_quantize(tensors.x, scales.x, formats.activations, rule=rule)
     x_router = fake_quantize(tensors.x, scales.x_router)
     weights = combine_weights(x_router @ fake_quantize(tensors.router, scales.router).T, routing.chosen,
                               norm_topk=layer.norm_topk)
@@ -90,8 +92,10 @@ def moe(tensors: MoETensors, routing: Routing, scales: MoEScales, formats: Layer
     for expert in routing.active:
         tokens, ranks = routing.tokens_of(expert)
         held, scale = tensors.expert(expert), scales.experts[expert]
-        gate, up, down = (fake_quantize(getattr(held, name), getattr(scale, name), formats.weights, square=True)
+        gate, up, down = (fake_quantize(getattr(held, name), getattr(scale, name), formats.weights, square=True,
+                                        rule=rule)
                           for name in ("gate", "up", "down"))
-        product = fake_quantize(silu(x[tokens] @ gate.T) * (x[tokens] @ up.T), scale.product, formats.activations)
+        product = fake_quantize(silu(x[tokens] @ gate.T) * (x[tokens] @ up.T), scale.product, formats.activations,
+                                rule=rule)
         out[tokens] += weights[tokens, ranks][:, None] * (product @ down.T)
     return out

@@ -4,13 +4,14 @@ The names in the object are an interface; scripts read them. `docs/report.md` ex
 """
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from ..rtl.config import TileConfig
-from ..rtl.errors import ProgramError
+from ..rtl.errors import CompileError, ProgramError
 from ..rtl.events import event_counts
+from ..rtl.isa import ScaleRule
 from ..sim.program import Program
 from ..sim.result import Result
 from .attention.inputs import AttentionScales
@@ -21,17 +22,19 @@ from .compile import CompiledLayer
 from .formats import E4M3
 from .moe.inputs import unit_scales
 from .moe.lower import lower_moe
+from .numerics import Numerics
 
 
 def describe(compiled: CompiledLayer, config: TileConfig, *, seed: int | None) -> dict:
     """What a program file must remember of its layer, so that `simulate` reports what `run` reports."""
     workload = compiled.workload
-    limit = bounds(workload, config, compiled.routing, compiled.formats)
+    limit = bounds(workload, config, compiled.routing, compiled.numerics)
     return {
         "layer": workload.layer.kind, "model": workload.layer.model, "phase": workload.phase,
         "tokens": workload.tokens, "context": workload.cached, "batch": workload.batch, "mask": workload.mask,
         "seed": seed, "useful_macs": workload.useful_macs(), "bounds": asdict(limit),
-        "format": compiled.formats.name, "peak_macs_per_cycle": peak_macs_per_cycle(config, compiled.formats),
+        "numerics": compiled.numerics.to_dict(),
+        "peak_macs_per_cycle": peak_macs_per_cycle(config, compiled.numerics),
         "e4m3_read_bytes": _e4m3_read_bytes(compiled, config),
     }
 
@@ -39,14 +42,16 @@ def describe(compiled: CompiledLayer, config: TileConfig, *, seed: int | None) -
 def _e4m3_read_bytes(compiled: CompiledLayer, config: TileConfig) -> int | None:
     """DRAM bytes that the same layer reads in E4M3, with its own schedule; None when it is in E4M3 or that is not
     built."""
-    if compiled.formats == E4M3 or "e4m3" not in config.formats:
+    if compiled.numerics.formats == E4M3 or "e4m3" not in config.formats:
         return None
+    numerics = replace(compiled.numerics, formats=E4M3, scale_rule=ScaleRule.FLOOR)
     if compiled.routing is None:
-        program = lower_attention(compiled.workload, config, attention_schedule(compiled.workload, config),
-                                  AttentionScales())
+        schedule = attention_schedule(compiled.workload, config, numerics)
+        program = lower_attention(compiled.workload, config, schedule, AttentionScales(), numerics=numerics)
     else:
-        schedule = moe_schedule(compiled.workload, compiled.routing, config)
-        program = lower_moe(compiled.workload, compiled.routing, config, schedule, unit_scales(compiled.routing))
+        schedule = moe_schedule(compiled.workload, compiled.routing, config, numerics)
+        program = lower_moe(compiled.workload, compiled.routing, config, schedule, unit_scales(compiled.routing),
+                            numerics=numerics)
     beats = sum(event_counts(i, config).get("dram_read_beats", 0) for i in program.instructions)
     return beats * config.bus_bytes
 
@@ -62,7 +67,8 @@ def check_description(program: Program) -> None:
                                    f"{kind_name}, got {repr(value)[:60]}")
 
     need(program.meta, {"layer": str, "model": str, "phase": str, "tokens": int, "context": int, "batch": int,
-                        "mask": str, "format": str, "useful_macs": int, "peak_macs_per_cycle": int, "bounds": dict})
+                        "mask": str, "numerics": dict, "useful_macs": int, "peak_macs_per_cycle": int, "bounds": dict})
+    numerics_of(program.meta)
     if program.meta.get("e4m3_read_bytes") is not None:
         need(program.meta, {"e4m3_read_bytes": int})
     need(program.meta["bounds"], {"compute_cycles": int, "dram_cycles": int}, "bounds.")
@@ -70,6 +76,14 @@ def check_description(program: Program) -> None:
     if names[:1] != ["out"]:
         raise ProgramError("not made by `tilescore compile`: expected a result named out, "
                            f"got {', '.join(names) or 'none'}")
+
+
+def numerics_of(meta: dict) -> Numerics:
+    """The `Numerics` of a described program. Raises `ProgramError`."""
+    try:
+        return Numerics.from_dict(meta["numerics"], "its description: numerics")
+    except CompileError as error:
+        raise ProgramError(f"not made by `tilescore compile`: {error}") from None
 
 
 def rel_rms_error(result: np.ndarray, expected: np.ndarray) -> float:
@@ -85,7 +99,7 @@ def rel_rms_error(result: np.ndarray, expected: np.ndarray) -> float:
 def layer_report(meta: dict, program: Program, result: Result, *, expected: np.ndarray | None,
                  compile_s: float, simulate_s: float) -> dict:
     """The JSON object of one layer."""
-    config = program.config
+    config, numerics = program.config, numerics_of(meta)
     peak = meta["peak_macs_per_cycle"]
     useful = meta["useful_macs"]
     error = finite = None
@@ -96,7 +110,7 @@ def layer_report(meta: dict, program: Program, result: Result, *, expected: np.n
     bus = config.bus_bytes
     return {
         **{key: meta[key] for key in ("layer", "model", "phase", "tokens", "context", "batch", "mask")},
-        "format": meta["format"],
+        "format": numerics.formats.name,
         "tile": config.name,
         "cycles": result.cycles,
         "useful_macs": useful,
@@ -110,10 +124,10 @@ def layer_report(meta: dict, program: Program, result: Result, *, expected: np.n
         "ledger": result.ledger,
         "events": result.events,
         "energy": result.energy.to_dict(),
-        "numerics": {"rel_rms_error": error, "finite": finite,
+        "numerics": {**numerics.to_dict(), "rel_rms_error": error, "finite": finite,
                      "flags": None if result.status is None else list(result.status)},
         "instructions": len(program.instructions),
-        "levels": {name: {"cycles": level.cycles, "result_sha256": level.result_sha256}
+        "levels": {name: {"cycles": level.cycles, "result_sha256": level.result_sha256, "numerics": numerics.digest}
                    for name, level in result.levels.items()},
         "wall_s": {"compile": round(compile_s, 3), "simulate": round(simulate_s, 3)},
         "clock_mhz": config.clock_mhz,
@@ -195,6 +209,7 @@ _ROWS = (
     ("bound: DRAM cycles", lambda r: f"{r['bounds']['dram_cycles']:,}"),
     ("cycles / larger bound", lambda r: f"{r['cycles'] / max(r['bounds'].values()):.3f}"),
     ("format: weights:activations:kv", lambda r: r["format"]),
+    ("numerics, softmax block", lambda r: f"{r['numerics']['digest']}, {r['numerics']['softmax_block']} keys"),
     ("scale bytes, gain over e4m3", lambda r: f"{r['dram_bytes']['scales']:,} B"
      + ("" if r["bandwidth_gain"] is None else f", {r['bandwidth_gain']:.2f} x")),
     ("DRAM read, written", lambda r: f"{r['dram_bytes']['read']:,} B, {r['dram_bytes']['write']:,} B"),

@@ -27,8 +27,9 @@ from typing import Any
 from ...rtl.errors import CompileError
 from ...rtl.isa import Combine, Func, Reduce, Space
 from ..emitter import Emitter, Matrix, acc, imm, row
-from ..formats import LayerFormat, matmul_mode, query_format
+from ..formats import matmul_mode, query_format
 from ..layers import Workload
+from ..numerics import Numerics
 from ..placement import AccPlacer, OperandPlacer, StatPlacer, align
 from ..schedule import CoreSchedule
 from .inputs import AttentionMemory, AttentionScales
@@ -80,13 +81,13 @@ class AttentionCore:
     """The core of a whole layer on one tile: regions are placed once, passes are emitted one by one."""
 
     def __init__(self, emitter: Emitter, workload: Workload, memory: AttentionMemory, scales: AttentionScales,
-                 schedule: CoreSchedule, formats: LayerFormat):
-        config, layer = emitter.config, workload.attention
+                 schedule: CoreSchedule, numerics: Numerics):
+        config, layer, formats = emitter.config, workload.attention, numerics.formats
         self.emitter, self.workload, self.memory, self.schedule = emitter, workload, memory, schedule
         self.config, self.head_dim, self.head_bytes = config, layer.head_dim, memory.head_bytes
         self.score_scale = scales.q * scales.k * layer.scale * math.log2(math.e)
         query, kv, self.out_format = query_format(formats), formats.kv, formats.activations
-        self.p_quant = query.quant
+        self.p_quant, self.scale_rule = query.quant, numerics.scale_rule
         self.score_mode = matmul_mode(query, kv, memory.head_bytes, config, "core Q K^T").fields
         self.mix_mode = matmul_mode(query, kv, workload.keys, config, "core P V").fields
         scaled = self.out_format.scaled
@@ -302,7 +303,7 @@ class _Step:
                             label="1 / sum")
         core.emitter.vector(rows=rows, tiles=core.head_tiles, pitch=rows, x=out, y=row(core.inverse), z=core.out_z,
                             w=imm(core.out_factor), to_a=stage, dst_pitch=core.o_pitch, quant=core.out_format.quant,
-                            label="normalize output")
+                            scale_rule=core.scale_rule, label="normalize output")
         fields: dict[str, Any] = {"k0": self.tile.head * core.head_bytes, "size": core.head_dim, "addr": stage,
                                   "pitch": core.o_pitch, "label": "store output"}
         if self.tile.step:

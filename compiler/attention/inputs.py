@@ -11,8 +11,9 @@ import numpy as np
 from ..builder import ProgramBuilder
 from ..dram import MakeArray, code_matrix, float_matrix
 from ..emitter import Matrix
-from ..formats import E4M3, LayerFormat, TensorFormat, query_format, value_weights
+from ..formats import TensorFormat, query_format, value_weights
 from ..layers import Workload
+from ..numerics import DEFAULT, Numerics
 from ..operands import Operand, ScaleTable, padded_k, place_operand, place_scales
 from ..oracle import AttentionTrace, rotary_tables
 from ..placement import align
@@ -38,11 +39,12 @@ class AttentionScales:
     k_raw_amax: float = 1.0
 
 
-def calibrate(tensors: AttentionTensors, trace: AttentionTrace, formats: LayerFormat = E4M3) -> AttentionScales:
+def calibrate(tensors: AttentionTensors, trace: AttentionTrace, numerics: Numerics = DEFAULT) -> AttentionScales:
     """Factors of the weights and of every activation, from the float64 layer."""
     def amax(*arrays: np.ndarray) -> float:
         return max((float(np.abs(a).max(initial=0.0)) for a in arrays), default=0.0)
 
+    formats, rule = numerics.formats, numerics.scale_rule
     query, weights = query_format(formats), formats.weights
     found = {
         "x": (formats.activations, amax(tensors.x)), "wq": (weights, amax(tensors.wq)),
@@ -51,7 +53,7 @@ def calibrate(tensors: AttentionTensors, trace: AttentionTrace, formats: LayerFo
         "k": (formats.kv, amax(trace.k, tensors.k_cache)), "v": (formats.kv, amax(trace.v, tensors.v_cache)),
         "mixed": (formats.activations, amax(trace.mixed)),
     }
-    scales = {name: tensor_factor(tensor_format, largest) for name, (tensor_format, largest) in found.items()}
+    scales = {name: tensor_factor(tensor_format, largest, rule) for name, (tensor_format, largest) in found.items()}
     raw = {}
     if tensors.workload.attention.qk_norm == "head":
         raw = {f"{name}_raw_amax": amax(tensors.x @ weight.T) or 1.0
@@ -88,16 +90,16 @@ class AttentionMemory:
 
 
 def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSchedule, scales: AttentionScales,
-            tensors: AttentionTensors | None, formats: LayerFormat = E4M3) -> AttentionMemory:
+            tensors: AttentionTensors | None, numerics: Numerics = DEFAULT) -> AttentionMemory:
     """Allocate every matrix of the layer, with data when there are tensors."""
-    layer, config = workload.attention, builder.config
+    layer, config, formats, rule = workload.attention, builder.config, numerics.formats, numerics.scale_rule
     x_format, weights, wv_format = formats.activations, formats.weights, value_weights(formats)
     head_bytes = align(layer.head_dim, config.bus_bytes)
     hidden = padded_k(layer.hidden, config, x_format, weights, wv_format)
     mixed_k = padded_k(layer.heads * head_bytes, config, x_format, weights)
 
     def stored(name: str, tensor_format: TensorFormat, square: bool) -> StoredTensor:
-        return store(getattr(tensors, name), tensor_format, getattr(scales, name), square=square)
+        return store(getattr(tensors, name), tensor_format, getattr(scales, name), rule, square)
 
     def weight(name: str, rows: int, tensor_format: TensorFormat, chunk: int, packed: bool = True) -> Operand:
         make = (lambda: stored(name, tensor_format, True)) if tensors else None
@@ -107,7 +109,7 @@ def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSche
         assert tensors is not None
         wide = np.zeros((layer.hidden, layer.heads, head_bytes), np.float32)
         wide[:, :, :layer.head_dim] = tensors.wo.reshape(layer.hidden, layer.heads, layer.head_dim)
-        return store(wide.reshape(layer.hidden, -1), weights, scales.wo, square=True)
+        return store(wide.reshape(layer.hidden, -1), weights, scales.wo, rule, square=True)
 
     cos, sin = _rotary_matrices(builder, workload)
     norms = {}

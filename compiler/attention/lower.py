@@ -6,8 +6,9 @@ from ...sim.program import Program
 from ..builder import ProgramBuilder
 from ..dram import float_output
 from ..emitter import Emitter
-from ..formats import E4M3, LayerFormat, query_format
+from ..formats import query_format
 from ..layers import Workload
+from ..numerics import DEFAULT, Numerics
 from ..schedule import AttentionSchedule
 from ..tensors import AttentionTensors
 from .core import AttentionCore
@@ -16,7 +17,7 @@ from .project import emit_output, emit_rotated, emit_values
 
 
 def lower_attention(workload: Workload, config: TileConfig, schedule: AttentionSchedule, scales: AttentionScales,
-                    tensors: AttentionTensors | None = None, formats: LayerFormat = E4M3) -> Program:
+                    tensors: AttentionTensors | None = None, numerics: Numerics = DEFAULT) -> Program:
     """The program of an attention layer; its result is the region ``out``, (rows, hidden) FP32.
 
     Without ``tensors`` the program has the same instructions and zero data: for timing only.
@@ -28,13 +29,13 @@ def lower_attention(workload: Workload, config: TileConfig, schedule: AttentionS
     if layer.head_dim % config.lanes:
         raise CompileError(f"attention layer of {layer.model}: head_dim = {layer.head_dim} must be a multiple of "
                            f"lanes = {config.lanes}")
-    builder = ProgramBuilder(config)
+    builder, formats = ProgramBuilder(config), numerics.formats
     emitter = Emitter(builder)
-    memory = lay_out(builder, workload, schedule, scales, tensors, formats)
+    memory = lay_out(builder, workload, schedule, scales, tensors, numerics)
     emit_rotated(emitter, workload, memory, scales, "k", schedule.k, formats.kv)
     emit_values(emitter, workload, memory, scales, schedule.v, formats.kv)
     emit_rotated(emitter, workload, memory, scales, "q", schedule.q, query_format(formats))
-    AttentionCore(emitter, workload, memory, scales, schedule.core, formats).emit()
+    AttentionCore(emitter, workload, memory, scales, schedule.core, numerics).emit()
     emit_output(emitter, workload, memory, scales, schedule.out)
     float_output(builder, "out", memory.out, workload.rows, layer.hidden)
     return builder.finish()

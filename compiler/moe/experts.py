@@ -14,9 +14,9 @@ from ...rtl.errors import CompileError
 from ...rtl.isa import Func, Reduce
 from ..dram import index_list
 from ..emitter import Emitter, acc, column, imm, row
-from ..formats import LayerFormat
 from ..gemm import Gemm, Group, Resident, acc_regions
 from ..layers import Workload
+from ..numerics import Numerics
 from ..placement import AccPlacer, OperandPlacer, StatPlacer, align
 from ..routing import Routing
 from ..schedule import MoESchedule
@@ -52,10 +52,11 @@ class Experts:
     """Places what all experts share and emits them one block after another."""
 
     def __init__(self, emitter: Emitter, workload: Workload, routing: Routing, memory: MoEMemory, scales: MoEScales,
-                 schedule: MoESchedule, formats: LayerFormat):
+                 schedule: MoESchedule, numerics: Numerics):
         config, moe = emitter.config, workload.moe
         self.emitter, self.workload, self.memory, self.scales = emitter, workload, memory, scales
-        self.schedule, self.config, self.activations = schedule, config, formats.activations
+        self.schedule, self.config, self.activations = schedule, config, numerics.formats.activations
+        self.scale_rule = numerics.scale_rule
         self.blocks = expert_blocks(routing, schedule.gate_up.m_tile)
         self.rows = max(len(block.tokens) for block in self.blocks)
         self._check_schedule()
@@ -75,9 +76,9 @@ class Experts:
                                f"{config.index_entries}")
         self.index_slots = [i * entries for i in range(config.index_entries // entries)]
         self.gemm_gate_up = Gemm(emitter, schedule.gate_up, name="gate_up", k=k, n=2 * width, a=self.activations,
-                                 b=formats.weights, acc_regions=self.gate_up_regions)
+                                 b=numerics.formats.weights, acc_regions=self.gate_up_regions)
         self.gemm_down = Gemm(emitter, schedule.down, name="down", k=width, n=moe.hidden, a=self.activations,
-                              b=formats.weights, acc_regions=self.down_regions)
+                              b=numerics.formats.weights, acc_regions=self.down_regions)
 
     def _check_schedule(self) -> None:
         """Rules beyond those of a `Gemm`: both share the token blocks, and products stay in buffer A."""
@@ -175,7 +176,7 @@ class Experts:
         emitter.vector(rows=group.rows, tiles=pairs, pitch=pitch, x=self.gated, y=acc(group.addr + group.pitch),
                        z=imm(scales.product) if scaled else None, w=imm(factor if scaled else factor / scales.product),
                        to_a=h + self.activations.bytes_of(group.n0 // 2) // config.lanes, dst_pitch=self.h_pitch,
-                       quant=self.activations.quant, label="product")
+                       quant=self.activations.quant, scale_rule=self.scale_rule, label="product")
 
     def _weigh(self, group: Group, scales: ExpertScales, first_slot: int, weights: int) -> None:
         emitter, hidden = self.emitter, self.workload.moe.hidden

@@ -14,8 +14,9 @@ from ...sim.numerics import exact_matmul_e4m3, round_acc_to_fp32
 from ..builder import ProgramBuilder
 from ..dram import float_matrix
 from ..emitter import Matrix
-from ..formats import E4M3, TENSOR_FORMATS, LayerFormat, TensorFormat
+from ..formats import TENSOR_FORMATS, TensorFormat
 from ..layers import Workload
+from ..numerics import DEFAULT, Numerics
 from ..operands import Operand, k_unit, padded_k, place_operand
 from ..oracle import MoETrace
 from ..placement import align
@@ -58,18 +59,18 @@ def input_scales(tensors: MoETensors) -> tuple[float, float]:
     return x, router
 
 
-def calibrate(tensors: MoETensors, trace: MoETrace, formats: LayerFormat = E4M3) -> MoEScales:
+def calibrate(tensors: MoETensors, trace: MoETrace, numerics: Numerics = DEFAULT) -> MoEScales:
     """Factors of the weights of every expert in use and of its activations, from the float64 layer."""
-    weights, activations = formats.weights, formats.activations
+    weights, activations, rule = numerics.formats.weights, numerics.formats.activations, numerics.scale_rule
     experts = {}
     for expert in trace.routing.active:
         held = tensors.expert(expert)
-        factors = {name: tensor_factor(weights, float(np.abs(getattr(held, name)).max(initial=0.0)))
+        factors = {name: tensor_factor(weights, float(np.abs(getattr(held, name)).max(initial=0.0)), rule)
                    for name in ("gate", "up", "down")}
         experts[expert] = ExpertScales(
-            **factors, product=tensor_factor(activations, float(trace.product_amax[expert])))
+            **factors, product=tensor_factor(activations, float(trace.product_amax[expert]), rule))
     x_router, router = input_scales(tensors)
-    x = tensor_factor(activations, float(np.abs(tensors.x).max(initial=0.0)))
+    x = tensor_factor(activations, float(np.abs(tensors.x).max(initial=0.0)), rule)
     return MoEScales(x=x, x_router=x_router, router=router, experts=experts)
 
 
@@ -114,8 +115,9 @@ class MoEMemory:
     out: Matrix
 
 
-def padded_width(intermediate: int, config: TileConfig, formats: LayerFormat = E4M3) -> int:
+def padded_width(intermediate: int, config: TileConfig, numerics: Numerics = DEFAULT) -> int:
     """``intermediate`` in whole column tiles, bus beats and blocks."""
+    formats = numerics.formats
     return align(intermediate, max(config.cols, k_unit(config, formats.activations, formats.weights)))
 
 
@@ -125,18 +127,18 @@ def product_tiles(config: TileConfig, activations: TensorFormat) -> int:
 
 
 def lay_out(builder: ProgramBuilder, workload: Workload, routing: Routing, schedule: MoESchedule, scales: MoEScales,
-            tensors: MoETensors | None, formats: LayerFormat = E4M3) -> MoEMemory:
+            tensors: MoETensors | None, numerics: Numerics = DEFAULT) -> MoEMemory:
     """Allocate every matrix of the layer, with data when there are tensors."""
     moe, config = workload.moe, builder.config
-    plain, activations = TENSOR_FORMATS["e4m3"], formats.activations
-    width = padded_width(moe.intermediate, config, formats)
-    hidden = padded_k(moe.hidden, config, activations, formats.weights)
+    plain, activations, weights = TENSOR_FORMATS["e4m3"], numerics.formats.activations, numerics.formats.weights
+    width = padded_width(moe.intermediate, config, numerics)
+    hidden = padded_k(moe.hidden, config, activations, weights)
     experts_padded = align(moe.experts, config.cols)
     beat_lanes = config.bus_bytes // 4
 
     def rows_of(name: str, label: str, factor: float, tensor_format: TensorFormat, count: int, k: int,
                 pad_rows: int = 1) -> Operand:
-        make = (lambda: store(getattr(tensors, name), tensor_format, factor)) if tensors else None
+        make = (lambda: store(getattr(tensors, name), tensor_format, factor, numerics.scale_rule)) if tensors else None
         return place_operand(builder, label, count, k, tensor_format, make, pad_rows=pad_rows)
 
     def bias() -> np.ndarray:
@@ -158,7 +160,7 @@ def lay_out(builder: ProgramBuilder, workload: Workload, routing: Routing, sched
         one_hot=float_matrix(builder, "one_hot", beat_lanes, config.cols,
                              lambda: np.eye(beat_lanes, config.cols, dtype=np.float32)),
         zeros=float_matrix(builder, "zeros", min(schedule.gate_up.m_tile, workload.rows), config.cols),
-        experts={e: _expert(builder, workload, schedule, width, hidden, e, scales.experts[e], tensors, formats.weights)
+        experts={e: _expert(builder, workload, schedule, width, hidden, e, scales.experts[e], tensors, numerics)
                  for e in routing.active},
         weights=float_matrix(builder, "weights", workload.rows, experts_padded),
         slots=float_matrix(builder, "slots", workload.rows * moe.top_k, moe.hidden),
@@ -166,8 +168,8 @@ def lay_out(builder: ProgramBuilder, workload: Workload, routing: Routing, sched
 
 
 def _expert(builder: ProgramBuilder, workload: Workload, schedule: MoESchedule, width: int, hidden: int, expert: int,
-            scales: ExpertScales, tensors: MoETensors | None, weights: TensorFormat) -> ExpertMemory:
-    moe, cols = workload.moe, builder.config.cols
+            scales: ExpertScales, tensors: MoETensors | None, numerics: Numerics) -> ExpertMemory:
+    moe, cols, weights, rule = workload.moe, builder.config.cols, numerics.formats.weights, numerics.scale_rule
 
     def gate_up() -> StoredTensor:
         assert tensors is not None
@@ -176,7 +178,7 @@ def _expert(builder: ProgramBuilder, workload: Workload, schedule: MoESchedule, 
         for name in ("gate", "up"):
             values = np.zeros((width, moe.hidden), np.float32)
             values[:moe.intermediate] = getattr(held, name)
-            sides.append(store(values, weights, getattr(scales, name), square=True))
+            sides.append(store(values, weights, getattr(scales, name), rule, square=True))
         return StoredTensor(*(_alternate([getattr(side, part) for side in sides], cols)
                               for part in ("codes", "scales")))
 
@@ -184,7 +186,7 @@ def _expert(builder: ProgramBuilder, workload: Workload, schedule: MoESchedule, 
         assert tensors is not None
         values = np.zeros((moe.hidden, width), np.float32)
         values[:, :moe.intermediate] = tensors.expert(expert).down
-        return store(values, weights, scales.down, square=True)
+        return store(values, weights, scales.down, rule, square=True)
 
     return ExpertMemory(
         gate_up=place_operand(builder, f"expert{expert}.gate_up", 2 * width, hidden, weights,

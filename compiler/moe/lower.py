@@ -5,8 +5,8 @@ from ...sim.program import Program
 from ..builder import ProgramBuilder
 from ..dram import float_output
 from ..emitter import Emitter
-from ..formats import E4M3, LayerFormat
 from ..layers import Workload
+from ..numerics import DEFAULT, Numerics
 from ..routing import Routing
 from ..schedule import MoESchedule
 from ..tensors import MoETensors
@@ -17,16 +17,16 @@ from .router import emit_router
 
 
 def lower_moe(workload: Workload, routing: Routing, config: TileConfig, schedule: MoESchedule, scales: MoEScales,
-              tensors: MoETensors | None = None, formats: LayerFormat = E4M3) -> Program:
+              tensors: MoETensors | None = None, numerics: Numerics = DEFAULT) -> Program:
     """The program of an MoE layer; its result is the region ``out``, (rows, hidden) FP32.
 
     Without ``tensors`` the program has the same instructions and zero weights: for timing only.
     """
     builder = ProgramBuilder(config)
     emitter = Emitter(builder)
-    memory = lay_out(builder, workload, routing, schedule, scales, tensors, formats)
+    memory = lay_out(builder, workload, routing, schedule, scales, tensors, numerics)
     emit_router(emitter, workload, memory, scales, schedule.router)
-    Experts(emitter, workload, routing, memory, scales, schedule, formats).emit()
+    Experts(emitter, workload, routing, memory, scales, schedule, numerics).emit()
     emit_combine(emitter, workload, routing, memory, schedule)
     float_output(builder, "out", memory.out, workload.rows, workload.moe.hidden)
     return builder.finish()

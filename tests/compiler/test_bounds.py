@@ -11,6 +11,7 @@ from tilescore.compiler.bounds import Bounds, bounds, compulsory_bytes, peak_mac
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.numerics import Numerics
 from tilescore.rtl.config import TileConfig
 from tilescore.rtl.errors import CompileError
 from tilescore.sim.timing import Timing, time_program
@@ -148,11 +149,12 @@ def test_stored_formats_change_the_bytes_and_the_rate() -> None:
     """Half a byte per element and one scale byte per block; two 4-bit products per lane."""
     layer = AttentionLayer(hidden=64, heads=4, kv_heads=2, head_dim=16)
     workload = Workload(layer=layer, tokens=32)
-    plain, nvfp4, w4a8 = (bounds(workload, EDGE, formats=PRESETS[name]) for name in ("e4m3", "nvfp4", "w4a8-nvfp4"))
+    plain, nvfp4, w4a8 = (bounds(workload, EDGE, numerics=Numerics(formats=PRESETS[name]))
+                          for name in ("e4m3", "nvfp4", "w4a8-nvfp4"))
     elements = layer.weights + 32 * 64
     assert plain.read_bytes == elements and nvfp4.read_bytes == elements * 9 // 16
     assert w4a8.read_bytes == layer.weights * 9 // 16 + 32 * 64
-    assert peak_macs_per_cycle(EDGE, PRESETS["nvfp4"]) == 2 * EDGE.macs_per_cycle
+    assert peak_macs_per_cycle(EDGE, Numerics(formats=PRESETS["nvfp4"])) == 2 * EDGE.macs_per_cycle
     assert nvfp4.compute_cycles == -(-plain.compute_cycles // 2) and w4a8.compute_cycles == plain.compute_cycles
 
 

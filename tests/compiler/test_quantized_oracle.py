@@ -10,6 +10,7 @@ from tilescore.compiler.attention.core import P_GAIN
 from tilescore.compiler.attention.inputs import calibrate as calibrate_attention
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.moe.inputs import calibrate as calibrate_moe
+from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.quantized_oracle import fake_quantize, rounded_probabilities
 from tilescore.compiler.tensors import AttentionTensors, LayerTensors, MoETensors, synthetic
 
@@ -46,7 +47,8 @@ def expected(tensors: LayerTensors) -> np.ndarray:
 
 def quantized(tensors: LayerTensors, key_block: int | None = None) -> np.ndarray:
     if isinstance(tensors, AttentionTensors):
-        return quantized_oracle.attention(tensors, calibrate_attention(tensors, oracle.attention(tensors)), key_block)
+        return quantized_oracle.attention(tensors, calibrate_attention(tensors, oracle.attention(tensors)),
+                                          Numerics(softmax_block=key_block or tensors.workload.keys))
     assert isinstance(tensors, MoETensors)
     trace = oracle.moe(tensors)
     return quantized_oracle.moe(tensors, trace.routing, calibrate_moe(tensors, trace))

@@ -14,6 +14,7 @@ from tilescore.compiler.auto import attention_schedule
 from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import AttentionLayer, Workload
+from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.schedule import CoreSchedule
 from tilescore.compiler.tensors import AttentionTensors
@@ -33,7 +34,7 @@ def with_core(workload: Workload, tile: TileConfig, *, data: bool = True, **core
 def distance_from_model(compiled: CompiledLayer, key_block: int) -> float:
     held = compiled.tensors
     assert isinstance(held, AttentionTensors)
-    model = quantized_oracle.attention(held, calibrate(held, oracle.attention(held)), key_block)
+    model = quantized_oracle.attention(held, calibrate(held, oracle.attention(held)), Numerics(softmax_block=key_block))
     return rel_rms_error(play(compiled.program), model)
 
 

@@ -26,6 +26,7 @@ from tilescore.compiler.auto import attention_schedule
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.models import attention_layer, load_model
+from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.schedule import AttentionSchedule
 from tilescore.compiler.tensors import AttentionTensors
@@ -58,7 +59,8 @@ def quantized(compiled: CompiledLayer) -> np.ndarray:
     """The float64 layer with quantizers, keys cut as the schedule cuts them."""
     assert isinstance(compiled.tensors, AttentionTensors) and isinstance(compiled.schedule, AttentionSchedule)
     scales = calibrate(compiled.tensors, oracle.attention(compiled.tensors))
-    return quantized_oracle.attention(compiled.tensors, scales, compiled.schedule.core.kv_cols)
+    return quantized_oracle.attention(compiled.tensors, scales,
+                                      Numerics(softmax_block=compiled.schedule.core.kv_cols))
 
 
 def check(workload: Workload, tile: TileConfig, seed: int = 0) -> None:
