@@ -17,6 +17,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from tilescore.rtl.arith import latency
 from tilescore.rtl.arith.decode import DecodedElement
 from tilescore.rtl.arith.dot import DotProduct
 from tilescore.rtl.arith.pack import count_leading_zeros, delay
@@ -104,7 +105,7 @@ class RoundedProcessingElement(Fp32ProcessingElement):
 
     @property
     def term_latency(self) -> int:
-        return DotProduct.latency(self.config.lanes) + (3 if self.config.scales else 2)
+        return latency.dot_product(self.config.lanes) + (3 if self.config.scales else 2)
 
     def _accumulate(self, m: Module, old: data.View) -> tuple[Value, Value]:
         m.submodules.dot = dot = DotProduct(lanes=self.config.lanes, pairs=self.pairs)
@@ -159,7 +160,7 @@ class AlignedProcessingElement(Fp32ProcessingElement):
 
     @property
     def term_latency(self) -> int:
-        return DotProduct.latency(self.config.lanes)
+        return latency.dot_product(self.config.lanes)
 
     def _accumulate(self, m: Module, old: data.View) -> tuple[Value, Value]:
         total, exponent, nan = self._aligned_sum(m)

@@ -1,4 +1,4 @@
-"""Names of layer formats: presets as the formats of weights, activations and KV cache; `formats.py` gives the meaning."""
+"""Names of layer formats: presets as formats of weights, activations and KV cache. `formats.py` gives their meaning."""
 
 PRESET_NAMES = {
     "e4m3": ("e4m3", "e4m3", "e4m3"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..rtl.errors import CompileError
+from ..sim.atomic_file import write_text
 
 
 def _require(where: str, name: str, value: object, low: int) -> None:
@@ -152,13 +153,13 @@ def from_dict(values: object, source: str = "schedule"):
 
 def save(schedule: Schedule, path: Path) -> None:
     """Write a schedule as JSON."""
-    path.write_text(json.dumps(to_dict(schedule), indent=2) + "\n")
+    write_text(path, json.dumps(to_dict(schedule), indent=2) + "\n")
 
 
 def load(path: Path):
     """Read a schedule written by `save` or by hand."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CompileError(f"schedule file {path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

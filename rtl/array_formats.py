@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from .arith.dot import DotProduct
-from .arith.lane_format import LaneFormat
 from .config import TileConfig
 from .formats import (
     BLOCK_ELEMENTS,
@@ -19,7 +17,9 @@ from .formats import (
     SCALE_NAMES,
     SCALE_PAIRS,
     block_magnitude_bits,
+    carries_codes,
     headroom,
+    step_bits,
 )
 from .isa import Pair, Scale
 
@@ -42,14 +42,9 @@ def built_scales(config: TileConfig) -> tuple[Scale, ...]:
     return tuple(scale for scale, name in SCALE_NAMES.items() if name in config.scales)
 
 
-def lane_format(config: TileConfig, side: str) -> LaneFormat:
-    """Lanes of side "a" or "b"."""
-    return LaneFormat(side, built_pairs(config), config.multiplier)
-
-
 def is_expanded(config: TileConfig) -> bool:
     """Operands are decoded at the edge of the array, which takes a register."""
-    return not (lane_format(config, "a").plain and lane_format(config, "b").plain)
+    return not all(carries_codes(built_pairs(config), side, config.multiplier) for side in "ab")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +84,7 @@ class TermShape:
     @property
     def group_bits(self) -> int:
         """Signed width of a block's sum."""
-        step = DotProduct.sum_bits(self.config.lanes, built_pairs(self.config))
+        step = step_bits(self.config.lanes, built_pairs(self.config))
         return max([step, *(PAIRS[use.pair].sum_bits(use.elements) for use in block_uses(self.config))])
 
     @property

@@ -19,16 +19,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from .errors import ConfigError
-
-FORMATS = ("e4m3", "e5m2", "e4m3xe5m2", "e2m1", "e4m3xe2m1")
-"""Element formats of a MATMUL's operands (A x B where they differ) that can be built."""
-
-SCALES = ("e4m3", "e8m0", "fp32")
-"""Block-scale formats that can be built."""
-
-MULTIPLIERS = ("fabric", "dsp")
-"""PE back ends: shift and add, or one 18-bit multiplier per product of operands that are expanded at the edge."""
+from .errors import ConfigError, did_you_mean
+from .tile_keys import FORMATS, KEYS, SCALES, check_names, with_units
 
 PRESETS = ("nano", "edge", "server")
 """Names accepted by `load_tile`, in order of size."""
@@ -47,7 +39,7 @@ def _bits(count: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class TileConfig:
-    """Parameters of a tile. All sizes in bytes unless the name says otherwise.
+    """Parameters of a tile. All sizes in bytes unless the name says otherwise; `tile_keys.KEYS` has the ranges.
 
     rows, cols: the array has ``rows`` x ``cols`` processing elements (PEs).
     lanes: FP8 products per PE and cycle; ``lanes`` bytes are one *group*, the unit of operand addresses.
@@ -91,36 +83,21 @@ class TileConfig:
     clock_mhz: float = 1000.0
 
     def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            if f.type in (int, "int") and (not isinstance(value, int) or isinstance(value, bool)):
-                raise ConfigError(f"tile {self.name}: {f.name} must be an integer, got {value!r}")
-        for field, low, high in _RANGES:
-            value = getattr(self, field)
-            if not low <= value <= high:
-                raise ConfigError(f"tile {self.name}: {field} must be {low}..{high}, got {value!r}")
-        for field in ("rows", "cols", "lanes", "bus_bytes", "imem_page"):
-            value = getattr(self, field)
-            if value & (value - 1):
-                raise ConfigError(f"tile {self.name}: {field} must be a power of two, got {value!r}")
+        for key in KEYS.values():
+            key.check(self.name, getattr(self, key.name))
         self._check_formats()
         self._check_relations()
 
     def _check_formats(self) -> None:
         for field in ("formats", "scales"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
-        if self.acc_bits not in (64, 80, 96):
-            raise ConfigError(f"tile {self.name}: acc_bits must be 64, 80 or 96, got {self.acc_bits!r}")
         if not self.formats:
             raise ConfigError(f"tile {self.name}: formats must name at least one of {', '.join(FORMATS)}")
         for field, allowed in (("formats", FORMATS), ("scales", SCALES)):
             for value in getattr(self, field):
                 if value not in allowed:
                     raise ConfigError(f"tile {self.name}: {field}: unknown value {value!r}; "
-                                      f"allowed: {', '.join(allowed) or 'none'}")
-        if self.multiplier not in MULTIPLIERS:
-            raise ConfigError(f"tile {self.name}: multiplier must be one of {', '.join(MULTIPLIERS)}, "
-                              f"got {self.multiplier!r}")
+                                      f"allowed: {', '.join(allowed) or 'none'}{did_you_mean(str(value), allowed)}")
         for scale, needs in (("e4m3", {"e2m1", "e4m3xe2m1"}), ("fp32", {"e4m3"})):
             if scale in self.scales and not needs & set(self.formats):
                 raise ConfigError(f"tile {self.name}: scales: {scale} needs one of the formats "
@@ -133,8 +110,6 @@ class TileConfig:
         if wide and self.multiplier == "dsp":
             raise ConfigError(f"tile {self.name}: multiplier dsp does not build {', '.join(sorted(wide))}: an E5M2 "
                               "value is wider than 18 bits")
-        if not isinstance(self.clock_mhz, (int, float)) or not 0 < self.clock_mhz <= 10_000:
-            raise ConfigError(f"tile {self.name}: clock_mhz must be in (0, 10000], got {self.clock_mhz!r}")
 
     def _check_relations(self) -> None:
         def need(ok: bool, what: str) -> None:
@@ -263,15 +238,9 @@ class TileConfig:
 
     @classmethod
     def from_dict(cls, values: dict, *, source: str) -> "TileConfig":
-        """Build from plain values; unknown or missing keys are errors that name ``source`` and the key."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        for key in values:
-            if key not in known:
-                raise ConfigError(f"{source}: unknown key {key!r}; allowed: {', '.join(sorted(known))}")
-        for f in dataclasses.fields(cls):
-            if f.default is dataclasses.MISSING and f.name not in values:
-                raise ConfigError(f"{source}: missing key {f.name!r}")
-        values = dict(values)
+        """Build from plain values, or texts with a unit ("64 KiB"); errors name ``source`` and every wrong key."""
+        check_names(values, [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING], source)
+        values = with_units(values, source)
         if not isinstance(values["name"], str) or not values["name"]:
             raise ConfigError(f"{source}: name must be a non-empty string, got {values['name']!r}")
         for key, default in (("formats", ["e4m3"]), ("scales", [])):
@@ -285,15 +254,6 @@ class TileConfig:
             raise ConfigError(f"{source}: {error}") from None
 
 
-_RANGES = (
-    ("rows", 4, 256), ("cols", 4, 256), ("lanes", 2, 64),
-    ("a_banks", 1, 32), ("b_banks", 1, 32), ("acc_banks", 2, 64), ("acc_bank_rows", 4, 1024),
-    ("stat_banks", 1, 16), ("stat_bank_rows", 1, 64), ("index_entries", 4, 8192), ("imem_page", 8, 4096),
-    ("queue_depth", 2, 64), ("bus_bytes", 4, 64), ("dram_latency", 1, 4096), ("dma_outstanding", 1, 64),
-    ("a_buffer_bytes", 1, 1 << 26), ("b_buffer_bytes", 1, 1 << 26),
-)
-
-
 def load_tile(name_or_path: str | Path) -> TileConfig:
     """The preset of that name, or the TOML file at that path.
 
@@ -301,13 +261,14 @@ def load_tile(name_or_path: str | Path) -> TileConfig:
     """
     text = str(name_or_path)
     if text in PRESETS:
-        raw = resources.files(__name__.rpartition(".")[0]).joinpath("presets", f"{text}.toml").read_text()
+        raw = resources.files(__name__.rpartition(".")[0]).joinpath("presets", f"{text}.toml").read_text("utf-8")
         return _parse(raw, f"preset {text}")
     path = Path(text)
     if not path.is_file():
-        raise ConfigError(f"tile {text!r}: neither a preset ({', '.join(PRESETS)}) nor a file")
+        raise ConfigError(f"tile {text!r}: neither a preset ({', '.join(PRESETS)}) nor a file"
+                          f"{did_you_mean(text, PRESETS)}")
     try:
-        raw = path.read_text()
+        raw = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"tile file {text}: cannot be read as text: {error}") from None
     return _parse(raw, f"tile file {text}")

@@ -20,6 +20,8 @@ The tree stands on the lowest floor, so that every floor can raise and catch it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 __all__ = [
     "CompileError",
     "ConfigError",
@@ -28,7 +30,16 @@ __all__ = [
     "TilescoreError",
     "ToolError",
     "WorkloadError",
+    "did_you_mean",
 ]
+
+
+def did_you_mean(name: str, allowed: Iterable[object]) -> str:
+    """"; did you mean edge?" where one of ``allowed`` (at most three) is spelt like ``name``, else ""."""
+    import difflib  # only for an error: every command imports this module
+
+    close = difflib.get_close_matches(name.lower(), [str(a) for a in allowed], n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 class TilescoreError(Exception):

@@ -162,6 +162,26 @@ PAIRS = {spec.pair: spec for spec in (
     PairSpec(pair=Pair.E5M2_E4M3, build_name="e4m3xe5m2", a=E5M2, b=E4M3),
 )}
 
+def term_bits(pairs: tuple[Pair, ...]) -> int:
+    """Signed width of what a byte lane contributes to a dot product of one of these pairs."""
+    return max(PAIRS[pair].sum_bits(PAIRS[pair].products_per_lane) for pair in pairs)
+
+
+def step_bits(lanes: int, pairs: tuple[Pair, ...]) -> int:
+    """Signed width of the dot product of ``lanes`` byte lanes: of one k step."""
+    return term_bits(pairs) + (lanes - 1).bit_length()
+
+
+def side_specs(pairs: tuple[Pair, ...], side: str) -> tuple[FormatSpec, ...]:
+    """Element formats of side "a" or "b" of these pairs."""
+    return tuple(dict.fromkeys(getattr(PAIRS[pair], side) for pair in pairs))
+
+
+def carries_codes(pairs: tuple[Pair, ...], side: str, multiplier: str) -> bool:
+    """Lanes of that side carry codes as they are in the buffer; else they are expanded at the edge of the array."""
+    return len(side_specs(pairs, side)) == 1 and multiplier == "fabric"
+
+
 SCALE_NAMES = {Scale.E4M3: "e4m3", Scale.E8M0: "e8m0", Scale.FP32: "fp32"}
 """Entries of `TileConfig.scales` that build each kind of block scale."""
 

@@ -11,10 +11,10 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arith.dot import DotProduct
 from .arith.round_fp32 import AccumulatorFlags
 from .array_formats import FP32_SIGNIFICAND, TermShape, built_pairs
 from .config import TileConfig
+from .formats import step_bits
 from .matrix_timing import group_term
 from .scale_edge import scale_layout
 
@@ -50,7 +50,7 @@ class GroupTerm(wiring.Component):
         self.shape = TermShape(config)
         super().__init__({
             "valid": In(1), "first": In(1),
-            "sum": In(signed(DotProduct.sum_bits(config.lanes, built_pairs(config)))), "flags": In(STEP_FLAGS),
+            "sum": In(signed(step_bits(config.lanes, built_pairs(config)))), "flags": In(STEP_FLAGS),
             "a_scale": In(scale_layout(config, "a")), "b_scale": In(scale_layout(config, "b")),
             "value": Out(signed(config.acc_bits)), "carry": Out(1), "term_flags": Out(AccumulatorFlags)})
 

@@ -9,9 +9,7 @@ input. Lane c is c cycles behind.
 
 from functools import cache
 
-from .arith.dot import DotProduct
-from .arith.fp32_max import Fp32Max
-from .arith.round_fp32 import RoundToFp32
+from .arith import latency
 from .array_formats import TermShape, is_expanded
 from .config import TileConfig
 
@@ -39,16 +37,16 @@ STAGE_MERGE = STAGE_SELECT + 1
 
 STAGE_ROUND = STAGE_MERGE + 1
 
-STAGE_WRITE = STAGE_ROUND + RoundToFp32.LATENCY
+STAGE_WRITE = STAGE_ROUND + latency.ROUND_FP32
 """Mask and write; raw rows are written in the same stage, so that no two rows meet at a bank."""
 
-STAGE_MAXIMUM = STAGE_WRITE + Fp32Max.LATENCY
+STAGE_MAXIMUM = STAGE_WRITE + latency.FP32_MAX
 """The last lane's maximum meets the old one."""
 
 STAGE_STAT_READ = STAGE_MAXIMUM - 2
 """Read of the old maximum: memory, then a register behind the lane multiplexer."""
 
-STAGE_STAT_WRITE = STAGE_MAXIMUM + Fp32Max.LATENCY
+STAGE_STAT_WRITE = STAGE_MAXIMUM + latency.FP32_MAX
 """Four stages after its read becomes visible; a row of the next result tile is ``rows`` >= 4 cycles later."""
 
 
@@ -67,12 +65,12 @@ def scale_read(config: TileConfig) -> int:
 
     FP32 scales come one cycle earlier, because their product is rounded.
     """
-    return operand_read(config) + DotProduct.latency(config.lanes) - int(TermShape(config).fp32)
+    return operand_read(config) + latency.dot_product(config.lanes) - int(TermShape(config).fp32)
 
 
 def pe_latency(config: TileConfig) -> int:
     """Operands at a PE to the value in its shadow register: dot product, term, accumulator, shadow."""
-    return DotProduct.latency(config.lanes) + group_term(config) + 2
+    return latency.dot_product(config.lanes) + group_term(config) + 2
 
 
 def forward_distances(config: TileConfig) -> range:

@@ -11,7 +11,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .array_formats import built_pairs, is_expanded, lane_format
+from .arith.lane_format import lane_format
+from .array_formats import built_pairs, is_expanded
 from .config import TileConfig
 from .formats import PAIRS
 from .isa import Pair

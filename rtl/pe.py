@@ -15,8 +15,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arith.dot import DotProduct
+from .arith.lane_format import lane_format
 from .arith.round_fp32 import AccumulatorFlags
-from .array_formats import built_pairs, lane_format
+from .array_formats import built_pairs
 from .config import TileConfig
 from .group_term import GroupTerm
 from .matrix_timing import group_term

@@ -261,7 +261,7 @@ def load_table(name_or_path: str | Path) -> EnergyTable:
     else:
         source = f"energy table {text}"
         try:
-            raw = Path(text).read_text()
+            raw = Path(text).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             raise ConfigError(f"{source}: neither a built-in table ({', '.join(TABLES)}) nor a readable "
                               "file") from None
@@ -273,7 +273,7 @@ def load_table(name_or_path: str | Path) -> EnergyTable:
 
 def _builtin(name: str) -> str:
     package = __name__.rpartition(".")[0]
-    return resources.files(package).joinpath("energy_tables", f"{name}.toml").read_text()
+    return resources.files(package).joinpath("energy_tables", f"{name}.toml").read_text("utf-8")
 
 
 def _parse(values: dict, source: str) -> EnergyTable:

@@ -23,9 +23,7 @@ wrong).
 import hashlib
 import itertools
 import json
-import os
 import struct
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +33,7 @@ import numpy as np
 from ..rtl.config import INSTRUCTION_BYTES, TileConfig
 from ..rtl.errors import ConfigError, ProgramError
 from ..rtl.isa import Instruction, Load, Space, Unit, decode_program, encode_program
+from .atomic_file import atomic_file
 
 DTYPES = {"float32": np.dtype("<f4"), "e4m3": np.dtype("u1"), "uint8": np.dtype("u1"),
           "uint32": np.dtype("<u4")}
@@ -219,24 +218,17 @@ class Program:
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Write the file; a temporary name in the same folder is renamed when it is complete."""
-        path = Path(path)
+        """Write the file, all of it or nothing."""
         header = json.dumps(self._header()).encode()
         digest, size = hashlib.sha256(header), 0
         for part in self._payload():
             digest.update(part.data)
             size += part.nbytes
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(_PREFIX.pack(_MAGIC, _VERSION, len(header), size, digest.digest()))
-                file.write(header)
-                for part in self._payload():
-                    file.write(part.data)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic_file(path) as file:
+            file.write(_PREFIX.pack(_MAGIC, _VERSION, len(header), size, digest.digest()))
+            file.write(header)
+            for part in self._payload():
+                file.write(part.data)
 
     def _header(self) -> dict:
         return {

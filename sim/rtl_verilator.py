@@ -3,7 +3,6 @@
 `verilator_build.py` compiles it and keeps the executable.
 """
 
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from ..rtl.config import TileConfig
 from ..rtl.errors import SimulationError
 from ..rtl.ledger import COUNTER_NAMES
+from .processes import run_quietly
 from .program import Program
 from .rtl_run import DramModel, RawRun, RtlRun, interpret
 from .verilator_build import Model, build_executable
@@ -52,8 +52,7 @@ def _execute(model: Path, program: Program, max_cycles: int, dram: DramModel, fo
               "latency": program.config.dram_latency, "bus_bytes": program.config.bus_bytes,
               "max_cycles": max_cycles, "counters": len(COUNTER_NAMES), "seed": dram.seed,
               "stall": dram.stall_per_mille}
-    done = subprocess.run([str(model), *(f"{key}={value}" for key, value in values.items())],
-                          capture_output=True, text=True, check=False)
+    done = run_quietly([str(model), *(f"{key}={value}" for key, value in values.items())])
     if done.returncode:
         raise SimulationError(f"rtl: the compiled tile {model} ended with status {done.returncode}: "
                               f"{done.stderr.strip()[-400:]}")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..rtl.arith import tables
-from ..rtl.arith.functions import Function
+from ..rtl.arith.function_codes import Function
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rtl.arith.functions import Function
+from ..rtl.arith.function_codes import Function
 from ..rtl.block_formats import BLOCK_FORMATS
 from ..rtl.config import TileConfig
 from ..rtl.formats import FP32_INF

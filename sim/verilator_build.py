@@ -1,15 +1,17 @@
 """Executables made of generated Verilog and a C++ driver: compiled once, kept in the cache.
 
 A key is made of the tile's digest, every source that shapes the executable (all of `rtl/`, the driver) and the tools'
-versions, so that a stale one cannot be used. It is built in a temporary folder which is renamed when complete; a lock
-keeps parallel test workers from building the same one twice.
+versions, so that a stale one cannot be used. It is built in a temporary folder, copied beside its place and renamed when
+complete; a lock keeps parallel test workers from building the same one twice.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.metadata
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +21,7 @@ from pathlib import Path
 
 from ..rtl.config import TileConfig
 from ..rtl.errors import ToolError
+from .processes import run_quietly
 from .toolchain import VerilatorInstall, cache_dir, find_make, require_verilator, verilator_env
 
 _RTL = Path(__file__).parents[1] / "rtl"
@@ -61,15 +64,51 @@ def build_executable(model: Model, config: TileConfig) -> Path:
         return binary
     with lock(root / f"{folder.name}.lock"):
         if not binary.is_file():
-            temporary = Path(tempfile.mkdtemp(prefix="build-", dir=root))
-            try:
-                _build(model, config, install, temporary)
-                if folder.exists():
-                    shutil.rmtree(folder)
-                os.replace(temporary, folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            _build_into(folder, model, config, install)
     return binary
+
+
+def _build_into(folder: Path, model: Model, config: TileConfig, install: VerilatorInstall) -> None:
+    """Build where make can (`_work_parent`), copy beside ``folder``, rename; nothing stays of a build that ends early."""
+    temporary = folder.with_name(f"build-{os.getpid()}-{secrets.token_hex(4)}")
+    work = Path(tempfile.mkdtemp(prefix="tilescore-build-", dir=_work_parent(folder.parent)))
+    try:
+        _build(model, config, _plain_install(install, work), work)
+        temporary.mkdir()
+        for name in (model.top, f"{model.top}.v"):
+            shutil.copy(work / name, temporary / name)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_plain(path: Path) -> bool:
+    """GNU make can work there: it splits names at white space and expands $, and has no way to quote either."""
+    return re.fullmatch(r"[A-Za-z0-9_./+,@=-]+", str(path)) is not None
+
+
+def _work_parent(cache: Path) -> Path:
+    """A folder to build in: the cache itself, else a temporary folder, the first whose path is plain."""
+    candidates = (cache, Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/dev/shm"))
+    for folder in candidates:
+        if _is_plain(folder) and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise ToolError(f"building a tile needs a folder whose path has neither spaces nor letters outside ASCII; {cache} and "
+                    f"{candidates[1]} have: set TILESCORE_CACHE or TMPDIR")
+
+
+def _plain_install(install: VerilatorInstall, work: Path) -> VerilatorInstall:
+    """``install``, seen through a link in ``work`` if its own path is not plain (a checkout "My Files/tilescore")."""
+    if _is_plain(install.root):
+        return install
+    link = work / "verilator"
+    link.symlink_to(install.root, target_is_directory=True)
+    inside = install.binary.is_relative_to(install.root)
+    binary = link / install.binary.relative_to(install.root) if inside else install.binary
+    return dataclasses.replace(install, root=link, binary=binary)
 
 
 def rtl_digest() -> str:
@@ -89,11 +128,11 @@ def key(model: Model, install: VerilatorInstall) -> str:
 
 
 def _build(model: Model, config: TileConfig, install: VerilatorInstall, folder: Path) -> None:
-    """Verilog, ports.h and the executable ``folder/<top>``; intermediate files are removed."""
+    """The executable ``folder/<top>`` and its Verilog ``folder/<top>.v``."""
     work = folder / "work"
     work.mkdir()
     top, verilog = model.top, model.verilog(config)
-    (work / f"{top}.v").write_text(verilog)
+    (work / f"{top}.v").write_text(verilog, encoding="utf-8")
     (work / "ports.h").write_text("".join(f"#define {model.prefix}_{p} {_member(p)}\n" for p in model.ports))
     shutil.copyfile(model.driver, work / "main.cpp")
     hierarchical = config.rows * config.cols > _FLAT_PES
@@ -113,16 +152,24 @@ def _build(model: Model, config: TileConfig, install: VerilatorInstall, folder: 
          work, install, config)
     os.replace(work / "obj" / top, folder / top)
     os.replace(work / f"{top}.v", folder / f"{top}.v")
-    shutil.rmtree(work)
 
 
 def _run(command: list[str], folder: Path, install: VerilatorInstall, config: TileConfig) -> None:
-    done = subprocess.run(command, cwd=folder, env=verilator_env(install), capture_output=True, text=True,
-                          timeout=_BUILD_TIMEOUT_S, check=False)
+    try:
+        done = run_quietly(command, cwd=folder, env=verilator_env(install), timeout_s=_BUILD_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise ToolError(f"{Path(command[0]).name} did not end within {_BUILD_TIMEOUT_S} s on tile {config.name}") from None
     if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "rror" in line]
         raise ToolError(f"{Path(command[0]).name} failed on tile {config.name} (status {done.returncode}): "
-                        f"{' | '.join(lines[:3])[-600:]}")
+                        f"{_reason(done.stdout + done.stderr)}")
+
+
+def _reason(output: str) -> str:
+    """What a failed build said: its first lines that speak of an error, then its last lines."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if re.search(r"error|fatal|no rule|no space|denied", line, re.IGNORECASE)][:3]
+    chosen = list(dict.fromkeys([*errors, *lines[-3:]]))
+    return " | ".join(line[:300] for line in chosen) or "it printed nothing"
 
 
 def _hier_blocks(verilog: str) -> str:

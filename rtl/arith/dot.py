@@ -12,10 +12,10 @@ expanded integers (`lane_format`), 18 bits and a sign, with one unsigned 18 x 18
 from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
 
-from ..formats import E2M1, PAIRS
+from ..formats import E2M1, PAIRS, step_bits, term_bits
 from ..isa import Pair
+from . import latency
 from .decode import DecodedElement
 from .lane_format import LaneFields, LaneFormat
 
@@ -40,7 +40,7 @@ class DotProduct(wiring.Component):
     Members
     -------
     a, b : In(LaneFormat.operand_shape(lanes))
-    sum : Out(signed(sum_bits(lanes, pairs)))
+    sum : Out(signed(step_bits(lanes, pairs)))
         A lane with a NaN or infinity contributes 0.
     nan, pinf, ninf : Out(1)
         Some product was NaN (an operand is, or infinity times zero), or an infinity.
@@ -64,26 +64,11 @@ class DotProduct(wiring.Component):
         self.a_format, self.b_format = (LaneFormat(side, pairs, multiplier) for side in "ab")
         super().__init__({
             "a": In(self.a_format.operand_shape(lanes)), "b": In(self.b_format.operand_shape(lanes)),
-            "sum": Out(signed(self.sum_bits(lanes, pairs))), "nan": Out(1), "pinf": Out(1), "ninf": Out(1)})
-
-    @staticmethod
-    def term_bits(pairs: tuple[Pair, ...]) -> int:
-        """Signed width of what a lane contributes."""
-        return max(PAIRS[pair].sum_bits(PAIRS[pair].products_per_lane) for pair in pairs)
-
-    @classmethod
-    def sum_bits(cls, lanes: int, pairs: tuple[Pair, ...] = E4M3_ONLY) -> int:
-        """Signed width of the sum of `lanes` lanes."""
-        return cls.term_bits(pairs) + ceil_log2(lanes)
-
-    @staticmethod
-    def latency(lanes: int) -> int:
-        """Cycles from operands to sum."""
-        return 2 + ceil_log2(lanes)
+            "sum": Out(signed(step_bits(lanes, pairs))), "nan": Out(1), "pinf": Out(1), "ninf": Out(1)})
 
     @property
     def LATENCY(self) -> int:
-        return self.latency(self.lanes)
+        return latency.dot_product(self.lanes)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -141,7 +126,7 @@ class DotProduct(wiring.Component):
             m.d.sync += [product.eq(Mux(special, 0, a.significand * b.significand)), shift.eq(a.shift + b.shift)]
             shifted = Signal(max(s.product_bits for s in specs) - 1, name=f"shifted_{lane}")
             m.d.comb += shifted.eq(product << shift)
-        term = Signal(signed(self.term_bits(self.pairs)), name=f"term_{lane}", reset_less=True)
+        term = Signal(signed(term_bits(self.pairs)), name=f"term_{lane}", reset_less=True)
         if a.high is None or b.high is None:
             m.d.sync += term.eq(Mux(sign, -shifted, shifted))
             return term

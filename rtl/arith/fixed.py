@@ -7,6 +7,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from . import latency
 from .round_fp32 import RoundToFp32
 
 FIXED_BITS = 48
@@ -24,7 +25,7 @@ class Fp32ToFixed(wiring.Component):
     LATENCY 2, one value per cycle.
     """
 
-    LATENCY = 2
+    LATENCY = latency.FP32_TO_FIXED
 
     value: Signal
     fixed: Signal
@@ -70,7 +71,7 @@ class FixedToFp32(wiring.Component):
     LATENCY 4, one value per cycle.
     """
 
-    LATENCY = RoundToFp32.LATENCY
+    LATENCY = latency.FIXED_TO_FP32
 
     fixed: Signal
     nan: Signal

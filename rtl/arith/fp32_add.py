@@ -10,6 +10,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..formats import FP32_INF
+from . import latency
 from .pack import count_leading_zeros, round_magnitude, select_special
 
 _MAX_ALIGN = 27
@@ -25,7 +26,7 @@ class Fp32Add(wiring.Component):
     infinities of opposite sign, give 0x7FC00000. LATENCY 4, one sum per cycle.
     """
 
-    LATENCY = 4
+    LATENCY = latency.FP32_ADD
 
     a: Signal
     b: Signal

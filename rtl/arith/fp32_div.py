@@ -11,12 +11,13 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from . import latency
 from .pack import delay, round_magnitude, select_special
 from .unpacked import Unpacked
 
 _QUOTIENT_BITS = 26
-_BITS_PER_STAGE = 2
-_STAGES = _QUOTIENT_BITS // _BITS_PER_STAGE
+_STAGES = latency.FP32_DIV_STAGES
+_BITS_PER_STAGE = _QUOTIENT_BITS // _STAGES
 _MAX_SHIFT = 26
 """Shifted that far to the right, a quotient leaves only sticky bits."""
 
@@ -41,7 +42,7 @@ class Fp32Div(wiring.Component):
     give 0x7FC00000. LATENCY 15, one quotient per cycle.
     """
 
-    LATENCY = _STAGES + 2
+    LATENCY = latency.FP32_DIV
 
     a: data.View
     b: data.View
@@ -90,7 +91,7 @@ class Fp32DivConstant(wiring.Component):
     ``by_448`` (1) chooses. Parameters: ``divisors``, those that are built. LATENCY 3, one quotient per cycle.
     """
 
-    LATENCY = 3
+    LATENCY = latency.FP32_DIV_CONSTANT
 
     a: data.View
     by_448: Signal

@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..formats import FP32_INF, FP32_NAN
+from . import latency
 
 
 class Fp32Max(wiring.Component):
@@ -13,7 +14,7 @@ class Fp32Max(wiring.Component):
     `result` (32). LATENCY 1, one maximum per cycle.
     """
 
-    LATENCY = 1
+    LATENCY = latency.FP32_MAX
 
     a: Signal
     b: Signal

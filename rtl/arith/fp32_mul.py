@@ -9,6 +9,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from . import latency
 from .pack import round_magnitude, select_special
 from .unpacked import Unpacked, UnpackFp32
 
@@ -27,7 +28,7 @@ class Fp32Mul(wiring.Component):
     gives 0x7FC00000. LATENCY 3, one product per cycle.
     """
 
-    LATENCY = 3
+    LATENCY = latency.FP32_MUL
 
     a: data.View
     b: data.View

@@ -27,10 +27,11 @@ of a power of two and rsqrt of a power of four are exact, sigmoid(0) = 1/2.
 """
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
-from amaranth.lib import data, enum, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from . import tables
+from . import latency, tables
+from .function_codes import Function
 from .interpolate import QuadraticInterpolator
 from .pack import delay
 from .unpacked import Unpacked, UnpackFp32
@@ -42,16 +43,6 @@ _HUGE_FIELD = 127 + 9
 """From this exponent field on (|u| >= 512), exp2 is infinite or zero and sigmoid one or zero."""
 
 _EXTRA_BITS = tables.FRACTION_BITS - tables.Y_FRACTION_BITS
-
-
-class Function(enum.Enum, shape=3):
-    """What a `SpecialFunction` computes."""
-
-    NONE = 0
-    EXP2 = 1
-    RECIPROCAL = 2
-    SIGMOID = 3
-    RSQRT = 4
 
 
 class SpecialFunction(wiring.Component):
@@ -72,7 +63,7 @@ class SpecialFunction(wiring.Component):
     unpack and multiply | fixed point | 4 of log2(1 + 2**-t) | 4 of exp2, reciprocal or rsqrt | pack.
     """
 
-    LATENCY = UnpackFp32.LATENCY + 1 + 2 * QuadraticInterpolator.LATENCY + 1
+    LATENCY = latency.SPECIAL_FUNCTION
 
     u: Signal
     func: Value

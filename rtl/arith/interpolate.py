@@ -11,7 +11,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from . import tables
+from . import latency, tables
 
 
 class QuadraticInterpolator(wiring.Component):
@@ -38,7 +38,7 @@ class QuadraticInterpolator(wiring.Component):
     LATENCY 4: memory | slope | product | sum. One value per cycle.
     """
 
-    LATENCY = 4
+    LATENCY = latency.INTERPOLATE
 
     address: Signal
     x: Signal

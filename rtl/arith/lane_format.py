@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from amaranth.hdl import Cat, Const, Mux, Shape, Value, unsigned
 from amaranth.lib import data
 
-from ..formats import E2M1, PAIRS, FormatSpec
+from ..array_formats import built_pairs
+from ..config import TileConfig
+from ..formats import E2M1, PAIRS, FormatSpec, carries_codes, side_specs
 from ..isa import Pair
 from .decode import DecodedElement
 
@@ -55,7 +57,7 @@ class LaneFormat:
     @property
     def specs(self) -> tuple[FormatSpec, ...]:
         """Element formats of this side."""
-        return tuple(dict.fromkeys(getattr(PAIRS[pair], self.side) for pair in self.pairs))
+        return side_specs(self.pairs, self.side)
 
     @property
     def two_codes(self) -> bool:
@@ -65,7 +67,7 @@ class LaneFormat:
     @property
     def plain(self) -> bool:
         """Lanes carry codes as they are in the buffer."""
-        return len(self.specs) == 1 and self.multiplier == "fabric"
+        return carries_codes(self.pairs, self.side, self.multiplier)
 
     @property
     def shape(self) -> Shape | data.StructLayout:
@@ -146,6 +148,11 @@ class LaneFormat:
             sign=decoded.sign, significand=decoded.significand, shift=decoded.shift, magnitude=zero, nan=decoded.nan,
             infinite=decoded.infinite, special=decoded.nan | decoded.infinite, zero=~decoded.significand.any(),
             high=lane[4:8] if self.two_codes else None)
+
+
+def lane_format(config: TileConfig, side: str) -> LaneFormat:
+    """Lanes of side "a" or "b" of a tile."""
+    return LaneFormat(side, built_pairs(config), config.multiplier)
 
 
 def _wide(value: Value, bits: int) -> Value:

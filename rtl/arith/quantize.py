@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..formats import E4M3, E4M3_NAN_CODE, E5M2, FP32_INF, FormatSpec
+from . import latency
 
 
 class QuantizeFp8(wiring.Component):
@@ -14,7 +15,7 @@ class QuantizeFp8(wiring.Component):
     gives 0x7F. LATENCY 2, one value per cycle. Parameters: ``spec``, `formats.E4M3` or `formats.E5M2`.
     """
 
-    LATENCY = 2
+    LATENCY = latency.QUANTIZE_FP8
 
     value: Signal
     code: Signal

@@ -14,6 +14,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..formats import E2M1, E4M3, E5M2, FormatSpec
+from . import latency
 from .fp32_div import quotient_step
 from .pack import delay
 from .unpacked import Unpacked
@@ -49,7 +50,7 @@ class QuotientQuantizer(wiring.Component):
         E2M1 codes have zeros above. LATENCY 6, one code per cycle.
     """
 
-    LATENCY = 6
+    LATENCY = latency.QUOTIENT
 
     x: data.View
     divisor: data.View

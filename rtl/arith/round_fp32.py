@@ -9,6 +9,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from . import latency
 from .pack import count_leading_zeros, round_magnitude, select_special
 
 AccumulatorFlags = data.StructLayout({"nan": 1, "pinf": 1, "ninf": 1, "inexact": 1})
@@ -41,7 +42,7 @@ class RoundToFp32(wiring.Component):
     LATENCY 4, one value per cycle.
     """
 
-    LATENCY = 4
+    LATENCY = latency.ROUND_FP32
 
     value: Signal
     lsb: Signal

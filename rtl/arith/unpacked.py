@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from . import latency
 from .pack import count_leading_zeros
 
 Unpacked = data.StructLayout({
@@ -19,7 +20,7 @@ class UnpackFp32(wiring.Component):
     """FP32 `value` (32) to `unpacked` (Unpacked); subnormals are normalised. LATENCY 1, one value per
     cycle."""
 
-    LATENCY = 1
+    LATENCY = latency.UNPACK_FP32
 
     value: Signal
     unpacked: data.View

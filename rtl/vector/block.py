@@ -25,8 +25,8 @@ from ..config import TileConfig
 from ..formats import E2M1
 from ..isa import SPEC_BY_NAME, Quant, Scale
 from ..operand_slice import slice_ports
-from .block_lane import ERROR_LATENCY, BlockLane
-from .block_latency import CHOICE_BLOCK, BlockLatency, block_sizes, tile_bits
+from .block_lane import BlockLane
+from .block_latency import CHOICE_BLOCK, ERROR_LATENCY, BlockLatency, block_sizes, tile_bits
 from .block_reduce import BlockReduction, segment_lanes
 from .block_scale import BlockScale
 from .delay_line import delay_line

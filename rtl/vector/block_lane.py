@@ -20,8 +20,6 @@ from .delay_line import delay_line
 from .error_grid import LEVEL_BITS, POSITION_BITS, grid_position
 
 ERROR_BITS = 28
-ERROR_LATENCY = QuotientQuantizer.LATENCY + 3
-"""Divisor to squared error: both codes, their distance from x, its square."""
 
 _DOUBLED_E2M1 = (0, 1, 2, 3, 4, 6, 8, 12)
 

@@ -1,20 +1,52 @@
 """Depths of the block quantizer, as sums of the latencies of its parts."""
 
-from amaranth.utils import ceil_log2
+from collections.abc import Sequence
 
-from ..arith.quotient import QuotientQuantizer
-from ..block_formats import BlockFormat, block_quantizers
+from ..arith import latency
+from ..arith.latency import ceil_log2
+from ..block_formats import BLOCK_FORMATS, BlockFormat, block_quantizers
 from ..config import TileConfig
-from ..isa import Quant
-from .block_lane import ERROR_LATENCY
-from .block_reduce import reduce_latency
-from .block_scale import scale_latency
+from ..isa import Quant, Scale
 
 LARGEST_BLOCK = 128
 """Elements of the largest block of any format."""
 
 CHOICE_BLOCK = 16
 """Elements of a block that has two candidate scales."""
+
+
+ERROR_LATENCY = latency.QUOTIENT + 3
+"""Divisor to squared error: both codes, their distance from x, its square."""
+
+POWER_LATENCY = 2
+"""Largest magnitude to a power-of-two scale."""
+
+FIRST_DIVISION = latency.UNPACK_FP32 + latency.FP32_DIV_CONSTANT
+"""amax / 6 or amax / 448."""
+
+SECOND_DIVISION = FIRST_DIVISION + latency.UNPACK_FP32 + latency.FP32_DIV
+"""And divided by z."""
+
+SCALE_PRODUCT = SECOND_DIVISION + latency.QUANTIZE_FP8 + latency.UNPACK_FP32 + latency.FP32_MUL
+"""The E4M3 scale times z."""
+
+DIVISION_LATENCY = SCALE_PRODUCT + latency.UNPACK_FP32
+
+
+def scale_kinds(quantizers: tuple[Quant, ...]) -> set[Scale]:
+    """Kinds of scales that these block quantizers make."""
+    return {BLOCK_FORMATS[quant].scale for quant in quantizers}
+
+
+def scale_latency(quantizers: tuple[Quant, ...]) -> int:
+    """Cycles from amax to divisor and bytes, for a tile with these block quantizers."""
+    return POWER_LATENCY if scale_kinds(quantizers) == {Scale.E8M0} else DIVISION_LATENCY
+
+
+def reduce_latency(cols: int, sizes: Sequence[int]) -> int:
+    """Cycles from a block's first tile to its result, with ``cols`` lanes and blocks of these sizes."""
+    tiles = max(1, max(sizes) // cols)
+    return ceil_log2(cols) + (tiles - 1) + ceil_log2(tiles) + 1
 
 
 def tile_bits(config: TileConfig) -> int:
@@ -39,5 +71,5 @@ class BlockLatency:
         self.choice = None
         if Quant.NVFP4_46 in quantizers:
             wait = reduce_latency(config.cols, (CHOICE_BLOCK,))
-            self.choice = ERROR_LATENCY - QuotientQuantizer.LATENCY + wait + 1
-        self.total = self.divisor + QuotientQuantizer.LATENCY + (self.choice or 0)
+            self.choice = ERROR_LATENCY - latency.QUOTIENT + wait + 1
+        self.total = self.divisor + latency.QUOTIENT + (self.choice or 0)

@@ -10,20 +10,14 @@ from collections.abc import Sequence
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
 
+from .block_latency import reduce_latency
 from .delay_line import delay_line
 
 
 def segment_lanes(cols: int, sizes: Sequence[int]) -> int:
     """Lanes that always belong to one block, if blocks have one of these sizes."""
     return min(cols, *sizes)
-
-
-def reduce_latency(cols: int, sizes: Sequence[int]) -> int:
-    """Cycles from a block's first tile to its result."""
-    tiles = max(1, max(sizes) // cols)
-    return ceil_log2(cols) + (tiles - 1) + ceil_log2(tiles) + 1
 
 
 class BlockReduction(wiring.Component):

@@ -20,32 +20,19 @@ from ..arith.unpacked import Unpacked, UnpackFp32
 from ..block_formats import BLOCK_FORMATS
 from ..formats import E4M3_NAN_CODE, FP32_INF, FP32_NAN
 from ..isa import SPEC_BY_NAME, Quant, Scale
+from .block_latency import (
+    DIVISION_LATENCY,
+    FIRST_DIVISION,
+    POWER_LATENCY,
+    SECOND_DIVISION,
+    scale_kinds,
+    scale_latency,
+)
 from .delay_line import delay_line
 
 _BITS = {field.name: field.bits for field in SPEC_BY_NAME["VECTOR"].fields}
 
-_POWER_LATENCY = 2
 _E8M0_NAN = 0xFF
-
-_FIRST = UnpackFp32.LATENCY + Fp32DivConstant.LATENCY
-"""amax / 6 or amax / 448."""
-
-_SECOND = _FIRST + UnpackFp32.LATENCY + Fp32Div.LATENCY
-"""And divided by z."""
-
-_PRODUCT = _SECOND + QuantizeE4M3.LATENCY + UnpackFp32.LATENCY + Fp32Mul.LATENCY
-"""The E4M3 scale times z."""
-
-_DIVISION_LATENCY = _PRODUCT + UnpackFp32.LATENCY
-
-
-def scale_latency(quantizers: tuple[Quant, ...]) -> int:
-    """Cycles from amax to divisor and bytes, for a tile with these block quantizers."""
-    return _POWER_LATENCY if _kinds(quantizers) == {Scale.E8M0} else _DIVISION_LATENCY
-
-
-def _kinds(quantizers: tuple[Quant, ...]) -> set[Scale]:
-    return {BLOCK_FORMATS[quant].scale for quant in quantizers}
 
 
 class BlockScale(wiring.Component):
@@ -91,7 +78,7 @@ class BlockScale(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        kinds = _kinds(self.quantizers)
+        kinds = scale_kinds(self.quantizers)
         bad = Signal()
         m.d.comb += bad.eq((self.amax >= FP32_INF) | ~self.z[:31].any() | self.z[23:31].all())
         nan = delay_line(m, bad, self.LATENCY, name="nan_delay")
@@ -104,7 +91,7 @@ class BlockScale(wiring.Component):
         self._division(m, nan, quant)
         if Scale.E8M0 in kinds:
             divisor, scale = self._power_of_two(m)
-            late = delay_line(m, Cat(scale, divisor.exponent), _DIVISION_LATENCY - _POWER_LATENCY, name="power_delay")
+            late = delay_line(m, Cat(scale, divisor.exponent), DIVISION_LATENCY - POWER_LATENCY, name="power_delay")
             with m.If(_is(quant, self.quantizers, Scale.E8M0)):
                 m.d.comb += [
                     self.divisor.exponent.eq(late[8:].as_signed()),
@@ -116,7 +103,7 @@ class BlockScale(wiring.Component):
     # Power of two ---------------------------------------------------------------------------------------
 
     def _power_of_two(self, m: Module) -> tuple[data.View, Value]:
-        """Divisor and delta, `_POWER_LATENCY` cycles later."""
+        """Divisor and delta, `POWER_LATENCY` cycles later."""
         built = tuple(quant for quant in self.quantizers if BLOCK_FORMATS[quant].scale == Scale.E8M0)
         field, anchor = Signal(signed(10), reset_less=True), Signal(8, reset_less=True)
         m.d.sync += [
@@ -144,24 +131,24 @@ class BlockScale(wiring.Component):
         quotient = Signal(32)
         m.d.comb += quotient.eq(divide.result)
         if fp32:
-            quant_first = delay_line(m, self.quant, _FIRST, name="quant_first_delay")
+            quant_first = delay_line(m, self.quant, FIRST_DIVISION, name="quant_first_delay")
             with m.If((quant_first == Quant.BLOCK128) & ~divide.result[23:].any()):
                 m.d.comb += quotient.eq(FP32_MIN_NORMAL_WORD)
         first, second = self._unpack(m, "first", quotient), Value.cast(delay_line(
-            m, z.as_value(), _FIRST, name="z_first_delay"))
+            m, z.as_value(), FIRST_DIVISION, name="z_first_delay"))
         m.submodules.divide_z = divide_z = Fp32Div()
         m.d.comb += [divide_z.a.eq(first), divide_z.b.eq(data.View(Unpacked, second))]
         if nvfp4:
-            wait = _SECOND + QuantizeE4M3.LATENCY - _FIRST
+            wait = SECOND_DIVISION + QuantizeE4M3.LATENCY - FIRST_DIVISION
             z_late = data.View(Unpacked, delay_line(m, second, wait, name="z_delay"))
             divisor, code = self._e4m3(m, "6", divide_z.result, z_late)
             m.d.comb += [self.divisor.eq(divisor), self.scale.eq(Mux(nan, E4M3_NAN_CODE, code))]
             if Quant.NVFP4_46 in self.quantizers:
                 self._four(m, amax, data.View(Unpacked, second), z_late, nan)
         if fp32:
-            wait = _DIVISION_LATENCY - _SECOND
+            wait = DIVISION_LATENCY - SECOND_DIVISION
             stored = delay_line(m, divide_z.result, wait, name="stored_delay")
-            unpacked = delay_line(m, first.as_value(), _DIVISION_LATENCY - _FIRST - UnpackFp32.LATENCY,
+            unpacked = delay_line(m, first.as_value(), DIVISION_LATENCY - FIRST_DIVISION - UnpackFp32.LATENCY,
                                   name="divisor_delay")
             own = data.View(Unpacked, unpacked)
             with m.If(quant == Quant.BLOCK128):
@@ -196,7 +183,7 @@ class BlockScale(wiring.Component):
         unpacked = self._unpack(m, f"divisor_{name}", product)
         divisor = Signal(Divisor, name=f"e4m3_divisor_{name}")
         m.d.comb += [divisor.exponent.eq(unpacked.exponent), divisor.significand.eq(unpacked.significand)]
-        wait = _DIVISION_LATENCY - _SECOND - QuantizeE4M3.LATENCY
+        wait = DIVISION_LATENCY - SECOND_DIVISION - QuantizeE4M3.LATENCY
         return divisor, delay_line(m, code, wait, name=f"code_delay_{name}")
 
     @staticmethod

@@ -15,7 +15,8 @@ from ..arith.fixed import FIXED_BITS, Fp32ToFixed
 from ..arith.fp32_add import Fp32Add
 from ..arith.fp32_max import Fp32Max
 from ..arith.fp32_mul import Fp32Mul
-from ..arith.functions import Function, SpecialFunction
+from ..arith.function_codes import Function
+from ..arith.functions import SpecialFunction
 from ..arith.pack import delay
 from ..arith.quantize import QuantizeFp8
 from ..arith.unpacked import UnpackFp32

@@ -10,15 +10,8 @@ lanes. So they are read `Z_READ` and `W_READ` stages later than x.
 
 from functools import cache
 
-from amaranth.utils import ceil_log2
-
-from ..arith.fixed import FixedToFp32, Fp32ToFixed
-from ..arith.fp32_add import Fp32Add
-from ..arith.fp32_max import Fp32Max
-from ..arith.fp32_mul import Fp32Mul
-from ..arith.functions import SpecialFunction
-from ..arith.quantize import QuantizeE4M3
-from ..arith.unpacked import UnpackFp32
+from ..arith import latency
+from ..arith.latency import ceil_log2
 from ..block_formats import block_quantizers
 from ..config import TileConfig
 from .block_latency import BlockLatency
@@ -34,14 +27,14 @@ OPERAND_LATENCY = 1
 
 # Lane cycles in which an operand or a control signal is used.
 LANE_Y_SELECT = OPERAND_LATENCY
-LANE_Z_SELECT = LANE_Y_SELECT + UnpackFp32.LATENCY + Fp32Mul.LATENCY
-LANE_U = LANE_Z_SELECT + Fp32Max.LATENCY + Fp32Add.LATENCY
-LANE_V = LANE_U + SpecialFunction.LATENCY
-LANE_W_SELECT = LANE_V - UnpackFp32.LATENCY
-LANE_OUT = LANE_V + Fp32Mul.LATENCY
-LANE_CODE = LANE_OUT + QuantizeE4M3.LATENCY
+LANE_Z_SELECT = LANE_Y_SELECT + latency.UNPACK_FP32 + latency.FP32_MUL
+LANE_U = LANE_Z_SELECT + latency.FP32_MAX + latency.FP32_ADD
+LANE_V = LANE_U + latency.SPECIAL_FUNCTION
+LANE_W_SELECT = LANE_V - latency.UNPACK_FP32
+LANE_OUT = LANE_V + latency.FP32_MUL
+LANE_CODE = LANE_OUT + latency.QUANTIZE_FP8
 LANE_WRITTEN = LANE_CODE + 1
-LANE_FIXED = LANE_WRITTEN + Fp32ToFixed.LATENCY
+LANE_FIXED = LANE_WRITTEN + latency.FP32_TO_FIXED
 
 # Stages of the unit.
 Z_READ = LANE_Z_SELECT - OPERAND_LATENCY
@@ -52,7 +45,7 @@ REDUCE_START = LANE_WRITTEN + MEMORY_LATENCY
 
 def reduce_latency(cols: int) -> int:
     """Cycles from written values to their reduction: grid, tree over lanes, sum over tiles, rounding."""
-    return Fp32ToFixed.LATENCY + ceil_log2(cols) + 1 + FixedToFp32.LATENCY
+    return latency.FP32_TO_FIXED + ceil_log2(cols) + 1 + latency.FIXED_TO_FP32
 
 
 def reduce_write(cols: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tilescore.rtl.arith.functions import Function
+from tilescore.rtl.arith.function_codes import Function
 from tilescore.rtl.formats import decode_e4m3_float
 from tilescore.sim import numerics
 from tilescore.tests.rtl.arith.streams import all_bf16, hard_fp32, hard_fp32_pairs, quantizer_fp32

@@ -14,6 +14,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
+from tilescore.rtl.arith import latency
 from tilescore.rtl.arith.dot import DotProduct
 from tilescore.rtl.arith.fixed import FixedToFp32, Fp32ToFixed
 from tilescore.rtl.arith.fp32_add import Fp32Add
@@ -49,8 +50,8 @@ LATENCY = {
     "not_finite": Fp32ToFixed.LATENCY,
     "from_fixed": FixedToFp32.LATENCY,
     "rounded": RoundToFp32.LATENCY,
-    "dot": DotProduct.latency(8),
-    "dot_nan": DotProduct.latency(8),
+    "dot": latency.dot_product(8),
+    "dot_nan": latency.dot_product(8),
     "special": SpecialFunction.LATENCY,
     "scaled": SpecialFunction.LATENCY + Fp32Mul.LATENCY,
 }

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tilescore.rtl.arith import tables
-from tilescore.rtl.arith.functions import Function, SpecialFunction
+from tilescore.rtl.arith.function_codes import Function
+from tilescore.rtl.arith.functions import SpecialFunction
 from tilescore.rtl.arith.interpolate import QuadraticInterpolator
 from tilescore.sim import numerics
 from tilescore.tests.rtl.arith.streams import float_key, hard_fp32, run_pipeline, unpacked_to_float

@@ -4,7 +4,8 @@
 import pytest
 from amaranth.sim import Simulator
 
-from tilescore.rtl.vector.block_reduce import BlockReduction, reduce_latency, segment_lanes
+from tilescore.rtl.vector.block_latency import reduce_latency
+from tilescore.rtl.vector.block_reduce import BlockReduction, segment_lanes
 from tilescore.rtl.vector.delay_line import DelayLine
 from tilescore.tests.rtl.arith.streams import run_pipeline
 
