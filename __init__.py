@@ -24,6 +24,7 @@ if typing.TYPE_CHECKING:
     from tilescore.rtl.errors import (
         CompileError,
         ConfigError,
+        DoesNotFit,
         ProgramError,
         SimulationError,
         TilescoreError,
@@ -38,7 +39,7 @@ if typing.TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "AttentionLayer", "AttentionSchedule", "CompileError", "CompiledLayer", "ConfigError", "CoreSchedule",
+    "AttentionLayer", "AttentionSchedule", "CompileError", "CompiledLayer", "ConfigError", "CoreSchedule", "DoesNotFit",
     "GemmSchedule", "MoELayer", "MoESchedule", "Numerics", "Program", "ProgramError", "Result", "SimulationError",
     "TileConfig", "TilescoreError", "ToolError", "Workload", "WorkloadError", "attention_layer", "bounds",
     "compile_layer", "list_models", "load_model", "load_tile", "moe_layer", "simulate", "verify",
@@ -52,8 +53,8 @@ _HOME = {
     "compiler.numerics": ("Numerics",),
     "compiler.schedule": ("AttentionSchedule", "CoreSchedule", "GemmSchedule", "MoESchedule"),
     "rtl.config": ("TileConfig", "load_tile"),
-    "rtl.errors": ("CompileError", "ConfigError", "ProgramError", "SimulationError", "TilescoreError", "ToolError",
-                   "WorkloadError"),
+    "rtl.errors": ("CompileError", "ConfigError", "DoesNotFit", "ProgramError", "SimulationError", "TilescoreError",
+                   "ToolError", "WorkloadError"),
     "sim.program": ("Program",),
     "sim.result": ("Result",),
     "sim.simulate": ("simulate",),

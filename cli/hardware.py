@@ -1,35 +1,51 @@
-"""`tilescore verilog`, `export` and `isa`: the tile as hardware. Amaranth is loaded when a tile is built."""
+"""`tilescore tile`, `verilog`, `export` and `isa`: the tile as hardware. Amaranth is loaded when a tile is built."""
 
 import argparse
 import json
 import sys
 
 from ..rtl.config import load_tile
+from ..rtl.tile_file import tile_toml
+from ..sim.progress import Progress
 from .files import check_targets, write_text
 
 
+def tile(arguments: argparse.Namespace) -> int:
+    """Print a tile as `load_tile` reads it back."""
+    config = load_tile(arguments.tile)
+    print(json.dumps(config.to_dict(), indent=2) if arguments.json else tile_toml(config).rstrip())
+    return 0
+
+
 def verilog(arguments: argparse.Namespace) -> int:
+    """Print or write the Verilog of a tile."""
     from ..rtl.verilog import tile_verilog
 
     config = load_tile(arguments.tile)
-    if arguments.output is None:
-        sys.stdout.write(tile_verilog(config))
-    else:
+    if arguments.output is not None:
         check_targets([arguments.output])
-        write_text(arguments.output, tile_verilog(config))
+    with Progress(f"generate {config.name}"):
+        text = tile_verilog(config)
+    if arguments.output is None:
+        sys.stdout.write(text)
+    else:
+        write_text(arguments.output, text)
     return 0
 
 
 def export(arguments: argparse.Namespace) -> int:
+    """Write a folder for FPGA tools."""
     from ..rtl.export import export_tile
 
     config = load_tile(arguments.tile)
-    folder = export_tile(config, arguments.folder, force=arguments.force)
+    with Progress(f"export {config.name}"):
+        folder = export_tile(config, arguments.folder, name=arguments.name, force=arguments.force)
     print(f"{folder}: tile {config.name}, configuration {config.digest}")
     return 0
 
 
 def isa(arguments: argparse.Namespace) -> int:
+    """Print the instruction set."""
     from ..rtl.isa import INSTRUCTIONS, layout_of, reference_page
 
     if arguments.markdown:

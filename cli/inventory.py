@@ -9,6 +9,7 @@ from ..sim.toolchain import doctor_report
 
 
 def models(arguments: argparse.Namespace) -> int:
+    """Print the bundled models and which of their layers are built."""
     rows = []
     for name in list_models():
         model, built = load_model(name), {}
@@ -29,6 +30,7 @@ def models(arguments: argparse.Namespace) -> int:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
+    """Print which tools were found."""
     checks = doctor_report()
     if arguments.json:
         print(json.dumps([vars(check) for check in checks], indent=2))

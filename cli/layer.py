@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from ..compiler.checkpoint import from_safetensors
-from ..compiler.compile import CompiledLayer, compile_layer
+from ..compiler.compile import CompiledLayer, compile_layer, fitting_change
 from ..compiler.formats import parse_format
 from ..compiler.layers import Workload
 from ..compiler.models import attention_layer, load_model, moe_layer
@@ -16,16 +16,23 @@ from ..compiler.report import describe, layer_report
 from ..compiler.schedule import load as load_schedule
 from ..compiler.schedule import to_dict
 from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError, WorkloadError
+from ..rtl.errors import CompileError, DoesNotFit, WorkloadError
 from ..sim.energy import EnergyTable
 from ..sim.program import Program
 from ..sim.progress import Progress
 from ..sim.simulate import simulate
 from ..sim.toolchain import missing_for_verilator
 from ..sim.verifier import verify
+from .ignored import check_seed
+
+
+def data_needed(arguments: argparse.Namespace) -> bool:
+    """Results are computed, not only times."""
+    return arguments.level != ("timing",)
 
 
 def workload_of(arguments: argparse.Namespace, layer: str) -> Workload:
+    """What the layer options describe; an MoE layer has neither mask nor context."""
     model = load_model(arguments.model)
     description = attention_layer(model) if layer == "attention" else moe_layer(model)
     tokens = arguments.tokens
@@ -33,39 +40,45 @@ def workload_of(arguments: argparse.Namespace, layer: str) -> Workload:
         if arguments.phase != "decode":
             raise WorkloadError("--tokens is needed for prefill")
         tokens = 1
+    if layer == "moe":
+        return Workload(layer=description, phase=arguments.phase, tokens=tokens, batch=arguments.batch)
     return Workload(layer=description, phase=arguments.phase, tokens=tokens, context=arguments.context,
                     batch=arguments.batch, mask=arguments.mask)
-
-
-def needs_model(arguments: argparse.Namespace, *names: str) -> None:
-    """An option that would be ignored is an error."""
-    for name in names:
-        if getattr(arguments, name) is not None:
-            raise WorkloadError(f"--{name} {getattr(arguments, name)}: --model is needed too")
 
 
 def build(arguments: argparse.Namespace, layer: str, data: bool, config: TileConfig) -> tuple[CompiledLayer, float]:
     """Compile and verify one layer; the layer and the seconds that took."""
     start = time.perf_counter()
+    with Progress(f"compile {layer}"):
+        compiled = _compiled(arguments, layer, data, config)
+        compiled.program.meta.update(describe(compiled, config, seed=arguments.seed))
+        compiled.program.meta["data"] = data
+        verify(compiled.program)
+    return compiled, time.perf_counter() - start
+
+
+def _compiled(arguments: argparse.Namespace, layer: str, data: bool, config: TileConfig) -> CompiledLayer:
     workload = workload_of(arguments, layer)
+    check_seed(arguments, workload)
     schedule = load_schedule(arguments.schedule) if arguments.schedule else None
     if schedule is not None and (kind := to_dict(schedule)["kind"]) != layer:
         raise CompileError(f"schedule file {arguments.schedule}: expected kind {layer}, got {kind}")
     tensors = None
     if arguments.weights:
         tensors = from_safetensors(arguments.weights, workload, layer_index=arguments.layer_index, seed=arguments.seed)
-    elif arguments.layer_index:
-        raise WorkloadError(f"--layer-index {arguments.layer_index}: --weights is needed too")
-    compiled = compile_layer(workload, config, tensors=tensors, schedule=schedule, routing=arguments.routing,
-                             seed=arguments.seed, data=data, numerics=Numerics(formats=parse_format(arguments.format)))
-    compiled.program.meta.update(describe(compiled, config, seed=arguments.seed))
-    compiled.program.meta["data"] = data
-    verify(compiled.program)
-    return compiled, time.perf_counter() - start
+    given = {"tensors": tensors, "schedule": schedule, "routing": arguments.routing if layer == "moe" else None,
+             "seed": arguments.seed, "numerics": Numerics(formats=parse_format(arguments.format))}
+    try:
+        return compile_layer(workload, config, data=data, **given)
+    except DoesNotFit as error:
+        change = fitting_change(workload, config, **given)
+        hint = f"{change} would fit" if change else "no larger value of a single buffer or bank key would fit"
+        raise DoesNotFit(f"{error}; {hint}") from None
 
 
 def report(program: Program, energy: EnergyTable, *, expected: np.ndarray | None, compile_s: float,
-            levels: tuple[str, ...]) -> dict:
+           levels: tuple[str, ...]) -> dict:
+    """Simulate ``program`` at ``levels``; the report."""
     if "rtl" in levels and (missing := missing_for_verilator()):
         print("tilescore: the rtl level runs in Amaranth's simulator, some 1000 times slower than under Verilator, "
               f"which lacks: {', '.join(missing)}", file=sys.stderr)

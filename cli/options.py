@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..compiler.format_names import PRESET_NAMES
 from ..rtl.config import PRESETS
+from ..rtl.errors import did_you_mean
 from ..sim.names import LEVELS, TABLES
 
 DEFAULT_TILE = "edge"
@@ -13,21 +14,22 @@ DEFAULT_TILE = "edge"
 def tile_options(command: argparse.ArgumentParser) -> None:
     """Which tile."""
     command.add_argument("--tile", default=DEFAULT_TILE, metavar="NAME|FILE",
-                         help=f"{', '.join(PRESETS)} or a TOML file")
+                         help=f"{', '.join(PRESETS)} or a TOML file (see `tilescore tile`)")
 
 
 def layer_options(command: argparse.ArgumentParser) -> None:
     """Which layer of which model, how many tokens, on which tile."""
     add = command.add_argument
     add("--model", metavar="NAME|PATH", help="bundled model (see `tilescore models`) or a config.json")
-    add("--layer", choices=("attention", "moe"))
-    add("--phase", choices=("prefill", "decode"), default="prefill")
-    add("--tokens", type=int, metavar="N", help="new tokens per sequence")
-    add("--context", type=int, metavar="T", help="cached tokens per sequence")
+    add("--layer", choices=("attention", "moe"), help="attention or moe")
+    add("--phase", choices=("prefill", "decode"), default="prefill", help="prefill or decode")
+    add("--tokens", type=int, metavar="N", help="new tokens per sequence; default for decode: 1")
+    add("--context", type=int, metavar="T", help="cached tokens per sequence; default for prefill: 0, for decode of "
+        "attention: 1024")
     add("--batch", type=int, default=1, metavar="B", help="sequences")
-    add("--mask", choices=("causal", "none"), default="causal")
+    add("--mask", choices=("causal", "none"), default="causal", help="of attention: causal or none")
     tile_options(command)
-    add("--routing", metavar="balanced|zipf-S|FILE", help="default: the router's own top k")
+    add("--routing", metavar="balanced|zipf-S|FILE", help="of MoE; default: the router's own top k")
 
 
 def workload_options(command: argparse.ArgumentParser) -> None:
@@ -39,7 +41,7 @@ def workload_options(command: argparse.ArgumentParser) -> None:
     add("--schedule", type=Path, metavar="FILE", help="a schedule in JSON; default: chosen by rule")
     add("--format", default="e4m3", metavar="NAME|W:A:KV", help=f"{', '.join(PRESET_NAMES)}, or formats of weights, "
         "activations and KV cache")
-    add("--seed", type=int, default=0, metavar="S")
+    add("--seed", type=int, default=0, metavar="S", help="of synthetic tensors and of zipf routing")
 
 
 def energy_options(command: argparse.ArgumentParser) -> None:
@@ -53,12 +55,17 @@ def simulation_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--level", type=_levels, default=("reference", "timing"), metavar="LEVEL[,LEVEL]",
                          help=f"of {', '.join(LEVELS)}; default: reference,timing")
     energy_options(command)
-    command.add_argument("--json", action="store_true", help="JSON on standard output instead of the table")
+    json_option(command, "JSON on standard output instead of the table")
+
+
+def json_option(command: argparse._ActionsContainer, meaning: str = "JSON instead of text") -> None:
+    command.add_argument("--json", action="store_true", help=meaning)
 
 
 def _levels(text: str) -> tuple[str, ...]:
     levels = tuple(dict.fromkeys(text.split(",")))
     for level in levels:
         if level not in LEVELS:
-            raise argparse.ArgumentTypeError(f"unknown level {level!r}; allowed: {', '.join(LEVELS)}")
+            raise argparse.ArgumentTypeError(f"unknown level {level!r}; allowed: {', '.join(LEVELS)}"
+                                             f"{did_you_mean(level, LEVELS)}")
     return levels

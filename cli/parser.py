@@ -5,26 +5,105 @@ completion answer at once. A command's module is imported when the command runs:
 """
 
 import argparse
+import contextlib
 import importlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from .options import energy_options, layer_options, simulation_options, tile_options, workload_options
+from ..rtl.config import PRESETS
+from ..rtl.errors import did_you_mean
+from .completion import SHELLS
+from .options import energy_options, json_option, layer_options, simulation_options, tile_options, workload_options
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Examples as they are written; each option's default after its meaning, if the meaning does not say it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help
+        hidden = action.default is None or action.default is False or action.default is argparse.SUPPRESS
+        if text and action.option_strings and not hidden and "default" not in text:
+            return f"{text}; default: %(default)s"
+        return text
+
+
+class _Store(argparse._StoreAction):
+    """Stores, and notes in ``namespace.given`` that the option was there."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        super().__call__(parser, namespace, values, option_string)
+        namespace.given = getattr(namespace, "given", frozenset()) | {self.dest}
+
+
+class _Version(argparse.Action):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(nargs=0, **options)
+
+    def __call__(self, parser, namespace, values, option_string=None) -> NoReturn:
+        from importlib.metadata import version  # 20 ms that no other command needs
+
+        print(f"tilescore {version('tilescore')}", flush=True)
+        parser.exit()
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line as every other wrong input: in one line, with exit status 2."""
+    """Reports a wrong command line as every other wrong input: in one line, with exit status 2.
+
+    Options are not abbreviated: a script that does would break when an option is added. A misspelt one is suggested.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Help, allow_abbrev=False, **options)
+        for name in (None, "store"):
+            self.register("action", name, _Store)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {' '.join(message.splitlines())}; see {self.prog} --help\n")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Help that cannot be printed is an error; argparse would not say so."""
+        if file is sys.stdout:
+            print(message, end="", flush=True)
+        elif message:
+            with contextlib.suppress(OSError):
+                print(message, end="", file=sys.stderr, flush=True)
 
-def parser() -> argparse.ArgumentParser:
-    """The parser; ``parse_args`` gives a namespace whose ``run`` takes it and returns the exit status."""
-    top = Parser(prog="tilescore", description="Hardware-software co-design kit for AI accelerators.")
+    def parse_args(self, args: Sequence[str] | None = None,  # type: ignore[override]
+                   namespace: Any = None) -> argparse.Namespace:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            command = self.commands[parsed.command]
+            options = [option for action in command._actions for option in action.option_strings]
+            command.error(f"unrecognized arguments: {' '.join(unknown)}"
+                          f"{did_you_mean(unknown[0].partition('=')[0], options)}")
+        parsed.given = getattr(parsed, "given", frozenset())
+        return parsed
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            allowed = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r} (choose from {', '.join(allowed)})"
+                                         f"{did_you_mean(str(value), allowed)}")
+
+    @property
+    def commands(self) -> dict[str, "Parser"]:
+        """The commands of the top parser, by name."""
+        (action,) = (a for a in self._actions if isinstance(a, argparse._SubParsersAction))
+        return action.choices
+
+
+def parser() -> Parser:
+    """The parser; ``parse_args`` gives a namespace whose ``run`` takes it and returns the exit status.
+
+    ``given`` of the namespace is the set of options and arguments that were on the command line.
+    """
+    top = Parser(prog="tilescore", description="Hardware-software co-design kit for AI accelerators.",
+                 epilog="COMMAND --help has the options of a command and examples.")
+    top.add_argument("--version", action=_Version, help="show the version and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_run, _compile, _simulate, _verilog, _export, _isa, _formats, _models, _doctor):
+    for add in (_run, _compile, _simulate, _tile, _verilog, _export, _isa, _formats, _models, _doctor, _completion):
         add(commands)
     return top
 
@@ -36,73 +115,98 @@ def _runs(module: str, function: str) -> Callable[[argparse.Namespace], int]:
     return call
 
 
+def _command(commands: argparse._SubParsersAction, name: str, meaning: str, runs: tuple[str, str],
+             *examples: str) -> Parser:
+    lines = "\n".join(f"  tilescore {name} {example}".rstrip() for example in examples)
+    made = commands.add_parser(name, help=meaning, description=meaning, epilog=f"examples:\n{lines}")
+    made.set_defaults(run=_runs(*runs))
+    return made
+
+
 def _run(commands: argparse._SubParsersAction) -> None:
-    run = commands.add_parser("run", help="layer + tile -> cycles, utilization, energy; without arguments: the demo")
+    run = _command(commands, "run", "layer + tile -> cycles, utilization, energy; without arguments: the demo",
+                   ("run", "run"), "", "--model llama-3-8b --layer attention --tokens 128 --tile server --level timing",
+                   "--model olmoe-1b-7b --layer moe --phase decode --batch 16 --format nvfp4 --json")
     workload_options(run)
     simulation_options(run)
-    run.add_argument("--out", type=Path, metavar="DIR", help="also write report.json and listings there")
-    run.set_defaults(run=_runs("run", "run"))
+    run.add_argument("--out", type=Path, metavar="DIR", help="also write report.json and listings there; default for "
+                     "the demo: out")
 
 
 def _compile(commands: argparse._SubParsersAction) -> None:
-    compile_ = commands.add_parser("compile", help="layer + tile -> program file")
+    compile_ = _command(commands, "compile", "layer + tile -> program file", ("program", "compile_"),
+                        "--model llama-3-8b --layer attention --tokens 16 -o layer.tsp --listing layer.txt",
+                        "--model olmoe-1b-7b --layer moe --tokens 64 --no-data -o layer.tsp")
     workload_options(compile_)
     compile_.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="program file to write")
     compile_.add_argument("--listing", type=Path, metavar="FILE", help="also write the assembler listing")
     compile_.add_argument("--no-data", action="store_true", help="instructions only: for timing")
-    compile_.set_defaults(run=_runs("program", "compile_"))
 
 
 def _simulate(commands: argparse._SubParsersAction) -> None:
-    simulate = commands.add_parser("simulate", help="program file -> report")
-    simulate.add_argument("program", type=Path)
+    simulate = _command(commands, "simulate", "program file -> report", ("program", "simulate"), "layer.tsp",
+                        "layer.tsp --level reference,timing,rtl --json")
+    simulate.add_argument("program", type=Path, metavar="FILE", help="made by `tilescore compile`")
     simulation_options(simulate)
-    simulate.set_defaults(run=_runs("program", "simulate"))
+
+
+def _tile(commands: argparse._SubParsersAction) -> None:
+    tile = _command(commands, "tile", "a tile as TOML, each key with its meaning, range and default",
+                    ("hardware", "tile"), "edge > my_tile.toml", "my_tile.toml --json")
+    tile.add_argument("tile", metavar="NAME|FILE", help=f"{', '.join(PRESETS)} or a TOML file")
+    json_option(tile)
 
 
 def _verilog(commands: argparse._SubParsersAction) -> None:
-    verilog = commands.add_parser("verilog", help="tile -> Verilog")
+    verilog = _command(commands, "verilog", "tile -> Verilog", ("hardware", "verilog"), "--tile nano -o nano.v")
     tile_options(verilog)
     verilog.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: standard output")
-    verilog.set_defaults(run=_runs("hardware", "verilog"))
 
 
 def _export(commands: argparse._SubParsersAction) -> None:
-    export = commands.add_parser("export", help="tile behind AXI -> a folder of plain Verilog for FPGA tools")
-    export.add_argument("folder", type=Path, metavar="DIR")
+    export = _command(commands, "export", "tile behind AXI -> a folder of plain Verilog for FPGA tools",
+                      ("hardware", "export"), "nano_ip --tile nano", "second_ip --tile nano --name second --force")
+    export.add_argument("folder", type=Path, metavar="DIR", help="folder to write")
     tile_options(export)
+    export.add_argument("--name", default="tilescore", metavar="NAME", help="first word of every module, file and C "
+                        "name, so that several tiles fit one design")
     export.add_argument("--force", action="store_true", help="replace an earlier export")
-    export.set_defaults(run=_runs("hardware", "export"))
 
 
 def _isa(commands: argparse._SubParsersAction) -> None:
-    isa = commands.add_parser("isa", help="the instruction set")
-    isa.add_argument("--markdown", action="store_true", help="the reference page instead of the summary")
-    isa.add_argument("--json", action="store_true")
-    isa.set_defaults(run=_runs("hardware", "isa"))
+    isa = _command(commands, "isa", "the instruction set", ("hardware", "isa"), "", "--markdown")
+    form = isa.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="the reference page instead of the summary")
+    json_option(form)
 
 
 def _formats(commands: argparse._SubParsersAction) -> None:
-    formats = commands.add_parser("formats", help="number formats: what they are, their error on a tensor, their cost "
-                                  "on a layer")
+    formats = _command(commands, "formats", "number formats: what they are, their error on a tensor, their cost on a "
+                       "layer", ("formats", "formats"), "", "--tensor weights.npy",
+                       "--model olmoe-1b-7b --layer moe --tokens 64")
     layer_options(formats)
     formats.add_argument("--acc-bits", type=int, default=64, choices=(64, 80, 96), help="accumulator width for the "
-                         "exactness column")
-    formats.add_argument("--k", type=int, default=4096, help="elements of the sum for the exactness column")
+                         "exactness column: 64, 80 or 96")
+    formats.add_argument("--k", type=int, default=4096, metavar="K",
+                         help="elements of the sum for the exactness column")
     formats.add_argument("--tensor", type=Path, metavar="FILE", help=".npy or safetensors: error of each format on it")
     formats.add_argument("--tensor-name", metavar="NAME", help="which tensor of a safetensors file")
     energy_options(formats)
-    formats.add_argument("--json", action="store_true")
-    formats.set_defaults(run=_runs("formats", "formats"))
+    json_option(formats)
 
 
 def _models(commands: argparse._SubParsersAction) -> None:
-    models = commands.add_parser("models", help="bundled models and what of them is built")
-    models.add_argument("--json", action="store_true")
-    models.set_defaults(run=_runs("inventory", "models"))
+    json_option(_command(commands, "models", "bundled models and what of them is built", ("inventory", "models"), ""))
 
 
 def _doctor(commands: argparse._SubParsersAction) -> None:
-    doctor = commands.add_parser("doctor", help="which tools are here, and what is skipped without the others")
-    doctor.add_argument("--json", action="store_true")
-    doctor.set_defaults(run=_runs("inventory", "doctor"))
+    json_option(_command(commands, "doctor", "which tools are here, and what is skipped without the others",
+                         ("inventory", "doctor"), ""))
+
+
+def _completion(commands: argparse._SubParsersAction) -> None:
+    completion = _command(commands, "completion", "script that makes a shell complete commands, options and names",
+                          ("completion", "completion"),
+                          "bash > ~/.local/share/bash-completion/completions/tilescore",
+                          "zsh > ~/.zfunc/_tilescore", "fish > ~/.config/fish/completions/tilescore.fish")
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))

@@ -7,27 +7,28 @@ from ..compiler.listing import listing
 from ..compiler.report import check_description, table
 from ..compiler.store import embed_expected, expected_of
 from ..rtl.config import load_tile
-from ..rtl.errors import ConfigError, ProgramError, WorkloadError
+from ..rtl.errors import ProgramError, WorkloadError
 from ..sim.energy import load_table
 from ..sim.program import Program
 from ..sim.verifier import verify
-from .files import check_targets, write_text
+from .files import check_targets, named_errors, write_text
+from .ignored import check_layer_options
 from .layer import build, report
 
 
 def compile_(arguments: argparse.Namespace) -> int:
+    """Write the program file and, if asked for, its listing."""
     if arguments.model is None or arguments.layer is None:
         raise WorkloadError("compile needs --model (see `tilescore models`) and --layer (attention, moe)")
+    check_layer_options(arguments, (arguments.layer,), not arguments.no_data)
     config = load_tile(arguments.tile)
     check_targets([arguments.output] if arguments.listing is None else [arguments.output, arguments.listing])
     compiled, seconds = build(arguments, arguments.layer, not arguments.no_data, config)
     program = compiled.program
     if compiled.expected is not None:
         program = embed_expected(program, compiled.expected)
-    try:
+    with named_errors(arguments.output):
         program.save(arguments.output)
-    except OSError as error:
-        raise ConfigError(f"{arguments.output}: cannot be written: {error.strerror}") from None
     if arguments.listing:
         write_text(arguments.listing, listing(program))
     print(f"{arguments.output}: {len(program.instructions)} instructions for tile {config.name}, "
@@ -36,6 +37,7 @@ def compile_(arguments: argparse.Namespace) -> int:
 
 
 def simulate(arguments: argparse.Namespace) -> int:
+    """Report on a program file."""
     energy = load_table(arguments.energy)
     program = Program.load(arguments.program)
     try:

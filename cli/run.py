@@ -1,8 +1,11 @@
 """`tilescore run`: layer + tile -> cycles, utilization, energy; without a model the demo."""
 
 import argparse
+import contextlib
 import json
+import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..compiler.compile import CompiledLayer, compile_layer
@@ -10,55 +13,83 @@ from ..compiler.listing import listing
 from ..compiler.report import describe, table
 from ..compiler.slices import slice_tensors, slice_workload
 from ..rtl.config import load_tile
-from ..rtl.errors import ConfigError, WorkloadError
+from ..rtl.errors import WorkloadError
 from ..sim.energy import EnergyTable, load_table
 from ..sim.names import LEVELS
 from ..sim.verifier import verify
-from .files import write_text
-from .layer import build, needs_model, report
+from .files import output_folder, write_text
+from .ignored import check_layer_options, refuse
+from .layer import build, data_needed, report
 
 DEFAULT_MODEL, DEFAULT_TOKENS = "qwen3-30b-a3b", 128
 OUT = Path("out")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Compile, simulate and report one layer, or both of the demo.
+
+    The folder for files is there before any work; the report is printed before they are written; and they are written
+    even if it cannot be printed.
+    """
     demo = arguments.model is None
     if demo:
         _fill_in_demo(arguments)
     elif arguments.layer is None:
         raise WorkloadError("--layer is needed with --model; allowed: attention, moe")
-    config, energy = load_tile(arguments.tile), load_table(arguments.energy)
-    if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
-        raise ConfigError(f"--out {arguments.out}: is a file, expected a folder or a new name")
-    data = arguments.level != ("timing",)
-    reports, checks, listings = [], [], {}
-    for layer in ("attention", "moe") if demo else (arguments.layer,):
-        compiled, seconds = build(arguments, layer, data, config)
-        reports.append(report(compiled.program, energy, expected=compiled.expected, compile_s=seconds,
-                               levels=arguments.level))
-        if arguments.out:
-            listings[f"{layer}.txt"] = listing(compiled.program)
-        if demo and data:
-            checks.append(_cross_check(compiled, energy, arguments.seed))
-    if arguments.out:
-        _write(arguments.out, reports, checks, listings)
-    if arguments.json:
-        print(json.dumps(reports if demo else reports[0], indent=2))
-    else:
-        print(table(reports))
-        for check in checks:
-            print(f"\nCross-check on nano, a slice of the {check['layer']} layer: {_agreement(check)}")
-        if demo and not data:
-            print("\nNo cross-check of the levels: only timing was asked for")
-        if arguments.out:
-            print(f"\nWritten to {arguments.out}/: report.json, {', '.join(listings)}")
+    layers = ("attention", "moe") if demo else (arguments.layer,)
+    check_layer_options(arguments, layers, data_needed(arguments))
+    with output_folder(arguments.out) if arguments.out else contextlib.nullcontext():
+        done = _play(arguments, layers, demo)
+        try:
+            _show(arguments, done, demo)
+        finally:
+            if arguments.out:
+                _write(arguments.out, done)
+        if arguments.out and not arguments.json:
+            print(f"\nWritten to {arguments.out}/: report.json, {', '.join(done.listings)}")
     return 0
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a run has made: a report and a listing per layer, a report per cross-check."""
+
+    reports: list[dict] = field(default_factory=list)
+    checks: list[dict] = field(default_factory=list)
+    listings: dict[str, str] = field(default_factory=dict)
+
+
+def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) -> _Done:
+    config, energy, data = load_tile(arguments.tile), load_table(arguments.energy), data_needed(arguments)
+    done = _Done()
+    for layer in layers:
+        compiled, seconds = build(arguments, layer, data, config)
+        done.reports.append(report(compiled.program, energy, expected=compiled.expected, compile_s=seconds,
+                                   levels=arguments.level))
+        if arguments.out:
+            done.listings[f"{layer}.txt"] = listing(compiled.program)
+        if demo and data:
+            done.checks.append(_cross_check(compiled, energy, arguments.seed))
+    return done
+
+
+def _show(arguments: argparse.Namespace, done: _Done, demo: bool) -> None:
+    if arguments.json:
+        print(json.dumps(done.reports if demo else done.reports[0], indent=2), flush=True)
+        return
+    print(table(done.reports))
+    for check in done.checks:
+        print(f"\nCross-check on nano, a slice of the {check['layer']} layer: {_agreement(check)}")
+    if demo and not data_needed(arguments):
+        print("\nNo cross-check of the levels: only timing was asked for")
+    sys.stdout.flush()
 
 
 def _fill_in_demo(arguments: argparse.Namespace) -> None:
     """The workload of `tilescore run` without a model."""
-    needs_model(arguments, "layer", "tokens", "context", "routing", "weights", "schedule")
-    arguments.model, arguments.tokens = DEFAULT_MODEL, DEFAULT_TOKENS
+    refuse(arguments, ("layer", "tokens", "context", "routing", "weights", "schedule"), "--model is needed too")
+    arguments.model = DEFAULT_MODEL
+    arguments.tokens = DEFAULT_TOKENS if arguments.phase == "prefill" else None
     arguments.out = arguments.out or OUT
 
 
@@ -79,11 +110,8 @@ def _agreement(check: dict) -> str:
             f"{next(iter(levels.values()))['result_sha256'][:12]}, equal at {', '.join(levels)}")
 
 
-def _write(folder: Path, reports: list[dict], checks: list[dict], listings: dict[str, str]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be made: {error.strerror}") from None
-    write_text(folder / "report.json", json.dumps({"layers": reports, "cross_checks": checks}, indent=2) + "\n")
-    for name, text in listings.items():
+def _write(folder: Path, done: _Done) -> None:
+    both = {"layers": done.reports, "cross_checks": done.checks}
+    write_text(folder / "report.json", json.dumps(both, indent=2) + "\n")
+    for name, text in done.listings.items():
         write_text(folder / name, text)

@@ -3,7 +3,7 @@
 from itertools import product
 
 from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError
+from ..rtl.errors import CompileError, DoesNotFit
 from .auto_gemm import GROUP_BYTES, PIECES, gemm_schedule, largest_chunk, pieces, row_counts
 from .emitter import VECTOR_TILES
 from .formats import LayerFormat, value_weights
@@ -61,11 +61,11 @@ def core_schedule(workload: Workload, config: TileConfig) -> CoreSchedule:
             break
         rows //= 2
     if best is None:
-        raise CompileError(f"attention core: no tiling of head_dim = {layer.head_dim} with {unit} keys per block fits "
-                           f"tile {config.name}: buffer A of {config.a_banks} banks of {config.a_bank_groups} groups, "
-                           f"buffer B of {config.b_banks} banks of {config.b_bank_groups} (two blocks of keys and "
-                           f"values), accumulator buffer of {config.acc_banks} banks of {config.acc_bank_rows} rows, "
-                           f"{config.stat_banks} statistics banks of {config.stat_bank_rows} (8 are used)")
+        raise DoesNotFit(f"attention core: no tiling of head_dim = {layer.head_dim} with {unit} keys per block fits "
+                         f"tile {config.name}: buffer A of {config.a_banks} banks of {config.a_bank_groups} groups, "
+                         f"buffer B of {config.b_banks} banks of {config.b_bank_groups} (two blocks of keys and "
+                         f"values), accumulator buffer of {config.acc_banks} banks of {config.acc_bank_rows} rows, "
+                         f"{config.stat_banks} statistics banks of {config.stat_bank_rows} (8 are used)")
     return best[1]
 
 
@@ -149,12 +149,12 @@ def _expert_gemm(config: TileConfig, formats: LayerFormat, moe: MoELayer, most: 
             schedule = GemmSchedule(m_tile=rows, k_tile=k_tile, n_tiles=n_tiles, group_tiles=group, stage_banks=0)
             if _down_fits(config, formats, schedule, moe, hidden, width):
                 return schedule
-    raise CompileError(f"experts: no tiling of hidden = {moe.hidden}, intermediate = {moe.intermediate} fits tile "
-                       f"{config.name}: a panel of tokens and one of products need {x_panel} and {h_panel} groups per "
-                       f"slice of buffer A, in banks of {config.a_bank_groups}, it has "
-                       f"{config.a_banks * config.a_bank_groups}; buffer B has {config.b_banks} banks of "
-                       f"{config.b_bank_groups} groups for weights, the accumulator buffer {config.acc_banks} banks of "
-                       f"{config.acc_bank_rows} rows for the results of both projections")
+    raise DoesNotFit(f"experts: no tiling of hidden = {moe.hidden}, intermediate = {moe.intermediate} fits tile "
+                     f"{config.name}: a panel of tokens and one of products need {x_panel} and {h_panel} groups per "
+                     f"slice of buffer A, in banks of {config.a_bank_groups}, it has "
+                     f"{config.a_banks * config.a_bank_groups}; buffer B has {config.b_banks} banks of "
+                     f"{config.b_bank_groups} groups for weights, the accumulator buffer {config.acc_banks} banks of "
+                     f"{config.acc_bank_rows} rows for the results of both projections")
 
 
 def _down_fits(config: TileConfig, formats: LayerFormat, gate_up: GemmSchedule, moe: MoELayer, hidden: int,
@@ -188,8 +188,8 @@ def _combine_shape(workload: Workload, config: TileConfig) -> tuple[int, int]:
     per_token = 2 * moe.top_k
     rows = min(workload.rows, config.index_entries // per_token // (config.bus_bytes // 4) * (config.bus_bytes // 4))
     if rows < 1:
-        raise CompileError(f"combine: index_entries = {config.index_entries} of tile {config.name} do not hold two "
-                           f"lists of top_k = {moe.top_k} indices per token for a bus beat of tokens")
+        raise DoesNotFit(f"combine: index_entries = {config.index_entries} of tile {config.name} do not hold two "
+                         f"lists of top_k = {moe.top_k} indices per token for a bus beat of tokens")
     banks = config.acc_banks // 5
     rows = min(rows, banks * config.acc_bank_rows)
     tiles = max(1, banks * config.acc_bank_rows // rows)

@@ -8,7 +8,7 @@ blocks; B pieces are cut so that at least `PIECES` of them fit and loads run ahe
 from collections.abc import Iterator
 
 from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError
+from ..rtl.errors import DoesNotFit
 from .formats import TENSOR_FORMATS, TensorFormat
 from .operands import k_unit
 from .placement import align, places_fit
@@ -37,8 +37,8 @@ def largest_chunk(config: TileConfig, k: int, name: str, a: TensorFormat, b: Ten
             size = align(-(-k // chunks), unit)
             if pieces(config, 1, size, b) >= wanted:
                 return size
-    raise CompileError(f"{name}: buffer B of tile {config.name} does not hold two pieces of {unit} elements of k for "
-                       f"{config.cols} columns")
+    raise DoesNotFit(f"{name}: buffer B of tile {config.name} does not hold two pieces of {unit} elements of k for "
+                     f"{config.cols} columns")
 
 
 def row_counts(config: TileConfig, m: int) -> Iterator[int]:
@@ -140,11 +140,11 @@ def _streamed(config: TileConfig, *, name: str, m: int, k: int, a: TensorFormat,
             if fits and stage_banks + 2 * chunk_banks <= config.a_banks and pieces(config, 1, k_tile, b) >= 2:
                 return GemmSchedule(m_tile=_even(config, m, rows), k_tile=k_tile, n_tiles=1, group_tiles=group_tiles,
                                     a_resident=False, k_outer=True, stage_banks=max(stage_banks, int(stage_panel > 0)))
-    raise CompileError(f"{name}: no tiling of m = {m}, n = {total_tiles * config.cols}, k = {k} with "
-                       f"{min(group_tiles, total_tiles)} column tiles per epilogue fits tile {config.name}: buffer A "
-                       f"has {config.a_banks * config.a_bank_groups} groups per slice, buffer B {config.b_banks} "
-                       f"banks of {config.b_bank_groups}, the accumulator buffer {config.acc_banks} banks of "
-                       f"{config.acc_bank_rows} rows")
+    raise DoesNotFit(f"{name}: no tiling of m = {m}, n = {total_tiles * config.cols}, k = {k} with "
+                     f"{min(group_tiles, total_tiles)} column tiles per epilogue fits tile {config.name}: buffer A "
+                     f"has {config.a_banks * config.a_bank_groups} groups per slice, buffer B {config.b_banks} "
+                     f"banks of {config.b_bank_groups}, the accumulator buffer {config.acc_banks} banks of "
+                     f"{config.acc_bank_rows} rows")
 
 
 def _chunk_sizes(k: int, unit: int) -> list[int]:

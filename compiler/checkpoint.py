@@ -133,6 +133,13 @@ def from_safetensors(
     return _attention(checkpoint, prefix, workload, seed)
 
 
+def draws(path: str | Path, workload: Workload) -> bool:
+    """Are some activations of ``workload`` synthetic, because the file at ``path`` does not hold them?"""
+    checkpoint = Checkpoint(path)
+    activations = ("x", "k_cache", "v_cache") if workload.cached and workload.layer.kind == "attention" else ("x",)
+    return any(name not in checkpoint for name in activations)
+
+
 def _input(checkpoint: Checkpoint, workload: Workload, seed: int) -> np.ndarray:
     if "x" in checkpoint:
         return checkpoint.read("x", (workload.rows, workload.layer.hidden))

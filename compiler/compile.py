@@ -16,6 +16,7 @@ from . import auto, oracle
 from .attention.inputs import AttentionScales
 from .attention.inputs import calibrate as calibrate_attention
 from .attention.lower import lower_attention
+from .fit import Change, smallest_change
 from .layers import Workload
 from .moe.inputs import calibrate as calibrate_moe
 from .moe.inputs import tile_logits, unit_scales
@@ -41,6 +42,9 @@ class CompiledLayer:
     numerics: Numerics = DEFAULT
     tensors: LayerTensors | None = None
     expected: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        return f"CompiledLayer({self.workload}, {self.program}, {'with' if self.tensors else 'without'} data)"
 
 
 def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTensors | None = None,
@@ -85,16 +89,10 @@ def _compile_attention(workload: Workload, config: TileConfig, tensors, schedule
 
 def _compile_moe(workload: Workload, config: TileConfig, tensors, schedule, routing: str | None, seed: int,
                  data: bool, numerics: Numerics) -> CompiledLayer:
-    layer = workload.moe
     tensors = tensors or synthetic(workload, seed)
     if not isinstance(tensors, MoETensors):
         raise CompileError(f"tensors: expected those of an MoE layer, got {type(tensors).__name__}")
-    logits = tile_logits(tensors)
-    if routing is None:
-        choice = topk_softmax_route(logits, layer.top_k, norm_topk=layer.norm_topk)
-    else:
-        chosen = forced_choice(routing, tokens=workload.rows, experts=layer.experts, top_k=layer.top_k, seed=seed)
-        choice = forced_route(logits, chosen, norm_topk=layer.norm_topk)
+    choice = _choice(workload, tensors, routing, seed)
     schedule = schedule or auto.moe_schedule(workload, choice, config, numerics)
     if not data:
         program = lower_moe(workload, choice, config, schedule, unit_scales(choice), None, numerics)
@@ -103,3 +101,30 @@ def _compile_moe(workload: Workload, config: TileConfig, tensors, schedule, rout
     program = lower_moe(workload, choice, config, schedule, calibrate_moe(tensors, trace, numerics), tensors, numerics)
     return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice, tensors=tensors,
                          expected=trace.out, numerics=numerics)
+
+
+def _choice(workload: Workload, tensors: MoETensors, routing: str | None, seed: int) -> Routing:
+    layer, logits = workload.moe, tile_logits(tensors)
+    if routing is None:
+        return topk_softmax_route(logits, layer.top_k, norm_topk=layer.norm_topk)
+    chosen = forced_choice(routing, tokens=workload.rows, experts=layer.experts, top_k=layer.top_k, seed=seed)
+    return forced_route(logits, chosen, norm_topk=layer.norm_topk)
+
+
+def fitting_change(workload: Workload, config: TileConfig, *, tensors: LayerTensors | None = None,
+                   schedule: AttentionSchedule | MoESchedule | None = None, routing: str | None = None, seed: int = 0,
+                   numerics: Numerics = DEFAULT) -> Change | None:
+    """After `compile_layer` raised `DoesNotFit` for these arguments: the smallest change of one key that helps."""
+    def compiles(tile: TileConfig) -> object:
+        return compile_layer(workload, tile, tensors=tensors, schedule=schedule, routing=routing, seed=seed, data=False,
+                             numerics=numerics)
+
+    if schedule is not None:
+        return smallest_change(config, compiles, compiles)
+    if workload.layer.kind == "attention":
+        return smallest_change(config, lambda tile: auto.attention_schedule(workload, tile, numerics), compiles)
+    tensors = tensors or synthetic(workload, seed)
+    if not isinstance(tensors, MoETensors):
+        raise CompileError(f"tensors: expected those of an MoE layer, got {type(tensors).__name__}")
+    choice = _choice(workload, tensors, routing, seed)
+    return smallest_change(config, lambda tile: auto.moe_schedule(workload, choice, tile, numerics), compiles)

@@ -1,5 +1,6 @@
 """What `tilescore formats` prints: each format, its error on a tensor, its bytes and energy on a layer."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from .layers import Workload
 from .numerics import SOFTMAX_BLOCK, Numerics
 from .quantize import stored_values, tensor_factor
 from .safetensors_file import SafetensorsFile
+
+TEXT_WIDTH = 120
 
 SCALE_RULES = {
     Scale.NONE: "one FP32 scale per tensor: largest magnitude / largest value",
@@ -119,13 +122,30 @@ def layer_costs(workload: Workload, config: TileConfig, table: EnergyTable, rout
     return rows
 
 
+NUMBERS = {"format": "format", "element_bits": "bits", "max": "max", "smallest": "smallest", "block": "block",
+           "bytes_per_element": "bytes", "exact": "exact"}
+MEANINGS = {"format": "format", "meaning": "meaning", "scale_rule": "scales"}
+
+
+def described_text(rows: list[dict]) -> str:
+    """Rows of `describe_formats` as two tables: numbers, meanings."""
+    tables = [[{short: row[key] for key, short in columns.items()} for row in rows] for columns in (NUMBERS, MEANINGS)]
+    return "\n\n".join(text_table(table) for table in tables)
+
+
 def text_table(rows: list[dict]) -> str:
-    """Rows with equal keys as plain text."""
+    """Rows with equal keys as plain text of at most `TEXT_WIDTH` columns; the last column is wrapped to fit."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     cells = [keys] + [[_cell(row.get(key, "")) for key in keys] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(keys))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-                     for line in cells)
+    left = sum(width + 2 for width in widths[:-1])
+    lines = []
+    for row in cells:
+        start = "".join(cell.ljust(width + 2) for cell, width in zip(row, widths[:-1], strict=False))
+        for part in textwrap.wrap(row[-1], max(20, TEXT_WIDTH - left), break_long_words=False) or [""]:
+            lines.append((start + part).rstrip())
+            start = " " * left
+    return "\n".join(lines)
 
 
 def _cell(value: object) -> str:

@@ -8,7 +8,7 @@ fields for a pair of tensors, or says why the tile cannot multiply them.
 from dataclasses import dataclass
 
 from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError, WorkloadError
+from ..rtl.errors import CompileError, WorkloadError, did_you_mean
 from ..rtl.formats import SCALE_BYTES, headroom
 from ..rtl.isa import Pair, Quant, Scale, ScaleLayout
 from .format_names import PRESET_NAMES
@@ -110,12 +110,13 @@ def parse_format(text: str) -> LayerFormat:
         return PRESETS[text]
     parts = text.split(":")
     if len(parts) != 3:
-        raise WorkloadError(f"format {text!r}: expected one of {', '.join(PRESETS)}, or weights:activations:kv")
+        raise WorkloadError(f"format {text!r}: expected one of {', '.join(PRESETS)}, or weights:activations:kv"
+                            f"{did_you_mean(text, PRESETS)}")
     for part, what in zip(parts, ("weights", "activations", "kv"), strict=True):
         allowed = KV_FORMATS if what == "kv" else tuple(TENSOR_FORMATS)
         if part not in allowed:
             raise WorkloadError(f"format {text!r}: {what}: unknown or not allowed {part!r}; allowed: "
-                                f"{', '.join(allowed)}")
+                                f"{', '.join(allowed)}{did_you_mean(part, allowed)}")
     return _layer(*parts)
 
 

@@ -9,7 +9,7 @@ accumulator buffer between the chunks. An epilogue gets every finished group.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..rtl.errors import CompileError
+from ..rtl.errors import CompileError, DoesNotFit
 from ..rtl.isa import Space
 from .emitter import VECTOR_TILES, Emitter
 from .formats import MatmulMode, TensorFormat, matmul_mode
@@ -46,8 +46,8 @@ class BRing:
         piece_banks = -(-piece_groups // placer.bank_groups)
         count = placer.banks // piece_banks
         if count < 1:
-            raise CompileError(f"{purpose}: one piece of B (n_tiles, k_tile) needs {piece_groups} groups per slice, "
-                               f"buffer B has {placer.banks * placer.bank_groups}")
+            raise DoesNotFit(f"{purpose}: one piece of B (n_tiles, k_tile) needs {piece_groups} groups per slice, "
+                             f"buffer B has {placer.banks * placer.bank_groups}")
         self._addresses = [i * piece_banks * placer.bank_groups for i in range(count)]
         self._next = 0
 
@@ -117,8 +117,8 @@ class Gemm:
 
     def _pitch(self, rows: int, region: AccRegion, tiles: int) -> int:
         if rows * tiles > region.rows:
-            raise CompileError(f"{self.name}: a group of {tiles} tiles of {rows} rows does not fit its "
-                               f"{region.rows} accumulator rows")
+            raise DoesNotFit(f"{self.name}: a group of {tiles} tiles of {rows} rows does not fit its "
+                             f"{region.rows} accumulator rows")
         return rows
 
     def _piece(self, group: Group, tile: int, chunk: int, a: Resident | Stream, b: Operand) -> None:

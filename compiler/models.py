@@ -16,7 +16,6 @@ OLMoE-1B-7B has 1,024).
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..rtl.errors import ConfigError, WorkloadError
+from ..rtl.errors import ConfigError, WorkloadError, did_you_mean
 from .config_fields import MAX_SIZE, ConfigFields
 from .layers import AttentionLayer, MoELayer, QkNorm
 from .model_features import MOE_FAMILIES, attention_blocker, moe_blocker
@@ -140,9 +139,8 @@ def load_model(name_or_path: str | Path) -> ModelConfig:
 
 
 def _suggestion(name: str) -> str:
-    close = difflib.get_close_matches(name.lower(), list_models(), n=3)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return f"{hint}expected a path to a config.json or one of {', '.join(list_models())}"
+    allowed = list_models()
+    return f"expected a path to a config.json or one of {', '.join(allowed)}{did_you_mean(name, allowed)}"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError
+from ..rtl.errors import CompileError, DoesNotFit
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class AccPlacer:
         self._config, self.purpose = config, purpose
         self._free = set(range(config.acc_banks))
         if config.acc_bank_rows != 1 << config.acc_offset_bits:
-            raise CompileError(f"{purpose}: the compiler needs accumulator banks of a power of two of rows, at least "
-                               f"stat_bank_rows = {config.stat_bank_rows}; tile {config.name} has acc_bank_rows = "
-                               f"{config.acc_bank_rows}")
+            raise DoesNotFit(f"{purpose}: the compiler needs accumulator banks of a power of two of rows, at least "
+                             f"stat_bank_rows = {config.stat_bank_rows}; tile {config.name} has acc_bank_rows = "
+                             f"{config.acc_bank_rows}")
 
     def take(self, rows: int, *, raw: bool = False, what: str = "tile") -> AccRegion:
         """A region of ``rows`` rows. Raises `CompileError` when there is no run of free banks."""
@@ -49,9 +49,9 @@ class AccPlacer:
             if banks <= self._free:
                 self._free -= banks
                 return AccRegion(config.acc_addr(start), rows)
-        raise CompileError(f"{self.purpose}: no room for {what}: {rows} accumulator rows"
-                           f"{' with raw partials' if raw else ''} need {count * planes} banks of "
-                           f"{config.acc_bank_rows} rows; free banks: {sorted(self._free)}")
+        raise DoesNotFit(f"{self.purpose}: no room for {what}: {rows} accumulator rows"
+                         f"{' with raw partials' if raw else ''} need {count * planes} banks of "
+                         f"{config.acc_bank_rows} rows; free banks: {sorted(self._free)}")
 
 
 class StatPlacer:
@@ -64,11 +64,11 @@ class StatPlacer:
         """Address of a bank with room for ``words`` words of ``cols`` scalars."""
         config = self._config
         if self._next >= config.stat_banks:
-            raise CompileError(f"{self._purpose}: no statistics bank left for {what}: "
-                               f"the tile has stat_banks = {config.stat_banks}")
+            raise DoesNotFit(f"{self._purpose}: no statistics bank left for {what}: "
+                             f"the tile has stat_banks = {config.stat_banks}")
         if words > config.stat_bank_rows:
-            raise CompileError(f"{self._purpose}: {what} needs {words} words in a statistics bank, "
-                               f"the tile has stat_bank_rows = {config.stat_bank_rows}")
+            raise DoesNotFit(f"{self._purpose}: {what} needs {words} words in a statistics bank, "
+                             f"the tile has stat_bank_rows = {config.stat_bank_rows}")
         self._next += 1
         return config.acc_addr(config.acc_banks + self._next - 1)
 
@@ -82,8 +82,8 @@ class OperandPlacer:
         self.banks = config.a_banks if buffer == "A" else config.b_banks
         self._next = 0
         if self.bank_groups != 1 << (config.a_offset_bits if buffer == "A" else config.b_offset_bits):
-            raise CompileError(f"{purpose}: the compiler needs banks of a power of two of groups, at least 2, in "
-                               f"buffer {buffer}, tile {config.name} has {self.bank_groups}")
+            raise DoesNotFit(f"{purpose}: the compiler needs banks of a power of two of groups, at least 2, in "
+                             f"buffer {buffer}, tile {config.name} has {self.bank_groups}")
 
     @property
     def free_groups(self) -> int:
@@ -93,8 +93,8 @@ class OperandPlacer:
         """Address of a region of ``groups`` groups per slice."""
         count = -(-groups // self.bank_groups)
         if self._next + count > self.banks:
-            raise CompileError(f"{self._purpose}: no room for {what} in buffer {self._buffer}: {groups} groups "
-                               f"per slice, {self.free_groups} free")
+            raise DoesNotFit(f"{self._purpose}: no room for {what} in buffer {self._buffer}: {groups} groups "
+                             f"per slice, {self.free_groups} free")
         self._next += count
         return (self._next - count) * self.bank_groups
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ..rtl.errors import WorkloadError
+from ..rtl.errors import WorkloadError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,6 +138,7 @@ def forced_choice(spec: str | Path, *, tokens: int, experts: int, top_k: int, se
     if not Path(name).is_file():
         raise WorkloadError(
             f"routing {name!r}: expected balanced, zipf-S (S a number, such as zipf-0.3) or a JSON file"
+            f"{did_you_mean(name, ('balanced',))}"
         )
     return read_choice(Path(name), tokens=tokens, experts=experts, top_k=top_k)
 

@@ -6,6 +6,7 @@
     ├── ConfigError           a TileConfig, preset, energy table or model config.json is wrong
     ├── WorkloadError         a layer, tensor, routing or weights file is wrong or not supported
     ├── CompileError          no schedule, placement or encoding exists for what was asked
+    │   └── DoesNotFit        because the tile is too small for it
     ├── ProgramError          a program is malformed, corrupt, or rejected by the verifier
     ├── SimulationError       a simulation could not finish, or two levels disagree
     └── ToolError             an external tool (compiler, simulator, package) is missing or failed
@@ -25,6 +26,7 @@ from collections.abc import Iterable
 __all__ = [
     "CompileError",
     "ConfigError",
+    "DoesNotFit",
     "ProgramError",
     "SimulationError",
     "TilescoreError",
@@ -56,6 +58,10 @@ class WorkloadError(TilescoreError):
 
 class CompileError(TilescoreError):
     """The compiler found no legal program: the layer fits in no tiling, or a given Schedule is illegal."""
+
+
+class DoesNotFit(CompileError):
+    """What was asked needs more of a buffer, of its banks or of the index memory than the tile has."""
 
 
 class ProgramError(TilescoreError):

@@ -5,6 +5,7 @@ The content depends on the configuration and on the version of tilescore only; t
 
 import importlib.metadata
 import os
+import re
 import shutil
 import string
 import tempfile
@@ -20,11 +21,15 @@ from .config import TileConfig
 from .errors import ConfigError
 from .isa import Halt, Load, Space, Store, Unit, encode_program
 from .ledger import COUNTER_NAMES
+from .tile_file import tile_toml
 from .verilog import convert_with_cells, without_empty_vectors
 from .verilog_text import document_top, merge_equal_modules, plain_names
 
-TOP = "tilescore_axi"
-"""Name of the top module."""
+PREFIX = "tilescore"
+"""First word of every module, file and C name of an export that is given no other."""
+
+TOP = f"{PREFIX}_axi"
+"""Name of the top module of such an export."""
 
 SMOKE_BEATS = 3
 """Bus beats that the smoke test copies: more than one, so that they form a burst."""
@@ -32,15 +37,19 @@ SMOKE_BEATS = 3
 _HERE = Path(__file__).parent
 
 
-def export_tile(config: TileConfig, folder: str | Path, force: bool = False) -> Path:
+def export_tile(config: TileConfig, folder: str | Path, *, name: str = PREFIX, force: bool = False) -> Path:
     """Write the files of ``config`` into ``folder`` and return it.
 
+    ``name`` takes the place of `PREFIX`, so that several exports fit one design: a letter, then letters, digits and _.
     ``folder`` must not exist, be empty, or with ``force`` hold an earlier export and nothing else; then it is
     replaced as a whole. Everything is written beside it first, so that nothing is half written whatever fails.
 
-    Raises `ConfigError` for a folder with other contents, one that cannot be written, and a configuration that
-    cannot be built.
+    Raises `ConfigError` for a folder with other contents, one that cannot be written, a name that is no identifier,
+    and a configuration that cannot be built.
     """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name):
+        raise ConfigError(f"export name {name!r}: expected a Verilog identifier: a letter, then at most 63 letters, "
+                          "digits or _")
     check_parameters(config, MAX_BURST, default_outstanding(config))
     folder = Path(folder)
     _check_folder(folder, force)
@@ -49,7 +58,7 @@ def export_tile(config: TileConfig, folder: str | Path, force: bool = False) -> 
         parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
         try:
-            _write(config, temporary)
+            _write(config, name, temporary)
             _put_in_place(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -70,16 +79,28 @@ def _check_folder(folder: Path, force: bool) -> None:
     if found and not force:
         raise ConfigError(f"export folder {folder}: is not empty (it holds {found[0]}); choose another one, or "
                           "--force to replace an earlier export")
-    foreign = [name for name in found if name not in FILES]
-    if foreign:
+    if foreign := _not_of_an_export(found):
         raise ConfigError(f"export folder {folder}: holds {foreign[0]}, which is not part of an export; "
                           "--force replaces exports only")
 
 
-def _write(config: TileConfig, folder: Path) -> None:
+def _not_of_an_export(found: list[str]) -> list[str]:
+    """Names that no export, or not the same export as the others, would give a file."""
+    named = [name.removeprefix(PREFIX) for name in FILES if name.startswith(PREFIX)]
+    prefixes = {name.removesuffix(end) for name in found for end in named if name.endswith(end)}
+    first = min(prefixes, default=PREFIX)
+    return [name for name in found if name not in {file_name(file, first) for file in FILES}]
+
+
+def file_name(file: str, name: str) -> str:
+    """What the export ``name`` calls a file of `FILES`."""
+    return f"{name}{file.removeprefix(PREFIX)}" if file.startswith(PREFIX) else file
+
+
+def _write(config: TileConfig, name: str, folder: Path) -> None:
     """All of `FILES`, with the permissions of ordinary files."""
-    for name, content in FILES.items():
-        (folder / name).write_text(content(config), encoding="utf-8", newline="\n")
+    for file, content in FILES.items():
+        (folder / file_name(file, name)).write_text(content(config, name), encoding="utf-8", newline="\n")
     umask = os.umask(0)
     os.umask(umask)
     folder.chmod(0o777 & ~umask)
@@ -101,12 +122,13 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
     shutil.rmtree(old)
 
 
-def axi_verilog(config: TileConfig) -> str:
-    """Verilog-2005 of `TileAxi`: plain names, one module per distinct component, top module first."""
+def axi_verilog(config: TileConfig, name: str = PREFIX) -> str:
+    """Verilog-2005 of `TileAxi`: plain names, one module per distinct component, top module ``<name>_axi`` first."""
     top = TileAxi(config)
     ports = port_texts(top)
     text = without_empty_vectors(plain_names(convert_with_cells(top, TOP)))
     text = document_top(merge_equal_modules(text, TOP), TOP, ports)
+    text = re.sub(rf"\b{PREFIX}_(?=\w)", f"{name}_", text)
     return f"// tilescore tile {config.name} with AXI ports, {_shape(config)}\n{text}"
 
 
@@ -122,18 +144,19 @@ class _Template(string.Template):
     delimiter = "@@"
 
 
-def _template(name: str) -> Callable[[TileConfig], str]:
-    """export_files/<name>.in, filled in."""
-    def fill(config: TileConfig) -> str:
-        raw = (_HERE / "export_files" / f"{name}.in").read_text(encoding="utf-8")
-        return _Template(raw).substitute(_values(config))
+def _template(file: str) -> Callable[[TileConfig, str], str]:
+    """export_files/<file>.in, filled in."""
+    def fill(config: TileConfig, name: str) -> str:
+        raw = (_HERE / "export_files" / f"{file}.in").read_text(encoding="utf-8")
+        return _Template(raw).substitute(_values(config, name))
     return fill
 
 
-def _values(config: TileConfig) -> dict[str, object]:
+def _values(config: TileConfig, name: str) -> dict[str, object]:
     beats, source, target = _smoke_memory(config)
     values: dict[str, object] = {
-        "NAME": config.name, "VERSION": _version(), "DIGEST": config.digest, "ROWS": config.rows,
+        "NAME": config.name, "PREFIX": name, "CORE": re.sub(r"[^A-Za-z0-9_-]", "_", f"{name}_axi_{config.name}"),
+        "VERSION": _version(), "DIGEST": config.digest, "ROWS": config.rows,
         "COLS": config.cols, "LANES": config.lanes, "WIDTH": 8 * config.bus_bytes, "MAX_BURST": MAX_BURST,
         "OUTSTANDING": default_outstanding(config), "BUS_LATENCY": BUS_LATENCY,
         "IDEAL_LATENCY": config.dram_latency - BUS_LATENCY, "BUS_BYTES": config.bus_bytes,
@@ -159,35 +182,27 @@ def _smoke_memory(config: TileConfig) -> tuple[dict[int, int], int, int]:
     return {n: value for n, value in beats.items() if value}, source // bus, target // bus
 
 
-def _registers_page(config: TileConfig) -> str:
+def _registers_page(config: TileConfig, name: str) -> str:
     return (f"# Registers of tile {config.name}, configuration {config.digest}\n\n{markdown(config)}\n"
             f"## Counters\n\nBy the number that COUNTER_SELECT takes.\n\n{counter_table()}")
 
 
-def _waivers(config: TileConfig) -> str:
+def _waivers(config: TileConfig, name: str) -> str:
     waivers = (_HERE / "tilescore.vlt").read_text(encoding="utf-8")
     return (waivers.rstrip() + "\n// - a port is named `interrupt`, which the generated C++ has to rename.\n"
             "lint_off -rule SYMRSVDWORD\n")
 
 
-def _tile_toml(config: TileConfig) -> str:
-    lines = [f"# {_shape(config)}"]
-    for key, value in config.to_dict().items():
-        text = f'"{value}"' if isinstance(value, str) else repr(value).replace("'", '"')
-        lines.append(f"{key} = {text}")
-    return "\n".join(lines) + "\n"
-
-
-FILES: dict[str, Callable[[TileConfig], str]] = {
+FILES: dict[str, Callable[[TileConfig, str], str]] = {
     f"{TOP}.v": axi_verilog,
     f"{TOP}.vlt": _waivers,
     f"{TOP}.core": _template(f"{TOP}.core"),
-    "smoke_tb.v": _template("smoke_tb.v"),
-    "litex_tile.py": _template("litex_tile.py"),
+    f"{PREFIX}_smoke_tb.v": _template(f"{PREFIX}_smoke_tb.v"),
+    f"{PREFIX}_litex.py": _template(f"{PREFIX}_litex.py"),
     "registers.md": _registers_page,
-    "tilescore_registers.h": c_header,
-    "tilescore_registers.py": python_constants,
-    "tile.toml": _tile_toml,
+    f"{PREFIX}_registers.h": c_header,
+    f"{PREFIX}_registers.py": lambda config, name: python_constants(config),
+    "tile.toml": lambda config, name: tile_toml(config),
     "README.md": _template("README.md"),
 }
-"""What an export holds, and what writes each file."""
+"""What an export named `PREFIX` holds, and what writes each file of a configuration and a name."""

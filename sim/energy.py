@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..rtl.array_formats import FP32_SIGNIFICAND, TermShape
 from ..rtl.config import INSTRUCTION_BYTES, TileConfig
-from ..rtl.errors import ConfigError
+from ..rtl.errors import ConfigError, did_you_mean
 from ..rtl.events import EVENT_NAMES, PAIR_EVENTS, TERM_EVENTS
 from ..rtl.formats import FORMATS_BY_NAME, PAIRS, SCALE_BYTES, SCALE_NAMES, PairSpec
 from ..rtl.isa import Pair, Scale
@@ -264,7 +264,7 @@ def load_table(name_or_path: str | Path) -> EnergyTable:
             raw = Path(text).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             raise ConfigError(f"{source}: neither a built-in table ({', '.join(TABLES)}) nor a readable "
-                              "file") from None
+                              f"file{did_you_mean(text, TABLES)}") from None
     try:
         return _parse(tomllib.loads(raw), source)
     except tomllib.TOMLDecodeError as error:

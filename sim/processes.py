@@ -11,8 +11,8 @@ def run_quietly(command: list[str], *, cwd: Path | None = None, env: Mapping[str
                 timeout_s: float | None = None) -> subprocess.CompletedProcess[str]:
     """Run ``command`` to its end; its output as text, undecodable bytes replaced.
 
-    It runs in a process group of its own: Ctrl-C reaches tilescore alone, and when anything interrupts the wait (Ctrl-C,
-    SIGTERM, ``timeout_s``), the whole group is killed, compilers that make has started included.
+    It runs in a process group of its own: Ctrl-C reaches tilescore alone, and when anything interrupts the wait
+    (Ctrl-C, SIGTERM, ``timeout_s``), the whole group is killed, compilers that make has started included.
     """
     with subprocess.Popen(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace",

@@ -68,6 +68,10 @@ class Segment:
         if isinstance(self.data, np.ndarray):
             self._check(self.data)
 
+    def __repr__(self) -> str:
+        held = "zeros" if self.data is None else "made when needed" if callable(self.data) else "data"
+        return f"Segment({self.name!r}, addr={self.addr:#x}, size={self.size}, {held})"
+
     def bytes_(self) -> np.ndarray | None:
         """The data, (size,) uint8, or None for zeros."""
         if self.data is None:
@@ -170,6 +174,10 @@ class Program:
         for (_, high, name), (low, _, other) in itertools.pairwise(spans):
             if low < high:
                 raise ProgramError(f"{other}: starts at {low}, inside {name}, which ends at {high}")
+
+    def __repr__(self) -> str:
+        return (f"Program(tile={self.config.name!r}, instructions={len(self.instructions)}, "
+                f"dram_bytes={self.dram_bytes}, segments={len(self.segments)}, outputs={len(self.outputs)})")
 
     @property
     def pages(self) -> int:

@@ -49,6 +49,10 @@ class Result:
     bus_bytes: int
     status: tuple[str, ...] | None
 
+    def __repr__(self) -> str:
+        return (f"Result(tile={self.tile!r}, levels={list(self.levels)}, cycles={self.cycles}, "
+                f"instructions={self.instructions})")
+
     @property
     def dram_bytes(self) -> dict[str, int]:
         """{"read": bytes, "write": bytes}, whole bus beats."""

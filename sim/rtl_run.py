@@ -55,6 +55,9 @@ class RtlRun:
     dram: np.ndarray
     status: int
 
+    def __repr__(self) -> str:
+        return f"RtlRun(instructions={len(self.issue)}, cycles={self.cycles})"
+
 
 @dataclass(frozen=True, eq=False)
 class RawRun:

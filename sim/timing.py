@@ -63,6 +63,9 @@ class Timing:
     ledger: dict[str, dict[str, int]]
     events: dict[str, int]
 
+    def __repr__(self) -> str:
+        return f"Timing(instructions={len(self.issue)}, cycles={self.cycles})"
+
 
 class _Shapes:
     """Durations and event counts, computed once per shape of instruction."""

@@ -1,8 +1,8 @@
 """Executables made of generated Verilog and a C++ driver: compiled once, kept in the cache.
 
 A key is made of the tile's digest, every source that shapes the executable (all of `rtl/`, the driver) and the tools'
-versions, so that a stale one cannot be used. It is built in a temporary folder, copied beside its place and renamed when
-complete; a lock keeps parallel test workers from building the same one twice.
+versions, so that a stale one cannot be used. It is built in a temporary folder, copied beside its place and renamed
+when complete; a lock keeps parallel test workers from building the same one twice.
 """
 
 import contextlib
@@ -69,7 +69,7 @@ def build_executable(model: Model, config: TileConfig) -> Path:
 
 
 def _build_into(folder: Path, model: Model, config: TileConfig, install: VerilatorInstall) -> None:
-    """Build where make can (`_work_parent`), copy beside ``folder``, rename; nothing stays of a build that ends early."""
+    """Build where make can (`_work_parent`), copy beside ``folder``, rename; nothing stays of one that ends early."""
     temporary = folder.with_name(f"build-{os.getpid()}-{secrets.token_hex(4)}")
     work = Path(tempfile.mkdtemp(prefix="tilescore-build-", dir=_work_parent(folder.parent)))
     try:
@@ -96,8 +96,8 @@ def _work_parent(cache: Path) -> Path:
     for folder in candidates:
         if _is_plain(folder) and os.access(folder, os.W_OK | os.X_OK):
             return folder
-    raise ToolError(f"building a tile needs a folder whose path has neither spaces nor letters outside ASCII; {cache} and "
-                    f"{candidates[1]} have: set TILESCORE_CACHE or TMPDIR")
+    raise ToolError(f"building a tile needs a writable folder whose path has neither spaces nor letters outside ASCII; "
+                    f"{cache} and {candidates[1]} are not: set TILESCORE_CACHE or TMPDIR")
 
 
 def _plain_install(install: VerilatorInstall, work: Path) -> VerilatorInstall:
@@ -158,7 +158,7 @@ def _run(command: list[str], folder: Path, install: VerilatorInstall, config: Ti
     try:
         done = run_quietly(command, cwd=folder, env=verilator_env(install), timeout_s=_BUILD_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        raise ToolError(f"{Path(command[0]).name} did not end within {_BUILD_TIMEOUT_S} s on tile {config.name}") from None
+        raise ToolError(f"{Path(command[0]).name} did not finish tile {config.name} in {_BUILD_TIMEOUT_S} s") from None
     if done.returncode:
         raise ToolError(f"{Path(command[0]).name} failed on tile {config.name} (status {done.returncode}): "
                         f"{_reason(done.stdout + done.stderr)}")

@@ -5,7 +5,7 @@ The order is fixed (ascending expert), so the FP32 sum does not depend on any sc
 
 import numpy as np
 
-from ...rtl.errors import CompileError
+from ...rtl.errors import CompileError, DoesNotFit
 from ...rtl.isa import Combine
 from ..dram import index_list
 from ..emitter import VECTOR_TILES, Emitter, acc
@@ -43,8 +43,8 @@ def emit_combine(emitter: Emitter, workload: Workload, routing: Routing, memory:
              for _ in range(REGIONS)]
     step = align(rows_max, config.bus_bytes // 4)
     if 2 * step * moe.top_k > config.index_entries:
-        raise CompileError(f"combine: two lists of {step * moe.top_k} indices do not fit index_entries = "
-                           f"{config.index_entries}; use a smaller combine_rows than {schedule.combine_rows}")
+        raise DoesNotFit(f"combine: two lists of {step * moe.top_k} indices do not fit index_entries = "
+                         f"{config.index_entries}; use a smaller combine_rows than {schedule.combine_rows}")
     slots = token_slots(routing)
     starts = range(0, workload.rows, rows_max)
     lists = np.zeros((len(starts), moe.top_k, step), np.uint32)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...rtl.errors import CompileError
+from ...rtl.errors import CompileError, DoesNotFit
 from ...rtl.isa import Func, Reduce
 from ..dram import index_list
 from ..emitter import Emitter, acc, column, imm, row
@@ -72,8 +72,8 @@ class Experts:
         self._place_operands(k, width)
         entries = align(self.rows, config.bus_bytes // 4)
         if BUFFERS * entries > config.index_entries:
-            raise CompileError(f"experts: {BUFFERS} lists of {entries} indices do not fit index_entries = "
-                               f"{config.index_entries}")
+            raise DoesNotFit(f"experts: {BUFFERS} lists of {entries} indices do not fit index_entries = "
+                             f"{config.index_entries}")
         self.index_slots = [i * entries for i in range(config.index_entries // entries)]
         self.gemm_gate_up = Gemm(emitter, schedule.gate_up, name="gate_up", k=k, n=2 * width, a=self.activations,
                                  b=numerics.formats.weights, acc_regions=self.gate_up_regions)

@@ -7,8 +7,6 @@ from ..events import EVENTS
 from ..ledger import COUNTER_NAMES, LEDGER_COUNTERS
 from .registers import ID, REGISTERS, VERSION_MAJOR, VERSION_MINOR, Access, Register, RegisterField, reset_value
 
-_PREFIX = "TILESCORE"
-
 
 def markdown(config: TileConfig | None = None) -> str:
     """The reference page. Without a configuration the constants that depend on it are left out."""
@@ -71,11 +69,13 @@ def _width(name: str, value: int) -> str:
     return f"0x{value:08X}" if value > 0xFF or name.endswith("_VALUE") else f"0x{value:02X}"
 
 
-def c_header(config: TileConfig) -> str:
-    """C header with one macro per offset, mask, shift and counter."""
-    lines = [f"/* Registers of the tilescore tile {config.name}, configuration {config.digest}. Generated. */",
-             f"#ifndef {_PREFIX}_REGISTERS_H", f"#define {_PREFIX}_REGISTERS_H", ""]
-    lines += [f"#define {_PREFIX}_{name} {_width(name, value)}u /* {comment} */"
+def c_header(config: TileConfig, name: str = "tilescore") -> str:
+    """C header with one macro per offset, mask, shift and counter; they begin with ``name`` in capitals."""
+    prefix = name.upper()
+    tile = config.name.replace("*/", "* /")
+    lines = [f"/* Registers of the tilescore tile {tile}, configuration {config.digest}. Generated. */",
+             f"#ifndef {prefix}_REGISTERS_H", f"#define {prefix}_REGISTERS_H", ""]
+    lines += [f"#define {prefix}_{name} {_width(name, value)}u /* {comment} */"
               for name, value, comment in _constants(config)]
     return "\n".join([*lines, "", "#endif", ""])
 

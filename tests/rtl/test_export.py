@@ -21,6 +21,7 @@ from tilescore.rtl.axi.top import TileAxi
 from tilescore.rtl.config import load_tile
 from tilescore.rtl.errors import ConfigError
 from tilescore.rtl.export import FILES, TOP, export_tile
+from tilescore.rtl.tile_file import tile_toml
 from tilescore.sim.toolchain import find_verilator, verilator_env
 from tilescore.tests.permissions import tilescore_without_privileges
 from tilescore.tests.rtl.lint_tools import check_slang, check_yosys, verilator
@@ -38,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports without the Verilog, for tests about folders."""
-    monkeypatch.setitem(FILES, f"{TOP}.v", lambda config: "// none\n")
+    monkeypatch.setitem(FILES, f"{TOP}.v", lambda config, name: "// none\n")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -128,7 +129,7 @@ def test_verilator_lint(folder: Path, wide: Path) -> None:
 
 def test_slang(folder: Path, wide: Path) -> None:
     """slang elaborates without an error, the test bench included."""
-    check_slang([folder / f"{TOP}.v", folder / "smoke_tb.v"], "smoke_tb")
+    check_slang([folder / f"{TOP}.v", folder / "tilescore_smoke_tb.v"], "tilescore_smoke_tb")
     check_slang([wide], TOP)
 
 
@@ -147,10 +148,10 @@ def test_smoke_bench_on_icarus(folder: Path, tmp_path: Path) -> None:
         return subprocess.run(["vvp", str(tmp_path / "smoke")], capture_output=True, text=True, check=True,
                               timeout=120).stdout
 
-    assert run(folder / "smoke_tb.v").splitlines()[-1] == "smoke test passed"
+    assert run(folder / "tilescore_smoke_tb.v").splitlines()[-1] == "smoke test passed"
     for old, new, message in (("32'h52435354", "32'h52435355", "ID: got 52435354, expected 52435355"),
                               ("memory[TARGET_BEAT + i]", "memory[TARGET_BEAT - i]", "beat copied: got 00000000")):
-        text = (folder / "smoke_tb.v").read_text()
+        text = (folder / "tilescore_smoke_tb.v").read_text()
         assert old in text
         (tmp_path / "other_tb.v").write_text(text.replace(old, new))
         lines = run(tmp_path / "other_tb.v").splitlines()
@@ -159,9 +160,9 @@ def test_smoke_bench_on_icarus(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_smoke_bench_on_verilator(folder: Path, tmp_path: Path) -> None:
-    verilator(tmp_path, "--binary", "--timing", "-CFLAGS", "-std=c++20 -O0", "-Wno-fatal", "--top-module", "smoke_tb",
-              str(folder / "smoke_tb.v"), str(folder / f"{TOP}.v"), "--Mdir", "obj")
-    done = subprocess.run([str(tmp_path / "obj" / "Vsmoke_tb")], capture_output=True, text=True, check=True,
+    verilator(tmp_path, "--binary", "--timing", "-CFLAGS", "-std=c++20 -O0", "-Wno-fatal", "--top-module",
+              "tilescore_smoke_tb", str(folder / "tilescore_smoke_tb.v"), str(folder / f"{TOP}.v"), "--Mdir", "obj")
+    done = subprocess.run([str(tmp_path / "obj" / "Vtilescore_smoke_tb")], capture_output=True, text=True, check=True,
                           timeout=120)
     assert "smoke test passed" in done.stdout
 
@@ -180,8 +181,9 @@ def test_fusesoc_lint(folder: Path, tmp_path: Path) -> None:
     shim.chmod(0o755)
     environment = verilator_env(install)
     environment["PATH"] = f"{shim.parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run([fusesoc, "--cores-root", str(folder), "run", "--target=lint", "tilescore::axi_nano"],
-                          cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([fusesoc, "--cores-root", str(folder), "run", "--target=lint",
+                           "tilescore::tilescore_axi_nano"], cwd=tmp_path, env=environment, capture_output=True,
+                          text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
 
 
@@ -195,7 +197,7 @@ from litex.soc.integration.soc_core import SoCCore
 from migen import ClockDomain, ClockSignal, ResetSignal
 
 sys.path.insert(0, sys.argv[1])
-from litex_tile import add_tile
+from tilescore_litex import add_tile
 
 platform = SimPlatform("SIM", [("sys_clk", 0, Pins(1)), ("sys_rst", 0, Pins(1))])
 
@@ -321,10 +323,10 @@ def test_failure_at_any_rename(quick: None, step: int, tmp_path: Path, monkeypat
 
 def test_failure_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect or an interrupt in the middle leaves nothing."""
-    def broken(config) -> str:
+    def broken(config, name) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(FILES, f"{TOP}.v", lambda config: "// none\n")
+    monkeypatch.setitem(FILES, f"{TOP}.v", lambda config, name: "// none\n")
     monkeypatch.setitem(FILES, "README.md", broken)
     with pytest.raises(KeyboardInterrupt):
         export_tile(NANO, tmp_path / "out")
@@ -334,7 +336,7 @@ def test_failure_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_bus_that_axi_does_not_have(quick: None, tmp_path: Path) -> None:
     """From a file it is refused at loading; a configuration object that got around that, at exporting."""
     text = "\n".join(line if not line.startswith("bus_bytes") else "bus_bytes = 128"
-                     for line in export._tile_toml(NANO).splitlines())
+                     for line in tile_toml(NANO).splitlines())
     (tmp_path / "bad.toml").write_text(text)
     with pytest.raises(ConfigError, match=r"bus_bytes must be 4\.\.64, got 128"):
         load_tile(tmp_path / "bad.toml")
@@ -343,3 +345,48 @@ def test_bus_that_axi_does_not_have(quick: None, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="bus_bytes = 2: an AXI data bus has 4, 8, 16, 32, 64 bytes"):
         export_tile(odd, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# Names: several exports in one design.
+
+
+def test_two_exports_in_one_design(folder: Path, tmp_path: Path) -> None:
+    """nano twice under different names, and a wider tile under a third: no module is there twice, one design takes all
+    three, and slang and Verilator elaborate it."""
+    second = export_tile(NANO, tmp_path / "second", name="Second_2")
+    third = export_tile(WIDE, tmp_path / "third", name="third")
+    files = [folder / f"{TOP}.v", second / "Second_2_axi.v", third / "third_axi.v"]
+    names = [re.findall(r"^module (\w+)", file.read_text(), re.MULTILINE) for file in files]
+    assert len(set().union(*names)) == sum(map(len, names))
+    assert all(name.startswith("Second_2_") for name in names[1])
+    both = tmp_path / "both.v"
+    both.write_text("module both(input clk, input rst);\n" + "".join(
+        f"  {name}_axi {name} (.aclk(clk), .aresetn(rst));\n" for name in ("tilescore", "Second_2", "third"))
+        + "endmodule\n")
+    check_slang([both, *files], "both")
+    verilator(tmp_path, "--lint-only", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", "both", "both.v",
+              *map(str, files))
+    assert {path.name for path in second.iterdir()} == {export.file_name(file, "Second_2") for file in FILES}
+    for file in second.iterdir():
+        text = file.read_text()
+        assert "tilescore_axi" not in text and "tilescore_registers" not in text, file.name
+    assert "#define SECOND_2_CONTROL " in (second / "Second_2_registers.h").read_text()
+    assert "name: tilescore::Second_2_axi_nano:" in (second / "Second_2_axi.core").read_text()
+
+
+@pytest.mark.parametrize("name", ["", "2nd", "a-b", "a b", "é", "a/b", "a" * 65])
+def test_name_that_is_no_identifier(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a Verilog identifier"):
+        export_tile(NANO, tmp_path / "out", name=name)
+    assert not any(tmp_path.iterdir())
+
+
+def test_force_replaces_an_export_of_another_name(quick: None, tmp_path: Path) -> None:
+    """But not a folder in which two exports are mixed: one of them was put there by hand."""
+    target = export_tile(NANO, tmp_path / "out", name="old")
+    export_tile(NANO, target, name="new", force=True)
+    assert set(contents(target)) == {export.file_name(file, "new") for file in FILES}
+    (target / "old_axi.v").write_text("keep")
+    with pytest.raises(ConfigError, match=r"holds \w+_axi\.\w+, which is not part of an export"):
+        export_tile(NANO, target, name="new", force=True)
+    assert (target / "old_axi.v").read_text() == "keep"

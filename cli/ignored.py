@@ -1,0 +1,42 @@
+"""An option that would be ignored is an error: it says that its user expects something else."""
+
+import argparse
+
+from ..compiler.checkpoint import draws
+from ..compiler.layers import Workload
+from ..rtl.errors import WorkloadError
+
+OF_A_LAYER = ("layer", "phase", "tokens", "context", "batch", "mask", "routing", "weights", "schedule")
+"""Options that mean nothing without a layer; those that a command does not have are not given."""
+
+
+def refuse(arguments: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    """Raise `WorkloadError` for the first of the options ``names`` that is on the command line."""
+    for name in names:
+        if name in arguments.given:
+            raise WorkloadError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: {why}")
+
+
+def check_layer_options(arguments: argparse.Namespace, layers: tuple[str, ...], data: bool) -> None:
+    """Options that none of the layers uses. data: results are computed, not only times."""
+    if "attention" not in layers:
+        refuse(arguments, ("mask", "context"), "only an attention layer has one, this one is moe")
+    if "moe" not in layers:
+        refuse(arguments, ("routing",), "only an MoE layer is routed, this one is attention")
+    if not getattr(arguments, "weights", None):
+        refuse(arguments, ("layer_index",), "--weights is needed too")
+    if not data:
+        if layers == ("attention",):
+            refuse(arguments, ("weights", "seed"), "the times of an attention layer do not depend on data")
+        routing = arguments.routing
+        if routing is not None:
+            refuse(arguments, ("weights",), f"with --routing {routing} the times do not depend on data")
+            if not routing.startswith("zipf-"):
+                refuse(arguments, ("seed",), f"with --routing {routing} the times do not depend on data")
+
+
+def check_seed(arguments: argparse.Namespace, workload: Workload) -> None:
+    """``--seed`` beside a weights file from which everything is taken."""
+    zipf = arguments.routing is not None and arguments.routing.startswith("zipf-")
+    if arguments.weights and not zipf and not draws(arguments.weights, workload):
+        refuse(arguments, ("seed",), f"{arguments.weights} holds the activations too, nothing is drawn")
