@@ -6,7 +6,9 @@ The public names. Everything else may change between versions. Each is imported 
 Describe: `load_model`, `list_models`, `attention_layer`, `moe_layer`, `Workload`, `load_tile`, `TileConfig`.
 Compile: `compile_layer`, `CompiledLayer`, `AttentionSchedule`, `MoESchedule`, `GemmSchedule`, `CoreSchedule`,
 `Numerics`, `bounds`.
+Schedules: `load_schedule`, `save_schedule`, `schedule_differences`, `listing`.
 Check and run: `verify`, `simulate`, `Program`, `Result`.
+Report and compare: `report_compiled`, `compare`, `Comparison`.
 Errors: `TilescoreError` and its subclasses.
 """
 
@@ -15,11 +17,22 @@ import typing
 
 if typing.TYPE_CHECKING:
     from tilescore.compiler.bounds import bounds
+    from tilescore.compiler.comparison import Comparison, compare
     from tilescore.compiler.compile import CompiledLayer, compile_layer
     from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+    from tilescore.compiler.listing import listing
     from tilescore.compiler.models import attention_layer, list_models, load_model, moe_layer
     from tilescore.compiler.numerics import Numerics
-    from tilescore.compiler.schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
+    from tilescore.compiler.report import report_compiled
+    from tilescore.compiler.schedule import (
+        AttentionSchedule,
+        CoreSchedule,
+        GemmSchedule,
+        MoESchedule,
+        load_schedule,
+        save_schedule,
+        schedule_differences,
+    )
     from tilescore.rtl.config import TileConfig, load_tile
     from tilescore.rtl.errors import (
         CompileError,
@@ -39,10 +52,11 @@ if typing.TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "AttentionLayer", "AttentionSchedule", "CompileError", "CompiledLayer", "ConfigError", "CoreSchedule", "DoesNotFit",
-    "GemmSchedule", "MoELayer", "MoESchedule", "Numerics", "Program", "ProgramError", "Result", "SimulationError",
-    "TileConfig", "TilescoreError", "ToolError", "Workload", "WorkloadError", "attention_layer", "bounds",
-    "compile_layer", "list_models", "load_model", "load_tile", "moe_layer", "simulate", "verify",
+    "AttentionLayer", "AttentionSchedule", "Comparison", "CompileError", "CompiledLayer", "ConfigError",
+    "CoreSchedule", "DoesNotFit", "GemmSchedule", "MoELayer", "MoESchedule", "Numerics", "Program", "ProgramError",
+    "Result", "SimulationError", "TileConfig", "TilescoreError", "ToolError", "Workload", "WorkloadError",
+    "attention_layer", "bounds", "compare", "compile_layer", "list_models", "listing", "load_model", "load_schedule",
+    "load_tile", "moe_layer", "report_compiled", "save_schedule", "schedule_differences", "simulate", "verify",
 ]
 
 _HOME = {
@@ -50,8 +64,12 @@ _HOME = {
     "compiler.compile": ("CompiledLayer", "compile_layer"),
     "compiler.layers": ("AttentionLayer", "MoELayer", "Workload"),
     "compiler.models": ("attention_layer", "list_models", "load_model", "moe_layer"),
+    "compiler.comparison": ("Comparison", "compare"),
+    "compiler.listing": ("listing",),
     "compiler.numerics": ("Numerics",),
-    "compiler.schedule": ("AttentionSchedule", "CoreSchedule", "GemmSchedule", "MoESchedule"),
+    "compiler.report": ("report_compiled",),
+    "compiler.schedule": ("AttentionSchedule", "CoreSchedule", "GemmSchedule", "MoESchedule", "load_schedule",
+                          "save_schedule", "schedule_differences"),
     "rtl.config": ("TileConfig", "load_tile"),
     "rtl.errors": ("CompileError", "ConfigError", "DoesNotFit", "ProgramError", "SimulationError", "TilescoreError",
                    "ToolError", "WorkloadError"),

@@ -13,14 +13,14 @@ from ..compiler.layers import Workload
 from ..compiler.models import attention_layer, load_model, moe_layer
 from ..compiler.numerics import Numerics
 from ..compiler.report import describe, layer_report
-from ..compiler.schedule import load as load_schedule
-from ..compiler.schedule import to_dict
+from ..compiler.schedule import load_schedule, to_dict
 from ..rtl.config import TileConfig
 from ..rtl.errors import CompileError, DoesNotFit, WorkloadError
 from ..sim.energy import EnergyTable
 from ..sim.program import Program
 from ..sim.progress import Progress
 from ..sim.simulate import simulate
+from ..sim.timing import Timing
 from ..sim.toolchain import missing_for_verilator
 from ..sim.verifier import verify
 from .ignored import check_seed
@@ -77,13 +77,14 @@ def _compiled(arguments: argparse.Namespace, layer: str, data: bool, config: Til
 
 
 def report(program: Program, energy: EnergyTable, *, expected: np.ndarray | None, compile_s: float,
-           levels: tuple[str, ...]) -> dict:
-    """Simulate ``program`` at ``levels``; the report."""
+           levels: tuple[str, ...], command: list[str]) -> tuple[dict, Timing]:
+    """Simulate ``program``, which carries its description, at ``levels``; the report, and the times of instructions."""
     if "rtl" in levels and (missing := missing_for_verilator()):
         print("tilescore: the rtl level runs in Amaranth's simulator, some 1000 times slower than under Verilator, "
               f"which lacks: {', '.join(missing)}", file=sys.stderr)
     start = time.perf_counter()
     with Progress(f"simulate {program.meta['layer']}") as progress:
         result = simulate(program, levels, energy_table=energy, progress=progress)
-    return layer_report(program.meta, program, result, expected=expected, compile_s=compile_s,
-                        simulate_s=time.perf_counter() - start)
+    made = layer_report(program.meta, program, result, energy, expected=expected, compile_s=compile_s,
+                        simulate_s=time.perf_counter() - start, command=command)
+    return made, result.timing

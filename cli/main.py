@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _signals():
             _prepare_streams()
-            arguments = parser().parse_args(argv)
+            words = sys.argv[1:] if argv is None else list(argv)
+            arguments = parser().parse_args(words)
+            arguments.words = words
             status = arguments.run(arguments)
             sys.stdout.flush()
             return status

@@ -103,7 +103,7 @@ def parser() -> Parser:
                  epilog="COMMAND --help has the options of a command and examples.")
     top.add_argument("--version", action=_Version, help="show the version and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_run, _compile, _simulate, _tile, _verilog, _export, _isa, _formats, _models, _doctor, _completion):
+    for add in (_run, _compile, _simulate, _compare, _tile, _verilog, _export, _isa, _formats, _models, _doctor, _completion):
         add(commands)
     return top
 
@@ -129,8 +129,8 @@ def _run(commands: argparse._SubParsersAction) -> None:
                    "--model olmoe-1b-7b --layer moe --phase decode --batch 16 --format nvfp4 --json")
     workload_options(run)
     simulation_options(run)
-    run.add_argument("--out", type=Path, metavar="DIR", help="also write report.json and listings there; default for "
-                     "the demo: out")
+    run.add_argument("--out", type=Path, metavar="DIR", help="also write report.json and, per layer, its listing with "
+                     "cycles, schedule and tile there; default for the demo: out")
 
 
 def _compile(commands: argparse._SubParsersAction) -> None:
@@ -140,6 +140,8 @@ def _compile(commands: argparse._SubParsersAction) -> None:
     workload_options(compile_)
     compile_.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="program file to write")
     compile_.add_argument("--listing", type=Path, metavar="FILE", help="also write the assembler listing")
+    compile_.add_argument("--schedule-out", type=Path, metavar="FILE", help="also write the schedule, as JSON that "
+                          "--schedule reads")
     compile_.add_argument("--no-data", action="store_true", help="instructions only: for timing")
 
 
@@ -148,6 +150,23 @@ def _simulate(commands: argparse._SubParsersAction) -> None:
                         "layer.tsp --level reference,timing,rtl --json")
     simulate.add_argument("program", type=Path, metavar="FILE", help="made by `tilescore compile`")
     simulation_options(simulate)
+
+
+def _compare(commands: argparse._SubParsersAction) -> None:
+    compare = _command(commands, "compare", "schedules, formats, tiles, models or saved reports side by side",
+                       ("compare", "run"), "base tile=server format=nvfp4 --model qwen3-30b-a3b --layer attention "
+                       "--tokens 128", "before/ after/ --markdown", "before/report.json mine.json --fail=cycles:0% "
+                       "--model olmoe-1b-7b --layer moe --tokens 64")
+    compare.add_argument("sides", nargs="+", metavar="SIDE", help="report.json or a folder of `run --out`; a schedule "
+                         "file; OPTION=VALUE[,OPTION=VALUE] of the options below, as tile=server,format=nvfp4; or "
+                         "`base` for the options as they are. The first is what the others are compared with")
+    workload_options(compare)
+    energy_options(compare)
+    compare.add_argument("--fail", metavar="NAME:PERCENT%[,...]", help="exit with 1 if cycles, energy or bytes grow by "
+                         "more, as cycles:0%%,energy:1%%")
+    output = compare.add_mutually_exclusive_group()
+    json_option(output)
+    output.add_argument("--markdown", action="store_true", help="Markdown tables, for a pull request")
 
 
 def _tile(commands: argparse._SubParsersAction) -> None:

@@ -4,7 +4,8 @@ import argparse
 import json
 
 from ..compiler.listing import listing
-from ..compiler.report import check_description, table
+from ..compiler.report import check_description, phase_table, table
+from ..compiler.schedule import to_text
 from ..compiler.store import embed_expected, expected_of
 from ..rtl.config import load_tile
 from ..rtl.errors import ProgramError, WorkloadError
@@ -22,7 +23,8 @@ def compile_(arguments: argparse.Namespace) -> int:
         raise WorkloadError("compile needs --model (see `tilescore models`) and --layer (attention, moe)")
     check_layer_options(arguments, (arguments.layer,), not arguments.no_data)
     config = load_tile(arguments.tile)
-    check_targets([arguments.output] if arguments.listing is None else [arguments.output, arguments.listing])
+    outputs = (arguments.output, arguments.listing, arguments.schedule_out)
+    check_targets([path for path in outputs if path is not None])
     compiled, seconds = build(arguments, arguments.layer, not arguments.no_data, config)
     program = compiled.program
     if compiled.expected is not None:
@@ -31,6 +33,8 @@ def compile_(arguments: argparse.Namespace) -> int:
         program.save(arguments.output)
     if arguments.listing:
         write_text(arguments.listing, listing(program))
+    if arguments.schedule_out:
+        write_text(arguments.schedule_out, to_text(compiled.schedule))
     print(f"{arguments.output}: {len(program.instructions)} instructions for tile {config.name}, "
           f"{program.dram_bytes:,} bytes of DRAM, {seconds:.2f} s")
     return 0
@@ -48,6 +52,7 @@ def simulate(arguments: argparse.Namespace) -> int:
         expected = expected_of(program)
     except ProgramError as error:
         raise ProgramError(f"program file {arguments.program}: {error}") from None
-    reported = report(program, energy, expected=expected, compile_s=0.0, levels=arguments.level)
-    print(json.dumps(reported, indent=2) if arguments.json else table([reported]))
+    reported, _ = report(program, energy, expected=expected, compile_s=0.0, levels=arguments.level,
+                         command=arguments.words)
+    print(json.dumps(reported, indent=2) if arguments.json else f"{table([reported])}\n\n{phase_table(reported)}")
     return 0

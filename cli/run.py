@@ -10,12 +10,15 @@ from pathlib import Path
 
 from ..compiler.compile import CompiledLayer, compile_layer
 from ..compiler.listing import listing
-from ..compiler.report import describe, table
+from ..compiler.report import describe, phase_table, table
+from ..compiler.schedule import to_text
 from ..compiler.slices import slice_tensors, slice_workload
 from ..rtl.config import load_tile
 from ..rtl.errors import WorkloadError
+from ..rtl.tile_file import tile_toml
 from ..sim.energy import EnergyTable, load_table
 from ..sim.names import LEVELS
+from ..sim.timeline import timeline_of
 from ..sim.verifier import verify
 from .files import output_folder, write_text
 from .ignored import check_layer_options, refuse
@@ -46,17 +49,18 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.out:
                 _write(arguments.out, done)
         if arguments.out and not arguments.json:
-            print(f"\nWritten to {arguments.out}/: report.json, {', '.join(done.listings)}")
+            print(f"\nWritten to {arguments.out}/: report.json, {', '.join(done.files)}")
     return 0
 
 
 @dataclass(frozen=True)
 class _Done:
-    """What a run has made: a report and a listing per layer, a report per cross-check."""
+    """What a run has made: a report and a packed timeline per layer, a report per cross-check, other files' texts."""
 
     reports: list[dict] = field(default_factory=list)
+    timelines: list[dict] = field(default_factory=list)
     checks: list[dict] = field(default_factory=list)
-    listings: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) -> _Done:
@@ -64,12 +68,16 @@ def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) ->
     done = _Done()
     for layer in layers:
         compiled, seconds = build(arguments, layer, data, config)
-        done.reports.append(report(compiled.program, energy, expected=compiled.expected, compile_s=seconds,
-                                   levels=arguments.level))
+        made, timing = report(compiled.program, energy, expected=compiled.expected, compile_s=seconds,
+                              levels=arguments.level, command=arguments.words)
+        done.reports.append(made)
         if arguments.out:
-            done.listings[f"{layer}.txt"] = listing(compiled.program)
+            done.timelines.append(timeline_of(compiled.program, timing).to_dict())
+            done.files[f"{layer}.txt"] = listing(compiled.program, timing)
+            done.files[f"{layer}.schedule.json"] = to_text(compiled.schedule)
         if demo and data:
-            done.checks.append(_cross_check(compiled, energy, arguments.seed))
+            done.checks.append(_cross_check(compiled, energy, arguments))
+    done.files["tile.toml"] = tile_toml(config)
     return done
 
 
@@ -78,6 +86,8 @@ def _show(arguments: argparse.Namespace, done: _Done, demo: bool) -> None:
         print(json.dumps(done.reports if demo else done.reports[0], indent=2), flush=True)
         return
     print(table(done.reports))
+    for made in done.reports:
+        print(f"\n{phase_table(made)}")
     for check in done.checks:
         print(f"\nCross-check on nano, a slice of the {check['layer']} layer: {_agreement(check)}")
     if demo and not data_needed(arguments):
@@ -93,15 +103,15 @@ def _fill_in_demo(arguments: argparse.Namespace) -> None:
     arguments.out = arguments.out or OUT
 
 
-def _cross_check(compiled: CompiledLayer, energy: EnergyTable, seed: int) -> dict:
+def _cross_check(compiled: CompiledLayer, energy: EnergyTable, arguments: argparse.Namespace) -> dict:
     """A slice of the same layer on `nano` at every level. `simulate` raises when two levels differ."""
     workload = slice_workload(compiled.workload)
     start = time.perf_counter()
     sliced = compile_layer(workload, load_tile("nano"), tensors=slice_tensors(compiled.tensors, workload))
-    sliced.program.meta.update(describe(sliced, load_tile("nano"), seed=seed))
+    sliced.program.meta.update(describe(sliced, load_tile("nano"), seed=arguments.seed))
     verify(sliced.program)
     return report(sliced.program, energy, expected=sliced.expected, compile_s=time.perf_counter() - start,
-                   levels=LEVELS)
+                  levels=LEVELS, command=arguments.words)[0]
 
 
 def _agreement(check: dict) -> str:
@@ -111,7 +121,8 @@ def _agreement(check: dict) -> str:
 
 
 def _write(folder: Path, done: _Done) -> None:
-    both = {"layers": done.reports, "cross_checks": done.checks}
+    layers = [made | {"timeline": timeline} for made, timeline in zip(done.reports, done.timelines, strict=True)]
+    both = {"layers": layers, "cross_checks": done.checks}
     write_text(folder / "report.json", json.dumps(both, indent=2) + "\n")
-    for name, text in done.listings.items():
+    for name, text in done.files.items():
         write_text(folder / name, text)

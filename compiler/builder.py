@@ -9,7 +9,8 @@ result without sharing this code.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -36,9 +37,20 @@ class ProgramBuilder:
         self.config = config
         self.instructions: list[Instruction] = []
         self.labels: list[str] = []
+        self.phases: list[str] = []
         self.outputs: list[Region] = []
         self.meta: dict = {}
         self._dram = DramMap(config)
+        self._phase = ""
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """What is emitted in this block belongs to phase ``name`` of the layer (`Program.phases`)."""
+        outer, self._phase = self._phase, name
+        try:
+            yield
+        finally:
+            self._phase = outer
 
     @property
     def segments(self) -> Sequence[Segment]:
@@ -71,6 +83,7 @@ class ProgramBuilder:
         """Append a LOAD, GATHER, STORE, SCATTER, MATMUL or VECTOR. The builder owns it from here on."""
         self.instructions.append(instruction)
         self.labels.append(label)
+        self.phases.append(self._phase)
 
     def finish(self) -> Program:
         """The program, with tokens and pages. The builder must not be used afterwards.
@@ -85,11 +98,12 @@ class ProgramBuilder:
             assign_tokens(instructions, channel, limit_outstanding(pairs))
         bus = self.config.bus_bytes
         program_addr = -(-self._dram.end // bus) * bus
-        instructions, labels = split_pages(instructions, self.labels, self.config, program_addr)
+        notes = list(zip(self.labels, self.phases, strict=True))
+        instructions, notes = split_pages(instructions, notes, self.config, program_addr)
         image = -(-len(instructions) // self.config.imem_page) * self.config.page_bytes
         return Program(config=self.config, instructions=instructions, program_addr=program_addr,
                        dram_bytes=program_addr + image, segments=list(self._dram.segments), outputs=self.outputs,
-                       labels=labels, meta=self.meta)
+                       labels=[label for label, _ in notes], phases=[phase for _, phase in notes], meta=self.meta)
 
     def _own_instructions(self) -> list[Instruction]:
         """The emitted instructions, each object once, because tokens are written into them."""
@@ -138,23 +152,28 @@ def assign_tokens(instructions: list[Instruction], channel: Channel, pairs: list
         setattr(instruction, wait, getattr(instruction, wait) | 1 << source)
 
 
-def split_pages(instructions: list[Instruction], labels: list[str], config: TileConfig,
-                program_addr: int) -> tuple[list[Instruction], list[str]]:
-    """Add HALT, and when the program is longer than a page, page LOADs and SYNCs.
+Note = tuple[str, str]
+"""Label and phase of an instruction."""
+
+
+def split_pages(instructions: list[Instruction], notes: list[Note], config: TileConfig,
+                program_addr: int) -> tuple[list[Instruction], list[Note]]:
+    """Add HALT, and when the program is longer than a page, page LOADs and SYNCs; they belong to no phase.
 
     Every page but the last begins with the LOAD of the next one into the other half of instruction memory and
     ends with the SYNC that waits for it, so the transfer runs while the page executes.
     """
     page = config.imem_page
-    body, texts = [*instructions, Halt()], [*labels, ""]
+    body, texts = [*instructions, Halt()], [*notes, ("", "")]
     out: list[Instruction] = []
-    names: list[str] = []
+    names: list[Note] = []
     position = number = 0
     while len(body) - position > page:
         out.append(Load(space=Space.PROGRAM, dram_addr=program_addr + (number + 1) * config.page_bytes, rows=1,
                         row_bytes=config.page_bytes, addr=(number + 1) % 2 * page, signal_wr=1 << Unit.DISPATCH))
         out += body[position:position + page - 2]
         out.append(Sync(wait_wr=1 << Unit.LOAD))
-        names += [f"page {number + 1}", *texts[position:position + page - 2], f"page {number + 1}"]
+        mark = (f"page {number + 1}", "")
+        names += [mark, *texts[position:position + page - 2], mark]
         position, number = position + page - 2, number + 1
     return out + body[position:], names + texts[position:]

@@ -32,13 +32,15 @@ class CompiledLayer:
     """A program and what it was made from.
 
     tensors, expected: None without data; ``expected`` is the float64 layer's output, (rows, hidden).
-    routing: None for attention. numerics: also in the program's ``meta``.
+    routing: None for attention; routing_source: the name or file it was forced by, None for the router's own choice.
+    numerics: also in the program's ``meta``.
     """
 
     workload: Workload
     program: Program
     schedule: AttentionSchedule | MoESchedule
     routing: Routing | None = None
+    routing_source: str | None = None
     numerics: Numerics = DEFAULT
     tensors: LayerTensors | None = None
     expected: np.ndarray | None = None
@@ -96,11 +98,12 @@ def _compile_moe(workload: Workload, config: TileConfig, tensors, schedule, rout
     schedule = schedule or auto.moe_schedule(workload, choice, config, numerics)
     if not data:
         program = lower_moe(workload, choice, config, schedule, unit_scales(choice), None, numerics)
-        return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice, numerics=numerics)
+        return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice,
+                             routing_source=routing, numerics=numerics)
     trace = oracle.moe(tensors, choice)
     program = lower_moe(workload, choice, config, schedule, calibrate_moe(tensors, trace, numerics), tensors, numerics)
-    return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice, tensors=tensors,
-                         expected=trace.out, numerics=numerics)
+    return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice,
+                         routing_source=routing, tensors=tensors, expected=trace.out, numerics=numerics)
 
 
 def _choice(workload: Workload, tensors: MoETensors, routing: str | None, seed: int) -> Routing:

@@ -1,20 +1,35 @@
-"""A program as text for people: every instruction in assembler, with its label and, if known, its times.
+"""A program as text for people: every instruction in assembler, with its phase and label and, if known, its cycles.
 
-Without the columns in front, the lines are what `rtl.assembly.assemble` reads: labels are comments.
+Without the columns in front, the lines are what `rtl.assembly.assemble` reads: phases and labels are comments.
 """
 
 from ..rtl.assembly import disassemble_one
 from ..sim.program import Program
-from ..sim.timing import Timing
+from ..sim.timing import BOOT, STALL_CAUSES, Timing
 
 
 def listing(program: Program, timing: Timing | None = None) -> str:
-    """One line per instruction: index, issue and retire cycle, assembler text, label as a comment."""
+    """One line per instruction: index, issue and retire cycle, what held it up, assembler text, phase and label.
+
+    What held it up is the stall with the most cycles, as ``wait_load 120`` (causes: docs/report.md), ``-`` for none.
+    """
     lines = [f"# tile {program.config.name} ({program.config.digest}), {len(program.instructions)} instructions"]
+    stalls = {} if timing is None else _longest_stalls(timing)
     if timing is not None:
-        lines.append(f"# cycles {timing.cycles}; columns: index, issue, retire")
+        lines.append(f"# cycles {timing.cycles}; columns: index, issue, retire, stall")
     for index, instruction in enumerate(program.instructions):
-        when = "" if timing is None else f"{int(timing.issue[index]):>10} {int(timing.retire[index]):>10}  "
-        label = program.labels[index] if program.labels else ""
-        lines.append(f"{index:>7} {when}{disassemble_one(instruction)}{'  # ' + label if label else ''}")
+        when = ""
+        if timing is not None:
+            when = f"{int(timing.issue[index]):>10} {int(timing.retire[index]):>10} {stalls.get(index, '-'):<18} "
+        notes = [texts[index] for texts in (program.phases, program.labels) if texts and texts[index]]
+        comment = f"  # {': '.join(notes)}" if notes else ""
+        lines.append(f"{index:>7} {when}{disassemble_one(instruction)}{comment}")
     return "\n".join(lines) + "\n"
+
+
+def _longest_stalls(timing: Timing) -> dict[int, str]:
+    longest: dict[int, tuple[int, int]] = {}
+    for index, cause, cycles in timing.stalls.tolist():
+        if index != BOOT and cycles > longest.get(index, (0, 0))[0]:
+            longest[index] = cycles, cause
+    return {index: f"{STALL_CAUSES[cause]} {cycles}" for index, (cycles, cause) in longest.items()}

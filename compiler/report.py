@@ -12,8 +12,13 @@ from ..rtl.config import TileConfig
 from ..rtl.errors import CompileError, ProgramError
 from ..rtl.events import event_counts
 from ..rtl.isa import ScaleRule
+from ..sim.critical_path import critical_path
+from ..sim.energy import EnergyTable, load_table
+from ..sim.phases import phases_of
 from ..sim.program import Program
 from ..sim.result import Result
+from ..sim.simulate import simulate
+from ..sim.timeline import timeline_of
 from .attention.inputs import AttentionScales
 from .attention.lower import lower_attention
 from .auto import attention_schedule, moe_schedule
@@ -23,6 +28,8 @@ from .formats import E4M3
 from .moe.inputs import unit_scales
 from .moe.lower import lower_moe
 from .numerics import Numerics
+from .provenance import provenance, table_digest
+from .schedule import to_dict
 
 
 def describe(compiled: CompiledLayer, config: TileConfig, *, seed: int | None) -> dict:
@@ -36,6 +43,7 @@ def describe(compiled: CompiledLayer, config: TileConfig, *, seed: int | None) -
         "numerics": compiled.numerics.to_dict(),
         "peak_macs_per_cycle": peak_macs_per_cycle(config, compiled.numerics),
         "e4m3_read_bytes": _e4m3_read_bytes(compiled, config),
+        "schedule": to_dict(compiled.schedule), "routing": compiled.routing_source,
     }
 
 
@@ -67,7 +75,12 @@ def check_description(program: Program) -> None:
                                    f"{kind_name}, got {repr(value)[:60]}")
 
     need(program.meta, {"layer": str, "model": str, "phase": str, "tokens": int, "context": int, "batch": int,
-                        "mask": str, "numerics": dict, "useful_macs": int, "peak_macs_per_cycle": int, "bounds": dict})
+                        "mask": str, "numerics": dict, "useful_macs": int, "peak_macs_per_cycle": int, "bounds": dict,
+                        "schedule": dict})
+    for key, kinds in (("seed", (int, type(None))), ("routing", (str, type(None)))):
+        if key not in program.meta or type(program.meta[key]) not in kinds:
+            raise ProgramError(f"not made by `tilescore compile`: expected {key} in its description, got "
+                               f"{repr(program.meta.get(key))[:60]}")
     numerics_of(program.meta)
     if program.meta.get("e4m3_read_bytes") is not None:
         need(program.meta, {"e4m3_read_bytes": int})
@@ -96,9 +109,21 @@ def rel_rms_error(result: np.ndarray, expected: np.ndarray) -> float:
     return error / scale if scale else error
 
 
-def layer_report(meta: dict, program: Program, result: Result, *, expected: np.ndarray | None,
-                 compile_s: float, simulate_s: float) -> dict:
-    """The JSON object of one layer."""
+def report_compiled(compiled: CompiledLayer, *, energy: str | EnergyTable = "7nm", seed: int | None = None) -> dict:
+    """The report of a compiled layer at the timing level, with its timeline: what a gate or a comparison takes.
+
+    energy: a name or file for `load_table`, or a table. seed: that of the tensors, for the report.
+    """
+    table, program = energy if isinstance(energy, EnergyTable) else load_table(energy), compiled.program
+    meta = program.meta | describe(compiled, program.config, seed=seed)
+    result = simulate(replace(program, meta=meta), ("timing",), energy_table=table)
+    report = layer_report(meta, program, result, table, expected=None, compile_s=0.0, simulate_s=result.wall_s)
+    return report | {"timeline": timeline_of(program, result.timing).to_dict()}
+
+
+def layer_report(meta: dict, program: Program, result: Result, table: EnergyTable, *, expected: np.ndarray | None,
+                 compile_s: float, simulate_s: float, command: list[str] | None = None) -> dict:
+    """The JSON object of one layer. table: the one that ``result`` was made with."""
     config, numerics = program.config, numerics_of(meta)
     peak = meta["peak_macs_per_cycle"]
     useful = meta["useful_macs"]
@@ -123,7 +148,9 @@ def layer_report(meta: dict, program: Program, result: Result, *, expected: np.n
         "bandwidth_gain": _gain(meta.get("e4m3_read_bytes"), result.events["dram_read_beats"] * bus),
         "ledger": result.ledger,
         "events": result.events,
-        "energy": result.energy.to_dict(),
+        "energy": {**result.energy.to_dict(), "digest": table_digest(table)},
+        "phases": [phase.to_dict() for phase in phases_of(program, result.timing, table)],
+        "critical_path": critical_path(program, result.timing),
         "numerics": {**numerics.to_dict(), "rel_rms_error": error, "finite": finite,
                      "flags": None if result.status is None else list(result.status)},
         "instructions": len(program.instructions),
@@ -131,7 +158,7 @@ def layer_report(meta: dict, program: Program, result: Result, *, expected: np.n
                    for name, level in result.levels.items()},
         "wall_s": {"compile": round(compile_s, 3), "simulate": round(simulate_s, 3)},
         "clock_mhz": config.clock_mhz,
-        "seed": meta.get("seed"),
+        **provenance(meta, program, command),
     }
 
 
@@ -150,6 +177,25 @@ def table(reports: list[dict]) -> str:
         lines.append("  ".join([label.ljust(width), *(cell.rjust(columns[i]) for i, cell in enumerate(cells))]))
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join(lines)
+
+
+def phase_table(report: dict) -> str:
+    """The phases of one layer as rows, and their sum: cycles, the share of each unit's busy cycles, bytes, energy."""
+    units = [unit for unit in report["ledger"] if unit != "dispatch"]
+    head = [f"{report['model']} {report['layer']}", "cycles", *units, "DRAM bytes", "energy [uJ]", "instructions"]
+    rows = []
+    for phase in report["phases"]:
+        busy = [sum(phase["ledger"][unit].get(cause, 0) for cause in ("busy", "compute", "fill")) for unit in units]
+        rows.append([phase["phase"], phase["cycles"], *busy, sum(phase["dram_bytes"].values()),
+                     phase["energy_pj"] / 1e6, phase["instructions"]])
+    total = ["sum", *(math.fsum(column) if isinstance(column[0], float) else sum(column)
+                      for column in list(zip(*rows, strict=True))[1:])]
+    cells = [head] + [[str(row[0]), *(f"{v:,.2f}" if isinstance(v, float) else f"{v:,}" for v in row[1:])]
+                      for row in [*rows, total]]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
+    lines = ["  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
+                                                    zip(line[1:], widths[1:], strict=True))]) for line in cells]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 def _flags(flags: list[str] | None) -> str:

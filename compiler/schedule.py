@@ -7,6 +7,7 @@ raise `CompileError` when it does not fit the buffers.
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,13 +152,18 @@ def from_dict(values: object, source: str = "schedule"):
         raise CompileError(f"{source}: {str(error).removeprefix('schedule: ')}") from None
 
 
-def save(schedule: Schedule, path: Path) -> None:
+def to_text(schedule: Schedule) -> str:
+    """The schedule as JSON, as `load_schedule` reads it."""
+    return json.dumps(to_dict(schedule), indent=2) + "\n"
+
+
+def save_schedule(schedule: Schedule, path: Path) -> None:
     """Write a schedule as JSON."""
-    write_text(path, json.dumps(to_dict(schedule), indent=2) + "\n")
+    write_text(path, to_text(schedule))
 
 
-def load(path: Path):
-    """Read a schedule written by `save` or by hand."""
+def load_schedule(path: Path):
+    """Read a schedule written by `save_schedule` or by hand. Raises `CompileError` naming the file and the key."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -167,13 +173,15 @@ def load(path: Path):
     return from_dict(values, f"schedule file {path}")
 
 
-def differences(old: Schedule, new: Schedule) -> list[str]:
-    """One line per value that differs, as ``q.k_tile: 256 -> 512``."""
-    def flatten(values: dict, prefix: str = "") -> dict:
-        flat = {}
-        for key, value in values.items():
-            flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-        return flat
-
-    a, b = flatten(to_dict(old)), flatten(to_dict(new))
+def schedule_differences(old: object, new: object) -> list[str]:
+    """One line per value that differs, as ``q.k_tile: 256 -> 512``; schedules, or what `to_dict` makes of them."""
+    a, b = (dict(_flat(value if isinstance(value, dict) else to_dict(value))) for value in (old, new))
     return [f"{key}: {a.get(key)} -> {b.get(key)}" for key in sorted(a | b) if a.get(key) != b.get(key)]
+
+
+def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

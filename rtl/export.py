@@ -3,7 +3,6 @@
 The content depends on the configuration and on the version of tilescore only; two exports are equal byte for byte.
 """
 
-import importlib.metadata
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ from .ledger import COUNTER_NAMES
 from .tile_file import tile_toml
 from .verilog import convert_with_cells, without_empty_vectors
 from .verilog_text import document_top, merge_equal_modules, plain_names
+from .version import version
 
 PREFIX = "tilescore"
 """First word of every module, file and C name of an export that is given no other."""
@@ -136,10 +136,6 @@ def _shape(config: TileConfig) -> str:
     return f"{config.rows} x {config.cols} x {config.lanes}, configuration {config.digest}"
 
 
-def _version() -> str:
-    return importlib.metadata.version("tilescore")
-
-
 class _Template(string.Template):
     delimiter = "@@"
 
@@ -156,7 +152,7 @@ def _values(config: TileConfig, name: str) -> dict[str, object]:
     beats, source, target = _smoke_memory(config)
     values: dict[str, object] = {
         "NAME": config.name, "PREFIX": name, "CORE": re.sub(r"[^A-Za-z0-9_-]", "_", f"{name}_axi_{config.name}"),
-        "VERSION": _version(), "DIGEST": config.digest, "ROWS": config.rows,
+        "VERSION": version(), "DIGEST": config.digest, "ROWS": config.rows,
         "COLS": config.cols, "LANES": config.lanes, "WIDTH": 8 * config.bus_bytes, "MAX_BURST": MAX_BURST,
         "OUTSTANDING": default_outstanding(config), "BUS_LATENCY": BUS_LATENCY,
         "IDEAL_LATENCY": config.dram_latency - BUS_LATENCY, "BUS_BYTES": config.bus_bytes,

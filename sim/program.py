@@ -140,6 +140,8 @@ class Program:
     segments: initial contents; DRAM outside of them and of the program image is zero.
     outputs: the regions that are the result, in the order in which they are hashed.
     labels: a text per instruction for listings and traces, or empty.
+    phases: the part of the layer that each instruction belongs to ("core", "experts"), "" for page loads, SYNC and
+    HALT; or empty.
     meta: anything of JSON types.
 
     Raises `ProgramError` when a part lies outside DRAM, or segments overlap each other or the image.
@@ -152,13 +154,15 @@ class Program:
     segments: list[Segment] = field(default_factory=list)
     outputs: list[Region] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
+    phases: list[str] = field(default_factory=list)
     meta: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.instructions:
             raise ProgramError("a program must have at least one instruction")
-        if self.labels and len(self.labels) != len(self.instructions):
-            raise ProgramError(f"{len(self.labels)} labels for {len(self.instructions)} instructions")
+        for name, texts in (("labels", self.labels), ("phases", self.phases)):
+            if texts and len(texts) != len(self.instructions):
+                raise ProgramError(f"{len(texts)} {name} for {len(self.instructions)} instructions")
         if not 0 < self.dram_bytes <= _ADDRESS_LIMIT:
             raise ProgramError(f"dram_bytes must be in 1..{_ADDRESS_LIMIT}, got {self.dram_bytes}")
         if self.program_addr % self.config.bus_bytes:
@@ -248,6 +252,7 @@ class Program:
             "outputs": [[r.name, r.addr, r.rows, r.row_bytes, r.row_stride, r.dtype, list(r.shape)]
                         for r in self.outputs],
             "labels": self.labels,
+            "phases": [[name, len(list(run))] for name, run in itertools.groupby(self.phases)],
             "meta": self.meta,
         }
 

@@ -14,7 +14,8 @@ program and are tested:
 A discrete-event queue was rejected: it needs a heap and gives the same numbers several times slower.
 
 The ledger attributes every cycle of every unit to one cause by the rules of `rtl/ledger.py`; per unit the
-causes sum to ``cycles``.
+causes sum to ``cycles``. It is the sum of `Timing.stalls`, which name the instruction before which each lost cycle
+lies, and of the cycles in which instructions occupy their units.
 """
 
 from collections import deque
@@ -35,6 +36,12 @@ from .program import Program
 BOOT = -1
 """Index of the boot LOAD in ``recorded``."""
 
+DISPATCH_CAUSES = ("queue_full", "sync", "fetch", "halt")
+STALL_CAUSES = (*(f"wait_{unit.name.lower()}" for unit in QUEUE_UNITS), "idle", "outstanding", *DISPATCH_CAUSES)
+"""What holds an instruction up, as the ledger's causes; the numbers of the waits are those of the producers."""
+
+_IDLE, _OUTSTANDING, _QUEUE_FULL, _SYNC, _FETCH, _HALT = range(len(QUEUE_UNITS), len(STALL_CAUSES))
+
 _NOT_SHAPE = {
     "dram_addr", "row_stride", "scale_addr", "addr", "row_offset", "pitch", "index_addr", "src_byte", "a_addr",
     "b_addr", "a_pitch", "b_pitch", "acc_addr", "acc_pitch", "mask_step", "mask_base", "rowmax_addr", "rowmax_init",
@@ -49,7 +56,13 @@ class Timing:
     dispatch, issue, rd, retire: the cycles D, I, I + rd, I + wr of `rtl/plan.py`. SYNC and HALT are over in
     their dispatch cycle, so their four values are equal.
     boot: the same four of the boot LOAD.
+    occupancy: cycles that each instruction occupies its unit; 0 for SYNC and HALT.
     cycles: length of the run, start cycle and HALT cycle included.
+    stalls: what held instructions up, in program order, a row (instruction, cause, cycles) each; instruction is `BOOT`
+    for the boot LOAD, cause an index of `STALL_CAUSES`. All but the dispatcher's causes are cycles of the
+    instruction's own unit.
+    shape: number of each instruction's shape; shape_events: int64 (shapes, events in the order of `EVENT_NAMES`);
+    shape_compute: int64 (shapes,), cycles in which a MATMUL makes the array take a k step.
     ledger: {unit: {cause: cycles}}.
     events: {event: count}, every name of `EVENT_NAMES`, boot LOAD included.
     """
@@ -59,7 +72,12 @@ class Timing:
     rd: np.ndarray
     retire: np.ndarray
     boot: tuple[int, int, int, int]
+    occupancy: np.ndarray
     cycles: int
+    stalls: np.ndarray
+    shape: np.ndarray
+    shape_events: np.ndarray
+    shape_compute: np.ndarray
     ledger: dict[str, dict[str, int]]
     events: dict[str, int]
 
@@ -74,34 +92,44 @@ class _Shapes:
         self._config = config
         self._getters = {spec.name: attrgetter(*names) if (names := _shape_fields(spec)) else None
                          for spec in INSTRUCTIONS}
-        self.known: dict[str, dict[object, list]] = {spec.name: {} for spec in INSTRUCTIONS}
+        self._known: dict[str, dict[object, tuple[int, int, int, int]]] = {spec.name: {} for spec in INSTRUCTIONS}
+        self._examples: list[Instruction] = []
 
-    def of(self, instruction: Instruction) -> list:
-        """[occupancy, rd, wr, number of uses, an example]; adds one use."""
+    def of(self, instruction: Instruction) -> tuple[int, int, int, int]:
+        """(occupancy, rd, wr, number of the shape)."""
         name = instruction.spec.name
         getter = self._getters[name]
         key = getter(instruction) if getter else None
-        entry = self.known[name].get(key)
+        entry = self._known[name].get(key)
         if entry is None:
             d = duration(instruction, self._config) if getter else Duration(0, 0, 0)
-            entry = self.known[name][key] = [d.occupancy, d.rd, d.wr, 0, instruction]
-        entry[3] += 1
+            entry = self._known[name][key] = (d.occupancy, d.rd, d.wr, len(self._examples))
+            self._examples.append(instruction)
         return entry
 
-    def events(self) -> dict[str, int]:
-        totals = dict.fromkeys(EVENT_NAMES, 0)
-        for shapes in self.known.values():
-            for *_, uses, example in shapes.values():
-                for name, count in event_counts(example, self._config).items():
-                    totals[name] += uses * count
-        return totals
+    def events(self) -> np.ndarray:
+        """int64 (shapes, events): counts of one instruction of each shape."""
+        counts = np.zeros((len(self._examples), len(EVENT_NAMES)), np.int64)
+        for row, example in zip(counts, self._examples, strict=True):
+            found = event_counts(example, self._config)
+            row[:] = [found.get(name, 0) for name in EVENT_NAMES]
+        return counts
 
-    def compute_cycles(self) -> int:
-        """Cycles in which the array takes a k step (the rest of a slot is fill)."""
-        total = 0
-        for occupancy, _, _, uses, example in self.known["MATMUL"].values():
-            total += uses * occupancy // matmul_slot(example.k_steps, self._config) * example.k_steps
-        return total
+    def occupancy(self) -> np.ndarray:
+        """int64 (shapes,): cycles that an instruction of each shape occupies its unit."""
+        cycles = np.zeros(len(self._examples), np.int64)
+        for known in self._known.values():
+            for occupancy, _, _, number in known.values():
+                cycles[number] = occupancy
+        return cycles
+
+    def compute_cycles(self) -> np.ndarray:
+        """int64 (shapes,): cycles in which a MATMUL makes the array take a k step (the rest of a slot is fill)."""
+        cycles = np.zeros(len(self._examples), np.int64)
+        for occupancy, _, _, number in self._known["MATMUL"].values():
+            steps = self._examples[number].k_steps
+            cycles[number] = occupancy // matmul_slot(steps, self._config) * steps
+        return cycles
 
 
 def _shape_fields(spec) -> list[str]:
@@ -129,15 +157,12 @@ class _Tokens:
 
 @dataclass
 class _UnitState:
-    """Progress of one queue unit; waits[p] counts cycles spent waiting for producer p."""
+    """Progress of one queue unit."""
 
     issues: list[int]
     retires: list[int]
     limit: int
     free: int = 0
-    idle: int = 0
-    busy: int = 0
-    outstanding: int = 0
 
 
 def time_program(program: Program, config: TileConfig | None = None,
@@ -162,25 +187,34 @@ class _Run:
         no_limit = 1 << 62
         limits = (config.dma_outstanding, config.dma_outstanding, no_limit, no_limit)
         self._units = [_UnitState([], [], limit) for limit in limits]
-        self._waited = [[0] * len(QUEUE_UNITS) for _ in QUEUE_UNITS]
         self._times: list[list[int]] = [[], [], [], []]
-        self._dispatch = dict.fromkeys(ledger_causes("dispatch"), 0)
+        self._shape: list[int] = []
+        self._stalls: list[int] = []
 
     def timing(self) -> Timing:
         boot = self._boot()
         self._body()
-        cycles = self._times[0][-1] + 1
-        ledger = {u.name.lower(): self._unit_ledger(u, cycles) for u in QUEUE_UNITS}
-        ledger[Unit.DISPATCH.name.lower()] = self._dispatch
-        arrays = [np.array(times, np.int64) for times in self._times]
-        return Timing(*arrays, boot=boot, cycles=cycles, ledger=ledger, events=self._shapes.events())
+        dispatch, issue, rd, retire = (np.array(times, np.int64) for times in self._times)
+        cycles = int(dispatch[-1]) + 1
+        stalls = np.array(self._stalls, np.int64).reshape(-1, 3)
+        # The boot LOAD, instruction -1, stands first in both.
+        shape, shape_events = np.array(self._shape, np.int64), self._shapes.events()
+        shape_compute = self._shapes.compute_cycles()
+        occupancy = self._shapes.occupancy()[shape]
+        for index, d in self._recorded.items():
+            occupancy[index + 1] = d.occupancy
+        ledger = self._ledger(cycles, stalls, occupancy, int(shape_compute[shape].sum()))
+        events = dict(zip(EVENT_NAMES, shape_events[shape].sum(axis=0).tolist(), strict=True))
+        return Timing(dispatch, issue, rd, retire, boot=boot, occupancy=occupancy[1:], cycles=cycles, stalls=stalls,
+                      shape=shape[1:], shape_events=shape_events, shape_compute=shape_compute, ledger=ledger,
+                      events=events)
 
     def _boot(self) -> tuple[int, int, int, int]:
         """The boot LOAD: dispatched by itself, the dispatcher takes its wr token, then fetches."""
         load = self._program.boot_load()
         issue, rd, wr = self._issue(BOOT, load, BOOT_DISPATCH)
         taken = self._tokens.waits[Unit.DISPATCH][1 << (Unit.LOAD + 4)][0][1]()
-        self._dispatch |= {"dispatch": 1, "sync": taken, "fetch": REFETCH - 1}
+        self._stalls += BOOT, _SYNC, taken, BOOT, _FETCH, REFETCH - 1
         self._next = taken + REFETCH
         return BOOT_DISPATCH, issue, rd, wr
 
@@ -188,29 +222,28 @@ class _Run:
         """Issue an instruction that is dispatched at ``dispatched``; returns its cycles I, I + rd, I + wr."""
         unit = instruction.spec.unit
         state = self._units[unit]
-        occupancy, rd, wr = self._shapes.of(instruction)[:3]
+        occupancy, rd, wr, shape = self._shapes.of(instruction)
         if index in self._recorded:
             d = self._recorded[index]
             occupancy, rd, wr = d.occupancy, d.rd, d.wr
         t, free = dispatched + 1, state.free
         if t > free:
-            state.idle += t - free
+            self._stalls += index, _IDLE, t - free
         else:
             t = free
-        waited = self._waited[unit]
         for producer, take in self._tokens.waits[unit][instruction.wait_rd | instruction.wait_wr << 4]:
             visible = take()
             if visible > t:
-                waited[producer] += visible - t
+                self._stalls += index, producer, visible - t
                 t = visible
         count = len(state.issues) - state.limit
         if count >= 0 and state.retires[count] >= t:
-            state.outstanding += state.retires[count] + 1 - t
+            self._stalls += index, _OUTSTANDING, state.retires[count] + 1 - t
             t = state.retires[count] + 1
         state.issues.append(t)
         state.retires.append(t + wr)
         state.free = t + occupancy
-        state.busy += occupancy
+        self._shape.append(shape)
         for give in self._tokens.signals[0][unit][instruction.signal_rd]:
             give(t + rd + 1)
         for give in self._tokens.signals[1][unit][instruction.signal_wr]:
@@ -219,7 +252,7 @@ class _Run:
 
     def _body(self) -> None:
         """Every instruction in program order."""
-        depth, units, next_dispatch, queue_full = self._config.queue_depth, self._units, self._next, 0
+        depth, units, next_dispatch = self._config.queue_depth, self._units, self._next
         issue_one = self._issue
         dispatches, issues, rds, retires = (times.append for times in self._times)
         instructions = self._program.instructions
@@ -234,7 +267,7 @@ class _Run:
                     state = units[unit]
                     count = len(state.issues)
                     if count >= depth and state.issues[count - depth] >= d:
-                        queue_full += state.issues[count - depth] + 1 - d
+                        self._stalls += index, _QUEUE_FULL, state.issues[count - depth] + 1 - d
                         d = state.issues[count - depth] + 1
                     t, rd, wr = issue_one(index, instruction, d)
                     next_dispatch = d + 1
@@ -245,8 +278,6 @@ class _Run:
             issues(t)
             rds(rd)
             retires(wr)
-        self._dispatch["queue_full"] += queue_full
-        self._dispatch["dispatch"] += len(instructions)
         if instructions[-1].spec.name != "HALT":
             raise SimulationError(f"{self._program.describe(len(instructions) - 1)} is the last instruction, "
                                   "expected a HALT")
@@ -256,22 +287,31 @@ class _Run:
         t = earliest
         for _, take in self._tokens.waits[Unit.DISPATCH][instruction.wait_rd | instruction.wait_wr << 4]:
             t = max(t, take())
-        self._shapes.of(instruction)
+        self._shape.append(self._shapes.of(instruction)[3])
         if instruction.spec.name == "HALT":
             retired = max(unit.retires[-1] for unit in self._units if unit.retires)
             t = max(t, earliest + HALT_CHECK, retired + 1)
-            self._dispatch["halt"] += t - earliest
+            self._stalls += index, _HALT, t - earliest
             if index != len(self._program.instructions) - 1:
                 raise SimulationError(f"{self._program.describe(index)} is followed by instructions")
         else:
-            self._dispatch["sync"] += t - earliest
-            self._dispatch["fetch"] += REFETCH - 1
+            self._stalls += index, _SYNC, t - earliest, index, _FETCH, REFETCH - 1
         return t
 
-    def _unit_ledger(self, unit: Unit, cycles: int) -> dict[str, int]:
-        state, compute = self._units[unit], self._shapes.compute_cycles()
-        counts = {"busy": state.busy, "compute": compute, "fill": state.busy - compute,
-                  "idle": state.idle + cycles - state.free, "outstanding": state.outstanding}
-        for producer in QUEUE_UNITS:
-            counts[f"wait_{producer.name.lower()}"] = self._waited[unit][producer]
-        return {cause: counts[cause] for cause in ledger_causes(unit.name.lower())}
+    def _ledger(self, cycles: int, stalls: np.ndarray, occupancy: np.ndarray,
+                compute: int) -> dict[str, dict[str, int]]:
+        """Totals by unit and cause; ``occupancy`` begins with that of the boot LOAD, which is instruction -1."""
+        units = np.array([Unit.LOAD, *(i.spec.unit for i in self._program.instructions)], np.int64)
+        held = np.zeros((len(Unit), len(STALL_CAUSES)), np.int64)
+        np.add.at(held, (units[stalls[:, 0] + 1], stalls[:, 1]), stalls[:, 2])
+        busy = np.bincount(units, weights=occupancy, minlength=len(Unit)).astype(np.int64)
+        ledger = {}
+        for unit in QUEUE_UNITS:
+            counts = {cause: int(held[unit, number]) for number, cause in enumerate(STALL_CAUSES)}
+            counts |= {"busy": int(busy[unit]), "compute": compute, "fill": int(busy[unit]) - compute}
+            counts["idle"] += cycles - self._units[unit].free
+            ledger[unit.name.lower()] = {cause: counts[cause] for cause in ledger_causes(unit.name.lower())}
+        totals = {cause: int(held[:, STALL_CAUSES.index(cause)].sum()) for cause in DISPATCH_CAUSES}
+        totals["dispatch"] = len(units)
+        ledger["dispatch"] = {cause: totals[cause] for cause in ledger_causes("dispatch")}
+        return ledger

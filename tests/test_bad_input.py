@@ -27,7 +27,7 @@ from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import Workload
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
 from tilescore.compiler.report import describe
-from tilescore.compiler.schedule import save, to_dict
+from tilescore.compiler.schedule import save_schedule, to_dict
 from tilescore.rtl.config import load_tile
 from tilescore.rtl.isa import Unit
 from tilescore.sim.program import Program, Segment
@@ -327,7 +327,7 @@ SCHEDULE = [
          lambda folder: (folder / "s.json").write_bytes(b"\xff\xfe")),
     Case("schedule of another layer", f"{MOE} --schedule s.json",
          ("schedule file s.json", "expected kind moe", "got attention"),
-         lambda folder: save(automatic(folder, "attention"), folder / "s.json")),
+         lambda folder: save_schedule(automatic(folder, "attention"), folder / "s.json")),
     schedule("schedule without kind", "moe", ("s.json", "kind", "attention, moe"), lambda v: v.pop("kind")),
     schedule("schedule with an unknown key", "moe", ("s.json: down", "'tiles'", "allowed:", "m_tile"),
              lambda v: v["down"].update(tiles=3)),

@@ -25,7 +25,7 @@ from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import Workload
 from tilescore.compiler.models import attention_layer, list_models, load_model, moe_layer
 from tilescore.compiler.report import describe, rel_rms_error
-from tilescore.compiler.schedule import save
+from tilescore.compiler.schedule import save_schedule
 from tilescore.rtl.config import PRESETS, load_tile
 from tilescore.rtl.errors import SimulationError
 from tilescore.rtl.events import EVENT_NAMES
@@ -226,7 +226,7 @@ def test_schedule_from_a_file(kind: str, model: str, run: Run, tmp_path: Path) -
         workload = Workload(layer=moe_layer(config), tokens=5)
         schedule = moe_schedule(workload, compile_layer(workload, NANO).routing, NANO)
         other = {"down": {"k_tile": 16}}
-    save(schedule, tmp_path / "same.json")
+    save_schedule(schedule, tmp_path / "same.json")
     values = json.loads((tmp_path / "same.json").read_text())
     for part, changes in other.items():
         values[part] |= changes

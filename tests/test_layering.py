@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = ("rtl", "sim", "compiler", "cli")
+FLOORS = ("rtl", "sim", "compiler", "cli", "testing")
 TOP_LEVEL = {
     *FLOORS,
-    "tests", "docs", "benchmarks", ".ci", ".gitignore", "pyproject.toml", "constraints.txt", "Makefile",
+    "tests", "docs", "benchmarks", "examples", ".ci", ".gitignore", "pyproject.toml", "constraints.txt", "Makefile",
     "README.md", "LICENSE", "CHANGELOG.md", "__init__.py", "__main__.py",
 }  # fmt: skip
 

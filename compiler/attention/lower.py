@@ -32,10 +32,15 @@ def lower_attention(workload: Workload, config: TileConfig, schedule: AttentionS
     builder, formats = ProgramBuilder(config), numerics.formats
     emitter = Emitter(builder)
     memory = lay_out(builder, workload, schedule, scales, tensors, numerics)
-    emit_rotated(emitter, workload, memory, scales, "k", schedule.k, formats.kv)
-    emit_values(emitter, workload, memory, scales, schedule.v, formats.kv)
-    emit_rotated(emitter, workload, memory, scales, "q", schedule.q, query_format(formats))
-    AttentionCore(emitter, workload, memory, scales, schedule.core, numerics).emit()
-    emit_output(emitter, workload, memory, scales, schedule.out)
+    with builder.phase("k"):
+        emit_rotated(emitter, workload, memory, scales, "k", schedule.k, formats.kv)
+    with builder.phase("v"):
+        emit_values(emitter, workload, memory, scales, schedule.v, formats.kv)
+    with builder.phase("q"):
+        emit_rotated(emitter, workload, memory, scales, "q", schedule.q, query_format(formats))
+    with builder.phase("core"):
+        AttentionCore(emitter, workload, memory, scales, schedule.core, numerics).emit()
+    with builder.phase("out"):
+        emit_output(emitter, workload, memory, scales, schedule.out)
     float_output(builder, "out", memory.out, workload.rows, layer.hidden)
     return builder.finish()

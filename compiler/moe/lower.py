@@ -25,8 +25,11 @@ def lower_moe(workload: Workload, routing: Routing, config: TileConfig, schedule
     builder = ProgramBuilder(config)
     emitter = Emitter(builder)
     memory = lay_out(builder, workload, routing, schedule, scales, tensors, numerics)
-    emit_router(emitter, workload, memory, scales, schedule.router)
-    Experts(emitter, workload, routing, memory, scales, schedule, numerics).emit()
-    emit_combine(emitter, workload, routing, memory, schedule)
+    with builder.phase("router"):
+        emit_router(emitter, workload, memory, scales, schedule.router)
+    with builder.phase("experts"):
+        Experts(emitter, workload, routing, memory, scales, schedule, numerics).emit()
+    with builder.phase("combine"):
+        emit_combine(emitter, workload, routing, memory, schedule)
     float_output(builder, "out", memory.out, workload.rows, workload.moe.hidden)
     return builder.finish()

@@ -18,10 +18,10 @@ from tilescore.compiler.schedule import (
     CoreSchedule,
     GemmSchedule,
     MoESchedule,
-    differences,
     from_dict,
-    load,
-    save,
+    load_schedule,
+    save_schedule,
+    schedule_differences,
     to_dict,
 )
 from tilescore.rtl.config import TileConfig
@@ -76,8 +76,8 @@ def test_parts_are_of_their_kind(schedule: Any, part: str) -> None:
 @pytest.mark.parametrize("schedule", EVERY.values(), ids=EVERY)
 def test_plain_values_and_back(schedule: Any, tmp_path: Path) -> None:
     assert from_dict(to_dict(schedule)) == schedule
-    save(schedule, tmp_path / "s.json")
-    assert load(tmp_path / "s.json") == schedule
+    save_schedule(schedule, tmp_path / "s.json")
+    assert load_schedule(tmp_path / "s.json") == schedule
     assert json.loads((tmp_path / "s.json").read_text())["kind"] in EVERY
 
 
@@ -124,7 +124,7 @@ def test_broken_files_name_the_file(text: str, message: str, tmp_path: Path) -> 
     path = tmp_path / "s.json"
     path.write_text(text)
     with pytest.raises(CompileError, match=f"schedule file {path}: {message}"):
-        load(path)
+        load_schedule(path)
 
 
 def test_unreadable_files_name_the_file(tmp_path: Path) -> None:
@@ -132,15 +132,16 @@ def test_unreadable_files_name_the_file(tmp_path: Path) -> None:
     for name, message in (("missing.json", "cannot be read: No such file"), ("binary.json", "not valid JSON"),
                           (".", "cannot be read: Is a directory")):
         with pytest.raises(CompileError, match=message):
-            load(tmp_path / name)
+            load_schedule(tmp_path / name)
 
 
 def test_differences_are_one_line_per_value() -> None:
     other = dataclasses.replace(ATTENTION, q=dataclasses.replace(GEMM, k_tile=64, k_outer=True), core=dataclasses
                                 .replace(CORE, q_rows=2))
-    assert differences(ATTENTION, ATTENTION) == []
-    assert differences(ATTENTION, other) == ["core.q_rows: 4 -> 2", "q.k_outer: False -> True", "q.k_tile: 32 -> 64"]
-    assert "combine_rows: None -> 4" in differences(ATTENTION, MOE)
+    assert schedule_differences(ATTENTION, ATTENTION) == []
+    assert schedule_differences(ATTENTION, other) == ["core.q_rows: 4 -> 2", "q.k_outer: False -> True",
+                                                      "q.k_tile: 32 -> 64"]
+    assert "combine_rows: None -> 4" in schedule_differences(ATTENTION, MOE)
 
 
 # Results do not depend on the schedule -----------------------------------------------------------------

@@ -28,7 +28,8 @@ TIMES_OF_A_RUN = {"load": [DmaTimes(2, 80, 130), DmaTimes(135, 150, 170), DmaTim
 
 def as_run(timing: Timing) -> RtlRun:
     """A run of hardware that does what the timing model says."""
-    values = {field.name: getattr(timing, field.name) for field in dataclasses.fields(timing)}
+    shared = {field.name for field in dataclasses.fields(RtlRun)}
+    values = {field.name: getattr(timing, field.name) for field in dataclasses.fields(timing) if field.name in shared}
     return RtlRun(**values, dram=np.zeros(0, np.uint8), status=0)
 
 

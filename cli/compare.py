@@ -1,0 +1,89 @@
+"""`tilescore compare`: schedules, formats, tiles, models or saved reports side by side."""
+
+import argparse
+import json
+from pathlib import Path
+
+from ..compiler.comparison import compare, exceeded, parse_limits
+from ..compiler.comparison_text import markdown, text
+from ..compiler.provenance import check_report
+from ..compiler.report import report_compiled
+from ..rtl.config import load_tile
+from ..rtl.errors import ConfigError, WorkloadError
+from ..sim.energy import load_table
+from .layer import build
+from .parser import parser
+
+BASE = "base"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    limits = parse_limits(arguments.fail) if arguments.fail else {}
+    reports = [_side(arguments, side) for side in arguments.sides]
+    comparison = compare(reports, arguments.sides)
+    excess = {name: exceeded(comparison, limits, i) for i, name in enumerate(comparison.names) if i}
+    if arguments.json:
+        failed = {name: [found.name for found in parts] for name, parts in excess.items() if parts}
+        print(json.dumps({**comparison.to_dict(), "failed": failed}, indent=2))
+    else:
+        print((markdown if arguments.markdown else text)(comparison), end="")
+        for name, parts in excess.items():
+            for found in parts:
+                print(f"\n{name}: {found.name} {found.old:,.0f} -> {found.new:,.0f}, limit +{100 * found.limit:g} %")
+    return int(any(excess.values()))
+
+
+def _side(arguments: argparse.Namespace, side: str) -> dict:
+    """The report that a word of the command line stands for."""
+    path = Path(side)
+    if path.is_dir() or (path.suffix == ".json" and path.is_file()):
+        if (report := _saved(arguments, path)) is not None:
+            return report
+        return _run(arguments, side, [f"--schedule={side}"])
+    if side == BASE:
+        return _run(arguments, side, [])
+    options = []
+    for part in side.split(","):
+        key, equals, value = part.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"compare {side!r}: expected a saved report or its folder, a schedule file, {BASE}, or "
+                              "OPTION=VALUE[,OPTION=VALUE] as in tile=server,format=nvfp4; no such file")
+        options.append(f"--{key}={value}")
+    return _run(arguments, side, options)
+
+
+def _run(arguments: argparse.Namespace, side: str, options: list[str]) -> dict:
+    """Compile and time the layer of the command line with further options, which override those that are there."""
+    own = parser().parse_args([*arguments.words, *options])
+    for name in ("model", "layer"):
+        if getattr(own, name) is None:
+            raise WorkloadError(f"compare {side!r}: --{name} is needed (or {name}=... in it), unless it is a saved "
+                                "report")
+    compiled, _ = build(own, own.layer, False, load_tile(own.tile))
+    return report_compiled(compiled, energy=load_table(own.energy), seed=own.seed)
+
+
+def _saved(arguments: argparse.Namespace, path: Path) -> dict | None:
+    """The report of one layer in a report.json or its folder; None when the file is a schedule."""
+    file = path / "report.json" if path.is_dir() else path
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: not valid JSON: {error}") from None
+    if isinstance(values, dict) and "kind" in values and not path.is_dir():
+        return None
+    layers = values.get("layers") if isinstance(values, dict) and "layers" in values else [values]
+    if not isinstance(layers, list) or not layers:
+        raise ConfigError(f"{file}: layers: expected a list of reports, got {str(layers)[:60]}")
+    for report in layers:
+        check_report(report, str(file))
+    chosen = [report for report in layers if arguments.layer in (None, report["layer"])]
+    if len(chosen) != 1:
+        names = ", ".join(report["layer"] for report in layers)
+        raise WorkloadError(f"{file}: has the layers {names}; choose one with --layer" if len(chosen) > 1 else
+                            f"{file}: --layer {arguments.layer}: not in it; allowed: {names}")
+    return chosen[0]
+
+
