@@ -19,6 +19,8 @@ BASE = "base"
 
 def run(arguments: argparse.Namespace) -> int:
     limits = parse_limits(arguments.fail) if arguments.fail else {}
+    if len(arguments.sides) < 2:
+        raise ConfigError(f"compare: expected at least two sides, got {len(arguments.sides)}")
     reports = [_side(arguments, side) for side in arguments.sides]
     comparison = compare(reports, arguments.sides)
     excess = {name: exceeded(comparison, limits, i) for i, name in enumerate(comparison.names) if i}

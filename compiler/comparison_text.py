@@ -76,7 +76,8 @@ def sentences(comparison: Comparison, position: int, name: str) -> list[str]:
         phase, unit, cycles = grown[0]
         found.append(f"{name}: the growth of cycles comes from the {unit} unit in phase {phase}: {cycles:+,} cycles on the "
                      "critical path")
-    for what, total, part in (("DRAM bytes", "dram_bytes", ".dram_bytes"), ("energy", "energy.total_pj", ".energy_pj")):
+    for what, total, part in (("DRAM bytes", "dram_bytes", ".dram_bytes"),
+                              ("energy", "energy.total_pj", ".energy_pj")):
         if (comparison.row(total).change(position) or 0) > 0:
             rows = [row for row in comparison.rows if row.section == "phases" and row.name.endswith(part)]
             most = max(rows, key=lambda row: row.change(position) or 0)

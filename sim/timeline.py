@@ -178,8 +178,8 @@ class Parting:
 def parting(old: Timeline, new: Timeline) -> Parting | None:
     """Where two timelines part; None when they do not.
 
-    The n-th instruction of the layer is compared with the n-th of the other; page loads, SYNC and HALT stand wherever the
-    length of the program puts them, and count only where a program has no phases.
+    The n-th instruction of the layer is compared with the n-th of the other; page loads, SYNC and HALT stand wherever
+    the length of the program puts them, and count only where a program has no phases.
     """
     rows = [line.body() for line in (old, new)]
     if not all(found.size for found in rows):
@@ -193,8 +193,10 @@ def parting(old: Timeline, new: Timeline) -> Parting | None:
     if not where.size and rows[0].size == rows[1].size:
         return None
     position = int(where[0]) if where.size else count
-    sides = [(None, None) if position >= found.size else
-             (line.describe(int(found[position])), (int(line.issue[found[position]]), int(line.retire[found[position]])))
-             for line, found in zip((old, new), rows, strict=True)]
+    sides: list[tuple[str | None, tuple[int, int] | None]] = [(None, None), (None, None)]
+    for side, (line, found) in enumerate(zip((old, new), rows, strict=True)):
+        if position < found.size:
+            at = int(found[position])
+            sides[side] = line.describe(at), (int(line.issue[at]), int(line.retire[at]))
     return Parting(index=position, old=sides[0][0], new=sides[1][0], fields=bool(where.size and fields[position]),
                    old_cycles=sides[0][1], new_cycles=sides[1][1])

@@ -1,7 +1,7 @@
 """Performance as a unit test: these layers may not become slower, by one cycle.
 
-`tilescore_gate` comes with tilescore's pytest plug-in; there is nothing to import or configure. The baselines lie beside this
-file, in `tilescore_baselines/`; `pytest --tilescore-update` renews them, and the change of the numbers is seen in review.
+`tilescore_gate` comes with tilescore's pytest plug-in; there is nothing to import or configure. The baselines lie beside
+this file, in `tilescore_baselines/`; `pytest --tilescore-update` renews them, and review shows the change of the numbers.
 """
 
 from pathlib import Path

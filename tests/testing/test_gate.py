@@ -42,12 +42,12 @@ def mutations(name: str, rng: random.Random) -> Iterator[tuple[str, CompiledLaye
     """(part of the schedule, layer) with one value of it changed, as long as the compiler accepts that."""
     schedule = compiled(name).schedule
     while True:
-        part = rng.choice([f for f in vars(schedule)])
+        part = rng.choice(list(vars(schedule)))
         held = getattr(schedule, part)
         if isinstance(held, int):
             changed = rng.choice([held // 2, held - 1, held * 2])
         else:
-            field = rng.choice([f for f in vars(held)])
+            field = rng.choice(list(vars(held)))
             value = getattr(held, field)
             new = not value if isinstance(value, bool) else rng.choice([value // 2, value - 1, value + 1, value * 2])
             try:
@@ -62,8 +62,8 @@ def mutations(name: str, rng: random.Random) -> Iterator[tuple[str, CompiledLaye
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_slower_schedule_is_caught_and_named(name: str, bases: dict[str, dict]) -> None:
-    """15 changed schedules of each kind of layer: one cycle more is caught, with the phase that was changed and the unit
-    whose share of the critical path grew most there; no cycle more passes."""
+    """15 changed schedules of each kind of layer: one cycle more is caught, with the phase that was changed and the
+    unit whose share of the critical path grew most there; no cycle more passes."""
     base, seen = bases[name], []
     for part, layer in mutations(name, random.Random(5)):
         report = report_compiled(layer)
@@ -161,7 +161,7 @@ def test_limits_of() -> None:
     assert limits_of("energy:5%") == DEFAULT_LIMITS | {"energy": 0.05}
     assert limits_of({"cycles": 0.1}) == DEFAULT_LIMITS | {"cycles": 0.1}
     for wrong in ({"time": 0.1}, {"cycles": -1}, {"cycles": "1%"}, {"cycles": True}, {"cycles": float("nan")}):
-        with pytest.raises(ConfigError, match="^limit "):
+        with pytest.raises(ConfigError, match=r"^limit "):
             limits_of(wrong)
 
 
