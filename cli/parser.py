@@ -103,7 +103,8 @@ def parser() -> Parser:
                  epilog="COMMAND --help has the options of a command and examples.")
     top.add_argument("--version", action=_Version, help="show the version and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_run, _compile, _simulate, _compare, _tile, _verilog, _export, _isa, _formats, _models, _doctor, _completion):
+    for add in (_run, _compile, _simulate, _compare, _tile, _verilog, _export, _isa, _formats, _models, _doctor,
+                _completion):
         add(commands)
     return top
 

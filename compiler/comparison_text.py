@@ -74,8 +74,8 @@ def sentences(comparison: Comparison, position: int, name: str) -> list[str]:
     grown = [(phase, unit, cycles) for phase, unit, cycles in growth(comparison, position) if cycles > 0]
     if grown and (comparison.row("cycles").change(position) or 0) > 0:
         phase, unit, cycles = grown[0]
-        found.append(f"{name}: the growth of cycles comes from the {unit} unit in phase {phase}: {cycles:+,} cycles on the "
-                     "critical path")
+        found.append(f"{name}: the growth of cycles comes from the {unit} unit in phase {phase}: {cycles:+,} cycles on "
+                     "the critical path")
     for what, total, part in (("DRAM bytes", "dram_bytes", ".dram_bytes"),
                               ("energy", "energy.total_pj", ".energy_pj")):
         if (comparison.row(total).change(position) or 0) > 0:

@@ -1,4 +1,4 @@
-"""The installed version of tilescore, for every floor; the root's ``__version__`` is the same (a test compares them)."""
+"""The installed version of tilescore, for every floor; the root's ``__version__`` is the same (tested)."""
 
 import importlib.metadata
 

@@ -41,7 +41,7 @@ def test_the_gates_hold(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_new_users_walk(tmp_path: Path) -> None:
     """`walk.sh` as it stands: a venv with only the wheel and pytest, a gate that fails and is mended."""
-    probe = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(tmp_path / "probe"), "iniconfig"]
+    probe = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", tmp_path / "probe", "iniconfig"]
     if subprocess.run(probe, capture_output=True).returncode:
         pytest.skip("no package index can be reached")
     source = shutil.copytree(ROOT, tmp_path / "source", ignore=shutil.ignore_patterns(

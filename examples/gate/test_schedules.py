@@ -1,7 +1,7 @@
 """Performance as a unit test: these layers may not become slower, by one cycle.
 
-`tilescore_gate` comes with tilescore's pytest plug-in; there is nothing to import or configure. The baselines lie beside
-this file, in `tilescore_baselines/`; `pytest --tilescore-update` renews them, and review shows the change of the numbers.
+`tilescore_gate` comes with tilescore's pytest plug-in; there is nothing to import or configure. The baselines lie in
+`tilescore_baselines/` beside this file; `pytest --tilescore-update` renews them, and review shows how they changed.
 """
 
 from pathlib import Path

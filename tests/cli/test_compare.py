@@ -73,7 +73,8 @@ def test_phases_in_the_report_add_up_and_are_printed(saved: Path) -> None:
 def test_a_run_can_be_had_again_from_its_files(saved: Path, tmp_path: Path) -> None:
     """Provenance: tile, schedule and command line in the folder of one run give another with equal figures."""
     folder = saved / "before"
-    assert sorted(path.name for path in folder.iterdir()) == ["moe.schedule.json", "moe.txt", "report.json", "tile.toml"]
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["moe.schedule.json", "moe.txt", "report.json", "tile.toml"]
     (report,) = json.loads((folder / "report.json").read_text())["layers"]
     assert load_tile(folder / "tile.toml").digest == report["tile_digest"]
     assert load_schedule(folder / "moe.schedule.json") is not None
@@ -91,7 +92,8 @@ def test_the_listing_has_cycles_and_stalls(saved: Path) -> None:
     assert lines[1] == f"# cycles {report['cycles']}; columns: index, issue, retire, stall"
     rows = [line.split(maxsplit=4) for line in lines[2:]]
     assert len(rows) == report["instructions"] and int(rows[-1][2]) == report["cycles"] - 1
-    assert any(re.search(r" wait_(load|matrix) \d+ ", line) for line in lines) and any("# experts: " in r[4] for r in rows)
+    assert any(re.search(r" wait_(load|matrix) \d+ ", line) for line in lines)
+    assert any("# experts: " in row[4] for row in rows)
 
 
 def test_schedules_are_compared_and_a_limit_sets_the_status(saved: Path, tmp_path: Path) -> None:
