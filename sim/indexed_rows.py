@@ -62,7 +62,8 @@ class Extents:
             if start < area.addr or start + stream.row_bytes > area.end:
                 where = "DRAM" if name is None else repr(name)
                 raise ProgramError(f"{stream.field}: row {row}, index {indices[row]}, is at bytes {start}.."
-                                   f"{start + stream.row_bytes - 1}, outside {where}, bytes {area.addr}..{area.end - 1}")
+                                   f"{start + stream.row_bytes - 1}, outside {where}, bytes "
+                                   f"{area.addr}..{area.end - 1}")
 
     def check_reachable(self, index: int, number: int, stream: DramStream) -> None:
         """Raise `ProgramError` when no index at all leads into the extent."""
@@ -70,8 +71,8 @@ class Extents:
         stride, ahead = stream.row_stride, max(area.addr - stream.addr, 0)
         first = -(-ahead // stride) * stride if stride else 0
         if first < ahead or stream.addr + first + stream.row_bytes > area.end:
-            raise ProgramError(f"{stream.field}: no row of {stream.row_bytes} bytes, {stride} apart from {stream.addr}, "
-                               f"is inside {name!r}, bytes {area.addr}..{area.end - 1}")
+            raise ProgramError(f"{stream.field}: no row of {stream.row_bytes} bytes, {stride} apart from {stream.addr}"
+                               f", is inside {name!r}, bytes {area.addr}..{area.end - 1}")
 
 
 class IndexedRows:

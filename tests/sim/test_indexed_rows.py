@@ -1,4 +1,4 @@
-"""Rows that the index memory chooses: exact where the indices are known, held to the named extent where they are not."""
+"""Rows that the index memory chooses: exact where the indices are known, else held to the named extent."""
 
 from __future__ import annotations
 
@@ -225,7 +225,8 @@ def test_the_reference_refuses_to_leave_an_extent(lists: list[int], text: str) -
 
 
 def test_the_reference_refuses_scale_rows_too() -> None:
-    made = copied(scatter(rows=1, dram_addr=FREE, signal_wr=L), gather(**SCALED | {"wait_wr": L | S}, scale_addr=6144), lists=[65],
+    made = copied(scatter(rows=1, dram_addr=FREE, signal_wr=L),
+                  gather(**SCALED | {"wait_wr": L | S}, scale_addr=6144), lists=[65],
                   extents={3: ("free",), 4: ("all", "scales")},
                   outputs=[ALL, Region("free", FREE, 1, 2048, 2048, "uint8", (2048,))])
     verify(made)
