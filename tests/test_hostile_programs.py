@@ -223,5 +223,5 @@ def test_payloads(files, tmp_path: Path) -> None:
     def change(header: dict, payload: bytes, rng: np.random.Generator) -> tuple[bytes, bytes]:
         return json.dumps(header).encode(), mutate_payload(header, payload, rng)
 
-    found = outcomes(files, tmp_path / "p.tsp", 1500, change, 3)
-    assert min(found[stage] for stage in ("refused", "rejected", "stopped", "runs")) >= 5, found
+    found = outcomes(files, tmp_path / "p.tsp", 1000, change, 3)
+    assert min(found[stage] for stage in ("refused", "rejected", "stopped", "runs")) >= 3, found
