@@ -103,7 +103,14 @@ class ProgramBuilder:
         image = -(-len(instructions) // self.config.imem_page) * self.config.page_bytes
         return Program(config=self.config, instructions=instructions, program_addr=program_addr,
                        dram_bytes=program_addr + image, segments=list(self._dram.segments), outputs=self.outputs,
-                       labels=[label for label, _ in notes], phases=[phase for _, phase in notes], meta=self.meta)
+                       extents=self._extents(instructions), labels=[label for label, _ in notes],
+                       phases=[phase for _, phase in notes], meta=self.meta)
+
+    def _extents(self, instructions: list[Instruction]) -> dict[int, tuple[str, ...]]:
+        """The segment of each stream of a GATHER or SCATTER: the one that its row 0 is in."""
+        segments = self._dram.segments
+        return {index: tuple(segments[number].name for number, _ in self._dram.streams_of(instruction))
+                for index, instruction in enumerate(instructions) if instruction.spec.name in ("GATHER", "SCATTER")}
 
     def _own_instructions(self) -> list[Instruction]:
         """The emitted instructions, each object once, because tokens are written into them."""

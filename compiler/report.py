@@ -69,8 +69,9 @@ def check_description(program: Program) -> None:
     def need(meta: dict, keys: dict, prefix: str = "") -> None:
         for key, kind in keys.items():
             value, low = meta.get(key), 0 if key == "context" else 1
-            if type(value) is not kind or (isinstance(value, int) and value < low):
-                kind_name = {str: "a string", int: f"an integer of at least {low}", dict: "an object"}[kind]
+            if type(value) is not kind or (isinstance(value, int) and not low <= value < 1 << 63):
+                kind_name = {str: "a string", dict: "an object",
+                             int: f"an integer of at least {low} and below 2**63"}[kind]
                 raise ProgramError(f"not made by `tilescore compile`: expected {prefix}{key} in its description, "
                                    f"{kind_name}, got {repr(value)[:60]}")
 

@@ -98,6 +98,9 @@ class TileConfig:
                 if value not in allowed:
                     raise ConfigError(f"tile {self.name}: {field}: unknown value {value!r}; "
                                       f"allowed: {', '.join(allowed) or 'none'}{did_you_mean(str(value), allowed)}")
+            if len(set(getattr(self, field))) < len(getattr(self, field)):
+                raise ConfigError(f"tile {self.name}: {field}: expected every value once, got "
+                                  f"{', '.join(getattr(self, field))}")
         for scale, needs in (("e4m3", {"e2m1", "e4m3xe2m1"}), ("fp32", {"e4m3"})):
             if scale in self.scales and not needs & set(self.formats):
                 raise ConfigError(f"tile {self.name}: scales: {scale} needs one of the formats "
@@ -241,8 +244,10 @@ class TileConfig:
         """Build from plain values, or texts with a unit ("64 KiB"); errors name ``source`` and every wrong key."""
         check_names(values, [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING], source)
         values = with_units(values, source)
-        if not isinstance(values["name"], str) or not values["name"]:
-            raise ConfigError(f"{source}: name must be a non-empty string, got {values['name']!r}")
+        name = values["name"]
+        if not isinstance(name, str) or not 0 < len(name) <= 256 or not name.isprintable():
+            raise ConfigError(f"{source}: name must be a printable string of 1 to 256 characters, got "
+                              f"{ascii(name)[:60]}")
         for key, default in (("formats", ["e4m3"]), ("scales", [])):
             value = values.get(key, default)
             if not isinstance(value, (list, tuple)):

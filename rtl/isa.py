@@ -230,7 +230,8 @@ INSTRUCTIONS = (
                     _DMA + _INDEXED),
     InstructionSpec("STORE", 3, Unit.STORE, "rows of A (bytes) or ACC (FP32) to DRAM, 2-D strided",
                     _DMA + _STORE),
-    InstructionSpec("SCATTER", 4, Unit.STORE, "as STORE, but row i is DRAM row index[index_addr + i]",
+    InstructionSpec("SCATTER", 4, Unit.STORE,
+                    "as STORE, but row i is DRAM row index[index_addr + i]; of rows with one index the last one stays",
                     _DMA + _STORE + _INDEXED),
     InstructionSpec("MATMUL", 5, Unit.MATRIX, "C[m, n] (+)= sum over k of A[m, k] * B[n, k], exact", (
         Field("a_addr", 20, "group address in A of row panel 0, k = 0"),

@@ -5,46 +5,32 @@ not the boot LOAD of page 0, which the dispatcher makes itself (`boot_load`). It
 padded with zeros to whole pages, lies in DRAM at ``program_addr``: page n at
 ``program_addr + n * page_bytes``.
 
-File format (`Program.save`), little-endian::
-
-    offset  bytes  content
-    0       8      magic b"TLSCORE\\n"
-    8       4      format version, 1
-    12      4      length h of the header
-    16      8      length p of the payload
-    24      32     SHA-256 of header and payload
-    56      h      header, JSON: tile, addresses, segments, outputs, labels, meta
-    56 + h  p      payload: instruction words, then the bytes of each segment that has data
-
-A pickle was rejected (it runs code on load), and so was `numpy.savez` (it names no offender when a byte is
-wrong).
+`program_file.py` has the file format of `Program.save`.
 """
 
 import hashlib
 import itertools
-import json
-import struct
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ..rtl.config import INSTRUCTION_BYTES, TileConfig
-from ..rtl.errors import ConfigError, ProgramError
-from ..rtl.isa import Instruction, Load, Space, Unit, decode_program, encode_program
-from .atomic_file import atomic_file
+from ..rtl.config import TileConfig
+from ..rtl.errors import ConfigError, ProgramError, SimulationError
+from ..rtl.isa import Instruction, Load, ScaleLayout, Space, Unit, decode_program, encode_program
+from .program_file import read_file, write_file
+from .strided import Strided
 
 DTYPES = {"float32": np.dtype("<f4"), "e4m3": np.dtype("u1"), "uint8": np.dtype("u1"),
           "uint32": np.dtype("<u4")}
 """Element types of a `Region`; e4m3 values are read as their codes."""
 
-_MAGIC = b"TLSCORE\n"
-_VERSION = 1
-_PREFIX = struct.Struct("<8sIIQ32s")
 _ADDRESS_LIMIT = 1 << 40
-_HEADER_TYPES = {"tile": dict, "instructions": int, "program_addr": int, "dram_bytes": int, "segments": list,
-                 "outputs": list, "labels": list, "meta": dict}
+_TEXT_LIMIT = 256
+_SHAPE_LIMIT = 16
+"""Dimensions of a `Region`, at the most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +47,7 @@ class Segment:
     size: int = -1
 
     def __post_init__(self) -> None:
+        _check_text("segment name", self.name)
         if self.size < 0 and isinstance(self.data, np.ndarray):
             object.__setattr__(self, "size", self.data.size)
         if self.size < 0:
@@ -103,12 +90,19 @@ class Region:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
+        _check_text("region name", self.name)
         if self.dtype not in DTYPES:
             raise ProgramError(f"region {self.name}: unknown dtype {self.dtype!r}; "
                                f"allowed: {', '.join(DTYPES)}")
         if min(self.addr, self.rows, self.row_bytes, self.row_stride) < 0:
             raise ProgramError(f"region {self.name}: addr and sizes must not be negative")
-        expected = int(np.prod(self.shape, dtype=np.int64)) * DTYPES[self.dtype].itemsize
+        if len(self.shape) > _SHAPE_LIMIT or min(self.shape, default=0) < 0:
+            raise ProgramError(f"region {self.name}: shape must have at most {_SHAPE_LIMIT} sizes, none negative, got "
+                               f"{list(self.shape)}")
+        if self.rows > 1 and self.row_stride < self.row_bytes:
+            raise ProgramError(f"region {self.name}: rows of {self.row_bytes} bytes overlap, {self.row_stride} bytes "
+                               "apart")
+        expected = math.prod(self.shape) * DTYPES[self.dtype].itemsize
         if self.rows * self.row_bytes != expected:
             raise ProgramError(f"region {self.name}: {self.rows} rows of {self.row_bytes} bytes are not the "
                                f"{expected} bytes of {self.dtype}{list(self.shape)}")
@@ -139,12 +133,15 @@ class Program:
     dram_bytes: size of the DRAM that the program uses, from address 0.
     segments: initial contents; DRAM outside of them and of the program image is zero.
     outputs: the regions that are the result, in the order in which they are hashed.
+    extents: for a GATHER or SCATTER (by its index) the names of the segments, or else outputs, that its rows and, when
+    it moves any, its scale bytes never leave. Needed where `sim.indexed_rows` does not know the indices.
     labels: a text per instruction for listings and traces, or empty.
     phases: the part of the layer that each instruction belongs to ("core", "experts"), "" for page loads, SYNC and
     HALT; or empty.
     meta: anything of JSON types.
 
-    Raises `ProgramError` when a part lies outside DRAM, or segments overlap each other or the image.
+    Raises `ProgramError` when a part lies outside DRAM, segments overlap each other or the image, a name is there
+    twice, or an extent does not fit its instruction.
     """
 
     config: TileConfig
@@ -153,6 +150,7 @@ class Program:
     dram_bytes: int
     segments: list[Segment] = field(default_factory=list)
     outputs: list[Region] = field(default_factory=list)
+    extents: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     phases: list[str] = field(default_factory=list)
     meta: dict = field(default_factory=dict)
@@ -163,21 +161,50 @@ class Program:
         for name, texts in (("labels", self.labels), ("phases", self.phases)):
             if texts and len(texts) != len(self.instructions):
                 raise ProgramError(f"{len(texts)} {name} for {len(self.instructions)} instructions")
+            for text in set(texts):
+                _check_text(name, text)
         if not 0 < self.dram_bytes <= _ADDRESS_LIMIT:
             raise ProgramError(f"dram_bytes must be in 1..{_ADDRESS_LIMIT}, got {self.dram_bytes}")
         if self.program_addr % self.config.bus_bytes:
             raise ProgramError(f"program_addr must be a multiple of {self.config.bus_bytes}, "
                                f"got {self.program_addr}")
-        spans = [(s.addr, s.addr + s.size, f"segment {s.name}") for s in self.segments if s.size]
+        self._check_places()
+        for what, names in (("segment", [s.name for s in self.segments]), ("region", [r.name for r in self.outputs])):
+            if len(set(names)) < len(names):
+                raise ProgramError(f"{what} {next(n for n in names if names.count(n) > 1)}: the name is there twice")
+        areas = self.areas()
+        for index, names in self.extents.items():
+            self._check_extent(index, names, areas)
+
+    def _check_places(self) -> None:
+        spans = [(s.addr, s.addr + s.size, f"segment {s.name}") for s in self.segments]
         spans.append((self.program_addr, self.program_addr + self.image_bytes, "the program image"))
         for low, high, name in spans + [(r.addr, r.end, f"region {r.name}") for r in self.outputs]:
             if low < 0 or high > self.dram_bytes:
                 raise ProgramError(f"{name}: bytes {low}..{high - 1} are outside the {self.dram_bytes} bytes "
                                    "of DRAM")
-        spans.sort()
+        spans = sorted(span for span in spans if span[0] < span[1])
         for (_, high, name), (low, _, other) in itertools.pairwise(spans):
             if low < high:
                 raise ProgramError(f"{other}: starts at {low}, inside {name}, which ends at {high}")
+
+    def _check_extent(self, index: int, names: tuple[str, ...], areas: dict[str, Strided]) -> None:
+        if not 0 <= index < len(self.instructions):
+            raise ProgramError(f"extents: instruction {index} of {len(self.instructions)}")
+        instruction = self.instructions[index]
+        if instruction.spec.name not in ("GATHER", "SCATTER"):
+            raise ProgramError(f"extents: {self.describe(index)} has no rows that the index memory chooses")
+        streams = 1 if instruction.scale == ScaleLayout.NONE else 2
+        if len(names) != streams:
+            raise ProgramError(f"extents: {self.describe(index)}: expected {streams} names, got {len(names)}")
+        for name in names:
+            if name not in areas:
+                raise ProgramError(f"extents: {self.describe(index)}: no segment or output is named {name!r}")
+
+    def areas(self) -> dict[str, Strided]:
+        """The bytes that a name in ``extents`` stands for: those of the segment, or else of the output."""
+        found = {r.name: Strided(r.addr, r.end - r.addr) for r in self.outputs if r.end > r.addr}
+        return found | {s.name: Strided(s.addr, s.size) for s in self.segments if s.size}
 
     def __repr__(self) -> str:
         return (f"Program(tile={self.config.name!r}, instructions={len(self.instructions)}, "
@@ -213,8 +240,15 @@ class Program:
         return image
 
     def initial_dram(self) -> np.ndarray:
-        """(dram_bytes,) uint8: all segments and the program image in place."""
-        dram = np.zeros(self.dram_bytes, np.uint8)
+        """(dram_bytes,) uint8: all segments and the program image in place.
+
+        Raises `SimulationError` when the machine has not as much memory.
+        """
+        try:
+            dram = np.zeros(self.dram_bytes, np.uint8)
+        except MemoryError:
+            raise SimulationError(f"dram_bytes: {self.dram_bytes} bytes of DRAM are more than this machine has memory "
+                                  "for") from None
         for segment in self.segments:
             data = segment.bytes_()
             if data is not None:
@@ -230,17 +264,8 @@ class Program:
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Write the file, all of it or nothing."""
-        header = json.dumps(self._header()).encode()
-        digest, size = hashlib.sha256(header), 0
-        for part in self._payload():
-            digest.update(part.data)
-            size += part.nbytes
-        with atomic_file(path) as file:
-            file.write(_PREFIX.pack(_MAGIC, _VERSION, len(header), size, digest.digest()))
-            file.write(header)
-            for part in self._payload():
-                file.write(part.data)
+        """Write the file, whole or not at all. Raises `ProgramError` when ``meta`` is not JSON."""
+        write_file(Path(path), self._header(), self._payload)
 
     def _header(self) -> dict:
         return {
@@ -251,6 +276,7 @@ class Program:
             "segments": [[s.name, s.addr, s.size, s.data is not None] for s in self.segments],
             "outputs": [[r.name, r.addr, r.rows, r.row_bytes, r.row_stride, r.dtype, list(r.shape)]
                         for r in self.outputs],
+            "extents": [[index, *names] for index, names in self.extents.items()],
             "labels": self.labels,
             "phases": [[name, len(list(run))] for name, run in itertools.groupby(self.phases)],
             "meta": self.meta,
@@ -271,7 +297,7 @@ class Program:
         except OSError as error:
             raise ProgramError(f"program file {path}: cannot be read: {error.strerror or error}") from None
         try:
-            return cls(**_parse(raw))
+            return cls(**_fields(*read_file(raw)))
         except (ProgramError, ConfigError) as error:
             raise ProgramError(f"program file {path}: {error}") from None
 
@@ -282,40 +308,19 @@ def boot_load(config: TileConfig, program_addr: int) -> Instruction:
                 signal_wr=1 << Unit.DISPATCH)
 
 
-def _parse(raw: bytes) -> dict:
-    """Keyword arguments of `Program` from the bytes of a file."""
-    if raw[:len(_MAGIC)] != _MAGIC[:len(raw)] or not raw:
-        raise ProgramError("not a tilescore program (wrong magic bytes)")
-    if len(raw) < _PREFIX.size:
-        raise ProgramError(f"truncated: {len(raw)} bytes, the prefix alone has {_PREFIX.size}")
-    _, version, header_size, payload_size, digest = _PREFIX.unpack_from(raw)
-    if version != _VERSION:
-        raise ProgramError(f"format version {version}, expected {_VERSION}")
-    expected = _PREFIX.size + header_size + payload_size
-    if len(raw) != expected:
-        kind = "truncated" if len(raw) < expected else "too long"
-        raise ProgramError(f"{kind}: {len(raw)} bytes, expected {expected}")
-    body = memoryview(raw)[_PREFIX.size:]
-    if hashlib.sha256(body).digest() != digest:
-        raise ProgramError("corrupted: SHA-256 of the content does not match")
-    try:
-        return _fields(json.loads(bytes(body[:header_size])), np.frombuffer(body[header_size:], np.uint8))
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ProgramError(f"malformed header: {error!r}") from None
+def _fields(header: dict, words: np.ndarray, data: list[np.ndarray | None]) -> dict:
+    """Keyword arguments of `Program` from the parts of a file."""
+    return {"config": TileConfig.from_dict(header["tile"], source="tile"), "instructions": decode_program(words),
+            "program_addr": header["program_addr"], "dram_bytes": header["dram_bytes"],
+            "segments": [Segment(name, addr, values, size)
+                         for (name, addr, size, _), values in zip(header["segments"], data, strict=True)],
+            "outputs": [Region(*values) for values in header["outputs"]],
+            "extents": {index: tuple(names) for index, *names in header["extents"]}, "labels": header["labels"],
+            "phases": [name for name, count in header["phases"] for _ in range(count)], "meta": header["meta"]}
 
 
-def _fields(header: dict, payload: np.ndarray) -> dict:
-    for key, kind in _HEADER_TYPES.items():
-        if type(header.get(key)) is not kind:
-            raise ProgramError(f"header: {key}: expected {kind.__name__}, got {repr(header.get(key))[:60]}")
-    size = header["instructions"] * INSTRUCTION_BYTES
-    instructions = decode_program(payload[:size].reshape(-1, INSTRUCTION_BYTES))
-    segments, position = [], size
-    for name, addr, length, stored in header["segments"]:
-        data = payload[position:position + length] if stored else None
-        position += length if stored else 0
-        segments.append(Segment(name, addr, data, length))
-    return {"config": TileConfig.from_dict(header["tile"], source="tile"), "instructions": instructions,
-            "program_addr": header["program_addr"], "dram_bytes": header["dram_bytes"], "segments": segments,
-            "outputs": [Region(*values) for values in header["outputs"]], "labels": header["labels"],
-            "meta": header["meta"]}
+def _check_text(what: str, text: str) -> None:
+    """Texts appear in messages of one line."""
+    if not isinstance(text, str) or len(text) > _TEXT_LIMIT or not text.isprintable():
+        raise ProgramError(f"{what}: expected a printable text of at most {_TEXT_LIMIT} characters, got "
+                           f"{ascii(text)[:60]}")

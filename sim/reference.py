@@ -14,6 +14,7 @@ from ..rtl.config import INSTRUCTION_BYTES, TileConfig
 from ..rtl.errors import ProgramError, SimulationError
 from ..rtl.isa import Instruction, ScaleLayout, Space
 from ..rtl.scale_layout import scale_groups, scale_row_bytes
+from .indexed_rows import Extents
 from .matmul_model import Status, run_matmul
 from .program import Program
 from .vector_model import run_vector
@@ -66,11 +67,12 @@ def run_reference(program: Program, progress: Callable[[int, int], None] | None 
 
     progress: called now and then with (instructions done, instructions).
 
-    Raises `SimulationError` naming the instruction when an address lies outside its memory, a page of the
-    program is not in the instruction memory when its first instruction is reached, or there is no HALT.
+    Raises `SimulationError` naming the instruction when an address lies outside its memory, an index leads out of the
+    extent that the program names, a page of the program is not in the instruction memory when its first instruction is
+    reached, or there is no HALT.
     """
     state, config = State.initial(program), program.config
-    total = len(program.instructions)
+    total, extents = len(program.instructions), Extents(program)
     image = state.dram[program.program_addr:program.program_addr + program.image_bytes].copy()
     execute(state, program.boot_load())
     for number, instruction in enumerate(program.instructions):
@@ -79,6 +81,7 @@ def run_reference(program: Program, progress: Callable[[int, int], None] | None 
         if instruction.spec.name == "HALT":
             return state
         try:
+            extents.check(number, state.index)
             execute(state, instruction)
         except (IndexError, ProgramError) as error:
             raise SimulationError(f"{program.describe(number)}: {error}") from None

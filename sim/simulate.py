@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..rtl.errors import SimulationError
+from ..rtl.errors import ProgramError, SimulationError
 from .energy import EnergyTable, energy_of, load_table
 from .names import BACKENDS, LEVELS
 from .program import Program
@@ -45,9 +45,13 @@ def simulate(program: Program, levels: Sequence[str] = ("reference", "timing"), 
     progress: called with (instructions done, instructions) by the reference level.
 
     Raises `SimulationError` when a run fails, or when two levels differ (naming the first instruction or
-    result element), and for unknown levels or backends; `ToolError` when a tool is missing.
+    result element), and for unknown levels or backends; `ProgramError` for ``useful_macs`` that are no count;
+    `ToolError` when a tool is missing.
     """
     _check_names(levels, backend)
+    useful = program.meta.get("useful_macs")
+    if useful is not None and (type(useful) is not int or not 0 <= useful < 1 << 63):
+        raise ProgramError(f"meta: useful_macs: expected an integer from 0 to {(1 << 63) - 1}, got {repr(useful)[:60]}")
     table = energy_table if isinstance(energy_table, EnergyTable) else load_table(energy_table)
     done: dict[str, LevelResult] = {}
     final: list[np.ndarray] = []
@@ -79,7 +83,7 @@ def simulate(program: Program, levels: Sequence[str] = ("reference", "timing"), 
         check_results(program, *final)
         check_status(*flags)
     outputs = {r.name: r.read(final[0]) for r in program.outputs} if final else None
-    energy = energy_of(timing.events, timing.cycles, program.config, table, program.meta.get("useful_macs"))
+    energy = energy_of(timing.events, timing.cycles, program.config, table, useful)
     return Result(
         tile=program.config.name, levels={level: done[level] for level in LEVELS if level in done},
         cycles=timing.cycles, ledger=timing.ledger, events=timing.events, outputs=outputs, timing=timing, rtl=rtl,

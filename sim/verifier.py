@@ -15,6 +15,8 @@ predecessor in the queue. Then:
 * within the matrix and vector units, which overlap their own instructions, `sim.pipeline` finds the pairs
   that need distance; only here durations of `rtl.plan` count as proof, because those units have no variable
   delays;
+* rows that the index memory chooses are where the indices, if they are known, or the extent that the program names
+  for the instruction say (`sim.indexed_rows`);
 * page n is loaded while page n - 1 executes, and known to have arrived before its first instruction is
   fetched;
 * SYNC and HALT wait and signal only what they can; HALT comes last.
@@ -33,6 +35,7 @@ from ..rtl.isa import Instruction, Unit
 from ..rtl.plan import duration
 from .accesses import Accesses, AccessTable
 from .dram_streams import DramStream, dram_streams
+from .indexed_rows import IndexedRows, is_index_load
 from .pipeline import Hazard, PipelineHazards
 from .program import Program
 from .strided import Strided, overlaps
@@ -269,54 +272,45 @@ class _DramOrder:
     def __init__(self, program: Program) -> None:
         self.program, self.config = program, program.config
         self.image = Strided(program.program_addr, program.image_bytes)
-        self.segments = sorted(Strided(s.addr, s.size) for s in program.segments if s.size)
-        self.outputs = [Strided(r.addr, r.end - r.addr) for r in program.outputs if r.rows]
+        self.indexed = IndexedRows(program)
         cuts = {0, program.dram_bytes}
-        for area in [*self.segments, *self.outputs]:
+        for area in program.areas().values():
             cuts |= {area.addr, area.end}
         self.cuts = sorted(cuts)
         self.stored: set[int] = set()
-        for instruction in program.instructions:
+        for index, instruction in enumerate(program.instructions):
             if instruction.spec.unit == Unit.STORE:
-                for stream in dram_streams(instruction, self.config):
-                    region = stream.region or self._area(stream)
-                    self.stored.update(self._zones(region) if region else ())
+                for number, stream in enumerate(dram_streams(instruction, self.config)):
+                    self.stored.update(self._zones(stream.region or self.indexed.extents.of(index, number)[1]))
         self.loads: dict[int, list[tuple[int, Strided]]] = {}
         self.stores: dict[int, list[tuple[int, Strided]]] = {}
 
     def _zones(self, region: Strided) -> range:
         return range(bisect_right(self.cuts, region.addr) - 1, bisect_left(self.cuts, region.end))
 
-    def _region(self, stream: DramStream) -> Strided:
-        """Bytes of a stream; the whole segment or output for rows that the index memory chooses."""
-        region = stream.region or self._area(stream)
+    def _region(self, index: int, instruction: Instruction, number: int, stream: DramStream) -> Strided:
+        """Bytes of a stream; what is known of them for rows that the index memory chooses."""
+        region = stream.region
         if region is None:
-            raise ProgramError(f"{stream.field}: row 0 at {stream.addr} is not inside a segment or output")
+            return self.indexed.region(index, instruction, number, stream)
         if region.end > self.program.dram_bytes:
             raise ProgramError(f"{stream.field}: bytes {region.addr}..{region.end - 1} are outside the "
                                f"{self.program.dram_bytes} bytes of DRAM")
         return region
 
-    def _area(self, stream: DramStream) -> Strided | None:
-        """The segment, or else the output, that holds row 0 of indexed rows."""
-        low, high = stream.addr, stream.addr + stream.row_bytes
-        number = bisect_right(self.segments, (low, 1 << 40)) - 1
-        for area in [*self.segments[max(number, 0):number + 1], *self.outputs]:
-            if area.addr <= low and high <= area.end:
-                return area
-        return None
-
     def add(self, index: int, instruction: Instruction, unit: int, clock: tuple[int, ...]) -> None:
         streams = dram_streams(instruction, self.config)
-        regions = [self._region(stream) for stream in streams]
+        regions = [self._region(index, instruction, number, stream) for number, stream in enumerate(streams)]
         if instruction.spec.name == "SCATTER" and len(regions) > 1 and overlaps(*regions):
-            raise ProgramError("scale_addr: scattered rows and their scale bytes must be in different segments or "
-                               f"outputs, both are in bytes {regions[0].addr}..{regions[0].end - 1}")
+            raise ProgramError("scale_addr: scattered rows and their scale bytes must be apart, but are in bytes "
+                               + " and ".join(f"{region.addr}..{region.end - 1}" for region in regions))
         for stream, region in zip(streams, regions, strict=True):
             self._add(index, stream, region, unit, clock)
+        if is_index_load(instruction):
+            self.indexed.load(instruction, streams[0], any(self.stores.get(zone) for zone in self._zones(regions[0])))
 
     def _add(self, index: int, stream: DramStream, region: Strided, unit: int, clock: tuple[int, ...]) -> None:
-        if unit == Unit.STORE and overlaps(region, self.image):
+        if unit == Unit.STORE and stream.region is not None and overlaps(region, self.image):
             raise ProgramError(f"{stream.field}: writes the program image, bytes {self.image.addr}.."
                                f"{self.image.end - 1}")
         mine, others, other_unit, action = (

@@ -29,13 +29,15 @@ from tilescore.compiler.random_program import random_program
 from tilescore.rtl.config import TileConfig
 from tilescore.rtl.errors import ProgramError, SimulationError
 from tilescore.rtl.isa import Unit
-from tilescore.sim import accumulators, rtl_verilator, timing, verifier
+from tilescore.sim import accumulators, indexed_rows, rtl_verilator, timing, verifier
 from tilescore.sim.program import Program
 from tilescore.sim.reference import run_reference
 from tilescore.sim.result import check_events, check_results, check_status, check_times
 from tilescore.sim.rtl_run import DramModel, interpret
+from tilescore.sim.strided import Strided
 from tilescore.sim.timing import time_program
 from tilescore.sim.toolchain import cache_dir, missing_for_verilator
+from tilescore.tests.sim import test_indexed_rows
 
 needs_verilator = pytest.mark.skipif(bool(missing_for_verilator()),
                                      reason="Verilator level: missing " + ", ".join(missing_for_verilator()))
@@ -305,6 +307,71 @@ def test_a_page_in_the_wrong_half_is_rejected(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(builder, "split_pages", split)
     assert rejected() == 10
+
+
+def test_a_wrong_extent_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = builder.ProgramBuilder._extents
+
+    def extents(self, instructions):
+        first = self._dram.segments[0].name
+        return {index: (first,) * len(names) for index, names in original(self, instructions).items()}
+
+    monkeypatch.setattr(builder.ProgramBuilder, "_extents", extents)
+    assert rejected() > 0
+
+
+def test_indices_that_lead_out_of_a_segment_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = builder.ProgramBuilder.dram
+
+    def dram(self, name, size=None, data=None, align=None):
+        return original(self, name, size, data * 9 if name == "indices" else data, align)
+
+    monkeypatch.setattr(builder.ProgramBuilder, "dram", dram)
+    found = rejected()
+    assert found > 0
+    monkeypatch.setattr(indexed_rows.Extents, "check_rows", lambda *arguments: None)
+    assert rejected() < found
+
+
+def always_known(self, instruction, stream, stored) -> None:
+    LOAD_INDICES(self, instruction, stream, False)
+
+
+def row_0_only(self, index, instruction, number, stream) -> Strided:
+    REGION(self, index, instruction, number, stream)
+    return Strided(stream.addr, stream.row_bytes)
+
+
+def first_extent(self, index, number) -> tuple[str | None, Strided]:
+    return EXTENT_OF(self, index, 0)
+
+
+LOAD_INDICES, REGION = indexed_rows.IndexedRows.load, indexed_rows.IndexedRows.region
+EXTENT_OF = indexed_rows.Extents.of
+
+
+@pytest.mark.parametrize(("owner", "method", "bug"), [
+    ("IndexedRows", "load", always_known), ("IndexedRows", "load", lambda *arguments: None),
+    ("IndexedRows", "region", row_0_only), ("IndexedRows", "_check_image", lambda *arguments: None),
+    ("IndexedRows", "_beats", lambda self, size: size), ("Extents", "of", first_extent),
+    ("Extents", "check", lambda *arguments: None), ("Extents", "check_rows", lambda *arguments: None),
+    ("Extents", "check_reachable", lambda *arguments: None)])
+def test_checks_of_indexed_rows_are_tested(owner: str, method: str, bug: Callable,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests of `sim.indexed_rows` fail without each of its checks."""
+    def run() -> None:
+        test_indexed_rows.test_a_scatter_into_the_next_segment_is_ordered_there()
+        test_indexed_rows.test_a_row_over_the_program_is_rejected()
+        test_indexed_rows.test_scale_rows_are_held_to_the_same()
+        test_indexed_rows.test_a_beat_that_sticks_out_of_dram_is_rejected()
+        test_indexed_rows.test_a_list_that_a_store_changed_is_not_known()
+        test_indexed_rows.test_an_extent_that_no_row_can_be_in()
+        test_indexed_rows.test_the_reference_refuses_scale_rows_too()
+
+    run()
+    monkeypatch.setattr(getattr(indexed_rows, owner), method, bug)
+    with pytest.raises((pytest.fail.Exception, AssertionError, ProgramError, SimulationError)):
+        run()
 
 
 @pytest.fixture
