@@ -14,12 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError
+from ..rtl.errors import CompileError, ProgramError
 from ..rtl.isa import Halt, Instruction, Load, Space, Sync, Unit
 from ..sim.accesses import AccessTable
 from ..sim.program import DTYPES, Program, Region, Segment
 from .dependencies import RD, Channel, DependencyAnalysis
 from .dram_map import Data, DramMap
+from .edges import clear_edges
 
 TOKEN_LIMIT = 200
 """Tokens of one channel that may be on the way at once; the counters hold 255, a queue may add its depth."""
@@ -29,7 +30,8 @@ class ProgramBuilder:
     """Collects instructions and DRAM segments of one program.
 
     ``emit`` order must be a legal serial execution: every value is written before it is read. Wait and signal
-    masks of emitted instructions must be zero; SYNC, HALT and page LOADs are added by `finish`.
+    masks of emitted instructions must be zero; SYNC, HALT, page LOADs and LOADs that clear ragged edges (`edges`) are
+    added by `finish`.
     """
 
     def __init__(self, config: TileConfig) -> None:
@@ -39,6 +41,7 @@ class ProgramBuilder:
         self.outputs: list[Region] = []
         self.meta: dict = {}
         self._dram = DramMap(config)
+        self._padding: set[tuple[int, int]] = set()
 
     @property
     def segments(self) -> Sequence[Segment]:
@@ -72,24 +75,37 @@ class ProgramBuilder:
         self.instructions.append(instruction)
         self.labels.append(label)
 
+    def padding(self, addr: int, groups: int) -> None:
+        """Groups of B, in every slice, that are read as padding: zeros where nothing has written them (`edges`)."""
+        self._padding.add((addr, groups))
+
     def finish(self) -> Program:
         """The program, with tokens and pages. The builder must not be used afterwards.
 
         Raises `CompileError` naming the instruction (by its index in emit order, and label) that breaks a
         rule.
         """
-        instructions = self._own_instructions()
-        analysis = DependencyAnalysis(self.config, self._dram, AccessTable(self.config))
-        analysis.run(instructions, self.labels)
+        own, table = self._own_instructions(), AccessTable(self.config)
+        clears = self._clears(own, table)
+        instructions, labels = [*clears, *own], ["clear edge"] * len(clears) + self.labels
+        analysis = DependencyAnalysis(self.config, self._dram, table)
+        analysis.run(instructions, labels, first=len(clears))
         for channel, pairs in analysis.pairs.items():
             assign_tokens(instructions, channel, limit_outstanding(pairs))
         bus = self.config.bus_bytes
         program_addr = -(-self._dram.end // bus) * bus
-        instructions, labels = split_pages(instructions, self.labels, self.config, program_addr)
+        instructions, labels = split_pages(instructions, labels, self.config, program_addr)
         image = -(-len(instructions) // self.config.imem_page) * self.config.page_bytes
         return Program(config=self.config, instructions=instructions, program_addr=program_addr,
                        dram_bytes=program_addr + image, segments=list(self._dram.segments), outputs=self.outputs,
                        labels=labels, meta=self.meta)
+
+    def _clears(self, instructions: list[Instruction], table: AccessTable) -> list[Instruction]:
+        try:
+            return clear_edges(self.config, instructions, table, self._padding,
+                               lambda size: self.dram("zeros for edges", size).addr)
+        except ProgramError:
+            return []  # an instruction breaks a rule: the analysis names it
 
     def _own_instructions(self) -> list[Instruction]:
         """The emitted instructions, each object once, because tokens are written into them."""
