@@ -89,7 +89,7 @@ def _operand_rows(config: TileConfig, space: Space, codes: Bits, scales: Bits) -
     bits = config.a_offset_bits if space == Space.A else config.b_offset_bits
     base = {"space": space, "row_stride": 0}
     in_bank = (lanes << bits) // bus
-    beats = _first_slices(codes.reshape(slices, -1, bus).any(axis=2))
+    beats = _first_slices(np.logical_or.reduce(codes.reshape(slices, -1, bus), axis=2))
     for start, count, first in _runs_in_banks(beats, in_bank, _ROW_BYTES_LIMIT // bus):
         yield base | {"rows": slices - first, "row_offset": first, "addr": start * bus // lanes,
                       "row_bytes": count * bus}
@@ -103,7 +103,7 @@ def _scale_rows(config: TileConfig, base: dict, scales: Bits, bank: int) -> Iter
     block = SCALE_BLOCKS[layout]
     if block.groups == 1:
         unit = bus // config.lanes  # LOADs start on beats
-        units = _first_slices(scales.reshape(slices, -1, unit).any(axis=2))
+        units = _first_slices(np.logical_or.reduce(scales.reshape(slices, -1, unit), axis=2))
         runs = ((start * unit, count * unit, first)
                 for start, count, first in _runs_in_banks(units, max(1, bank // unit), max(1, bus // unit)))
     else:  # the bytes of a block lie side by side in its first groups

@@ -120,7 +120,7 @@ def view_of(memory: NDArray[np.bool_], places: Places) -> NDArray[np.bool_]:
 def _message(places: Places, missing: NDArray[np.bool_]) -> str:
     """Names the first addresses that are missing, and the slices in which they are."""
     memory, run = places.memory, places.run
-    by_address = missing.any(axis=0)
+    by_address: NDArray[np.bool_] = np.logical_or.reduce(missing, axis=0)
     block = int(by_address.any(axis=1).argmax())
     low = int(by_address[block].argmax())
     length = int((~by_address[block, low:]).argmax()) or run.length - low
