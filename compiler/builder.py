@@ -15,12 +15,13 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError
+from ..rtl.errors import CompileError, ProgramError
 from ..rtl.isa import Halt, Instruction, Load, Space, Sync, Unit
 from ..sim.accesses import AccessTable
 from ..sim.program import DTYPES, Program, Region, Segment
 from .dependencies import RD, Channel, DependencyAnalysis
 from .dram_map import Data, DramMap
+from .edges import clear_edges
 
 TOKEN_LIMIT = 200
 """Tokens of one channel that may be on the way at once; the counters hold 255, a queue may add its depth."""
@@ -30,7 +31,8 @@ class ProgramBuilder:
     """Collects instructions and DRAM segments of one program.
 
     ``emit`` order must be a legal serial execution: every value is written before it is read. Wait and signal
-    masks of emitted instructions must be zero; SYNC, HALT and page LOADs are added by `finish`.
+    masks of emitted instructions must be zero; SYNC, HALT, page LOADs and LOADs that clear ragged edges (`edges`) are
+    added by `finish`.
     """
 
     def __init__(self, config: TileConfig) -> None:
@@ -51,6 +53,7 @@ class ProgramBuilder:
             yield
         finally:
             self._phase = outer
+        self._padding: set[tuple[int, int]] = set()
 
     @property
     def segments(self) -> Sequence[Segment]:
@@ -85,20 +88,26 @@ class ProgramBuilder:
         self.labels.append(label)
         self.phases.append(self._phase)
 
+    def padding(self, addr: int, groups: int) -> None:
+        """Groups of B, in every slice, that are read as padding: zeros where nothing has written them (`edges`)."""
+        self._padding.add((addr, groups))
+
     def finish(self) -> Program:
         """The program, with tokens and pages. The builder must not be used afterwards.
 
         Raises `CompileError` naming the instruction (by its index in emit order, and label) that breaks a
         rule.
         """
-        instructions = self._own_instructions()
-        analysis = DependencyAnalysis(self.config, self._dram, AccessTable(self.config))
-        analysis.run(instructions, self.labels)
+        own, table = self._own_instructions(), AccessTable(self.config)
+        clears = self._clears(own, table)
+        instructions = [*clears, *own]
+        notes = [("clear edge", "")] * len(clears) + list(zip(self.labels, self.phases, strict=True))
+        analysis = DependencyAnalysis(self.config, self._dram, table)
+        analysis.run(instructions, [label for label, _ in notes], first=len(clears))
         for channel, pairs in analysis.pairs.items():
             assign_tokens(instructions, channel, limit_outstanding(pairs))
         bus = self.config.bus_bytes
         program_addr = -(-self._dram.end // bus) * bus
-        notes = list(zip(self.labels, self.phases, strict=True))
         instructions, notes = split_pages(instructions, notes, self.config, program_addr)
         image = -(-len(instructions) // self.config.imem_page) * self.config.page_bytes
         return Program(config=self.config, instructions=instructions, program_addr=program_addr,
@@ -111,6 +120,13 @@ class ProgramBuilder:
         segments = self._dram.segments
         return {index: tuple(segments[number].name for number, _ in self._dram.streams_of(instruction))
                 for index, instruction in enumerate(instructions) if instruction.spec.name in ("GATHER", "SCATTER")}
+
+    def _clears(self, instructions: list[Instruction], table: AccessTable) -> list[Instruction]:
+        try:
+            return clear_edges(self.config, instructions, table, self._padding,
+                               lambda size: self.dram("zeros for edges", size).addr)
+        except ProgramError:
+            return []  # an instruction breaks a rule: the analysis names it
 
     def _own_instructions(self) -> list[Instruction]:
         """The emitted instructions, each object once, because tokens are written into them."""

@@ -56,8 +56,9 @@ class DependencyAnalysis:
         self._index_writes: list[tuple[int, Strided]] = []
         self._index_reads: list[tuple[int, Strided]] = []
 
-    def run(self, instructions: Sequence[Instruction], labels: Sequence[str]) -> None:
-        """Analyse the whole program. Raises `CompileError` naming the instruction that breaks a rule."""
+    def run(self, instructions: Sequence[Instruction], labels: Sequence[str], first: int = 0) -> None:
+        """Analyse the whole program. Raises `CompileError` naming the instruction that breaks a rule, counted from
+        ``first`` on."""
         try:
             index = 0
             for index, instruction in enumerate(instructions):  # noqa: B007, named in the error
@@ -68,7 +69,8 @@ class DependencyAnalysis:
                 add(index, instruction, of(instruction))
         except ProgramError as error:
             name, label = instructions[index].spec.name, labels[index]
-            raise CompileError(f"instruction {index} ({name}{', ' + label if label else ''}): {error}") from None
+            raise CompileError(
+                f"instruction {index - first} ({name}{', ' + label if label else ''}): {error}") from None
 
     def _add(self, index: int, instruction: Instruction, touched: Accesses) -> None:
         unit = int(instruction.spec.unit)

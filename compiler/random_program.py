@@ -2,9 +2,10 @@
 
 They exist to find disagreements between the simulation levels: every opcode, memory, field and token channel
 turns up, in sizes around the edges (one row, one more than a panel, rows across panels and banks, single
-bytes). A program favours a few *hot* banks, so that dependencies are dense; its mix of instructions is drawn
-per program, so that some queues run full and others starve. At the end all of A and ACC is stored, so
-whatever was computed is in an output.
+bytes). A program writes all memories first, because nothing may be read that it has not written. It favours a
+few *hot* banks, so that dependencies are dense; its mix of instructions is drawn per program, so that some
+queues run full and others starve. At the end all of A and ACC is stored, so whatever was computed is in an
+output.
 
 Instructions are drawn at random and those that break a rule of `sim.accesses` are thrown away. Constructing
 only legal ones was rejected: it never reaches the corners of the rules that nobody thought of.
@@ -34,6 +35,7 @@ from ..rtl.isa import (
 from ..rtl.scale_layout import SCALE_BLOCKS, built_layouts
 from ..sim.accesses import AccessTable
 from ..sim.dram_streams import dram_streams
+from ..sim.initialized import Initialized
 from ..sim.program import Program, Segment
 from ..sim.verifier import verify
 from .builder import ProgramBuilder
@@ -54,8 +56,7 @@ def random_program(config: TileConfig, rng: np.random.Generator, size: int) -> P
     The same ``rng`` state gives the same program.
     """
     drawer = _Drawer(config, rng)
-    if rng.random() < 0.8:
-        drawer.fill()
+    drawer.fill()
     for _ in range(size):
         drawer.emit()
     drawer.dump()
@@ -98,7 +99,7 @@ class _Drawer:
     def __init__(self, config: TileConfig, rng: np.random.Generator) -> None:
         self.config, self.rng = config, rng
         self.builder = ProgramBuilder(config)
-        self.table = AccessTable(config)
+        self.table, self.initialized = AccessTable(config), Initialized(config)
         self.weights = rng.dirichlet(np.full(len(_NAMES), 0.8)) * 0.8 + 0.2 / len(_NAMES)
         self.acc_hot = rng.choice(config.acc_banks + config.stat_banks, size=7)
         self.long = rng.random() < 0.3
@@ -161,33 +162,51 @@ class _Drawer:
     # Instructions ----------------------------------------------------------------------------------
 
     def fill(self) -> None:
-        """Load codes to two banks of A and of B and values to some hot banks, or products would mostly be zeros."""
+        """Write every memory: codes and scale bytes to A and B, values to ACC, row numbers to the index memory."""
         c, bus = self.config, self.config.bus_bytes
         for space, slices, banks, groups, bits in ((Space.A, c.rows, c.a_banks, c.a_bank_groups, c.a_offset_bits),
                                                    (Space.B, c.cols, c.b_banks, c.b_bank_groups, c.b_offset_bits)):
-            for bank in range(min(banks, 2)):
-                row_bytes = min(groups * c.lanes, self.codes.size - slices * bus)
-                self.builder.emit(Load(space=space, dram_addr=self.codes.addr, row_stride=bus, rows=slices,
-                                       row_bytes=row_bytes, addr=bank << bits), "fill")
-                if c.scales:
-                    self._fill_scales(space, slices, row_bytes, bank << bits)
-        for bank in self.acc_hot[:4]:
-            depth = min(c.acc_bank_depth(int(bank)), 16)
-            source = self.values.addr + bus * int(self.rng.integers(16))
-            self.builder.emit(Load(space=Space.ACC, dram_addr=source, row_stride=4 * c.cols, rows=depth,
-                                   row_bytes=4 * c.cols, addr=c.acc_addr(int(bank))), "fill")
+            for bank in range(banks):
+                self._fill_bank(space, slices, groups * c.lanes, bank << bits)
+        row_bytes, most = 4 * c.cols, 32
+        for bank in range(c.acc_banks + c.stat_banks):
+            depth = c.acc_bank_depth(bank)
+            for row in range(0, depth, most):
+                source = self.values.addr + bus * int(self.rng.integers(16))
+                self._put(Load(space=Space.ACC, dram_addr=source, row_stride=row_bytes, rows=min(most, depth - row),
+                               row_bytes=row_bytes, addr=c.acc_addr(bank, row)), "fill")
+        for low in range(0, 4 * c.index_entries, self.indices.size):
+            size = min(self.indices.size, 4 * c.index_entries - low)
+            self._put(Load(space=Space.INDEX, dram_addr=self.indices.addr, rows=1, row_bytes=size, addr=low // 4),
+                      "fill")
 
-    def _fill_scales(self, space: Space, slices: int, row_bytes: int, addr: int) -> None:
-        """Scale bytes for as many whole blocks of a bank as there are; the codes are loaded again."""
-        c, bus = self.config, self.config.bus_bytes
+    def _fill_bank(self, space: Space, slices: int, slice_bytes: int, addr: int) -> None:
+        """Codes to all of a bank of A or B, then scale bytes to its whole blocks, with the codes again."""
+        c, bus, beats = self.config, self.config.bus_bytes, 8
+        most = self.codes.size - (slices + beats) * bus
+        base: dict = {"space": space, "row_stride": bus, "rows": slices}
+        for low in range(0, slice_bytes, most):
+            source = self.codes.addr + bus * int(self.rng.integers(beats))
+            self._put(Load(**base, dram_addr=source, row_bytes=min(most, slice_bytes - low),
+                           addr=addr + low // c.lanes), "fill")
+        if not c.scales:
+            return
         layout = built_layouts(c)[0]
         block = SCALE_BLOCKS[layout]
-        count = min(row_bytes // (block.groups * c.lanes), (self.scales.size // slices // bus - 1) * bus // block.size)
-        if count:
+        block_bytes = block.groups * c.lanes
+        most = min(most // block_bytes, (self.scales.size // slices // bus - 1) * bus // block.size)
+        blocks = slice_bytes // block_bytes
+        for low in range(0, blocks, most):
+            count = min(most, blocks - low)
             stride = -(-count * block.size // bus) * bus
-            self.builder.emit(Load(space=space, dram_addr=self.codes.addr, row_stride=bus, rows=slices,
-                                   row_bytes=count * block.groups * c.lanes, addr=addr, scale=layout,
-                                   scale_addr=self.scales.addr, scale_stride=stride), "fill")
+            self._put(Load(**base, dram_addr=self.codes.addr, row_bytes=count * block_bytes,
+                           addr=addr + low * block.groups, scale=layout, scale_addr=self.scales.addr,
+                           scale_stride=stride), "fill")
+
+    def _put(self, instruction: Instruction, label: str = "") -> None:
+        """Emit a legal instruction that reads only what is written, or raise `ProgramError`."""
+        self.initialized.add(instruction, self.table.of(instruction))
+        self.builder.emit(instruction, label)
 
     def emit(self) -> None:
         """Draw until an instruction keeps all rules, and emit it."""
@@ -198,10 +217,12 @@ class _Drawer:
             instruction = draw()
             try:
                 self.table.of(instruction)
+                if name not in ("MATMUL", "VECTOR") and not self._inside(instruction):
+                    continue
+                self._put(instruction)
             except ProgramError:
                 continue
-            if name in ("MATMUL", "VECTOR") or self._inside(instruction):
-                self.builder.emit(instruction)
+            else:
                 if name == "MATMUL":
                     self.partial = instruction if instruction.raw else None
                 elif name == "VECTOR":
@@ -381,7 +402,7 @@ class _Drawer:
         slice_bytes = c.a_bank_groups * c.lanes
         codes = self.builder.dram("A", c.a_banks * c.rows * slice_bytes)
         for bank in range(c.a_banks):
-            self.builder.emit(Store(space=Space.A, dram_addr=codes.addr + bank * c.rows * slice_bytes,
+            self._put(Store(space=Space.A, dram_addr=codes.addr + bank * c.rows * slice_bytes,
                                     row_stride=slice_bytes, rows=c.rows, row_bytes=slice_bytes,
                                     addr=bank << c.a_offset_bits), "dump")
         if c.scales:
@@ -392,7 +413,7 @@ class _Drawer:
         values = self.builder.dram("ACC", sum(depths) * row_bytes)
         addr = values.addr
         for bank, depth in enumerate(depths):
-            self.builder.emit(Store(space=Space.ACC, dram_addr=addr, row_stride=row_bytes, rows=depth,
+            self._put(Store(space=Space.ACC, dram_addr=addr, row_stride=row_bytes, rows=depth,
                                     row_bytes=row_bytes, addr=c.acc_addr(bank)), "dump")
             addr += depth * row_bytes
         self.builder.output("ACC", values.addr, (sum(depths), c.cols), "float32")
@@ -410,7 +431,7 @@ class _Drawer:
         scales = self.builder.dram("A scales", c.a_banks * c.rows * stride)
         for bank in range(c.a_banks):
             row = bank * c.rows
-            self.builder.emit(Store(space=Space.A, dram_addr=codes.addr + row * slice_bytes, row_stride=slice_bytes,
+            self._put(Store(space=Space.A, dram_addr=codes.addr + row * slice_bytes, row_stride=slice_bytes,
                                     rows=c.rows, row_bytes=count * block.groups * c.lanes, addr=bank << c.a_offset_bits,
                                     scale=layout, scale_addr=scales.addr + row * stride, scale_stride=stride), "dump")
         self.builder.output("A scales", scales.addr, (c.a_banks, c.rows, stride), "uint8")

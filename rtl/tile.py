@@ -26,6 +26,7 @@ from .isa import QUEUE_UNITS
 from .issue import Issue
 from .load_unit import LoadUnit
 from .matrix_core import MatrixCore
+from .memory_clear import MemoryClear
 from .run_ahead import MORE_BITS
 from .store_unit import StoreUnit
 from .vector.unit import VectorUnit
@@ -47,6 +48,9 @@ class Tile(wiring.Component):
         Sticky until the next start: two accesses to one bank in one cycle (registered); an unknown opcode,
         which also ends the program. Neither happens with a verified program; after one the tile must be
         reset.
+    clear : In(1), cleared : Out(1)
+        While high, and never while `busy` or with `start`: zeros are written to every memory, `cleared` is high in
+        the last cycle. See `MemoryClear`.
     status_inexact, status_overflow, status_nan, status_inf : Out(1)
         Sticky until the next start: an FP32 result of a MATMUL has met a block term below its grid, a finite value too
         large for FP32, a NaN, an infinity among the operands. See `drain.STATUS`.
@@ -69,6 +73,8 @@ class Tile(wiring.Component):
     done: Signal
     conflict: Signal
     illegal: Signal
+    clear: Signal
+    cleared: Signal
     status_inexact: Signal
     status_overflow: Signal
     status_nan: Signal
@@ -98,7 +104,7 @@ class Tile(wiring.Component):
         beat, units = 8 * config.bus_bytes, len(QUEUE_UNITS)
         super().__init__({
             "start": In(1), "program_addr": In(40), "busy": Out(1), "done": Out(1), "conflict": Out(1),
-            "illegal": Out(1), **{f"status_{name}": Out(1) for name, _ in STATUS},
+            "illegal": Out(1), "clear": In(1), "cleared": Out(1), **{f"status_{name}": Out(1) for name, _ in STATUS},
             "rd_req_valid": Out(1), "rd_req_addr": Out(40), "rd_req_more": Out(MORE_BITS), "rd_req_ready": In(1),
             "rd_rsp_valid": In(1), "rd_rsp_data": In(beat),
             "wr_req_valid": Out(1), "wr_req_addr": Out(40), "wr_req_more": Out(MORE_BITS), "wr_req_data": Out(beat),
@@ -122,6 +128,7 @@ class Tile(wiring.Component):
         m.d.comb += [issue.load_limited.eq(load.limited), issue.store_limited.eq(store.limited),
                      issue.matrix_compute.eq(core.ev_compute)]
         self._memories(m, dispatcher, load, store, core, vector, indices)
+        self._clear(m, dispatcher, core, indices)
         self._dram(m, load, store)
         self._counters(m, dispatcher, issue, load, store, core, vector)
         return m
@@ -157,6 +164,15 @@ class Tile(wiring.Component):
             _drive(m, source, target)
             m.d.comb += source.data.eq(target.data)
         m.d.comb += store.a.scales.eq(core.a_store.scales)
+
+    def _clear(self, m: Module, dispatcher: Dispatcher, core: Any, indices: IndexMemory) -> None:
+        """Takes the load unit's ports; after `_memories`."""
+        m.submodules.memory_clear = clear = MemoryClear(self.config)
+        m.d.comb += [clear.clear.eq(self.clear), self.cleared.eq(clear.cleared)]
+        with m.If(self.clear):
+            for source, target in ((clear.a, core.a_load), (clear.b, core.b_load), (clear.acc, core.acc_load),
+                                   (clear.indices, indices.write), (clear.program, dispatcher.program)):
+                _drive(m, source, target)
 
     def _dram(self, m: Module, load: LoadUnit, store: StoreUnit) -> None:
         for prefix, port in (("rd", load.dram), ("wr", store.dram)):

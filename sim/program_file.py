@@ -11,9 +11,9 @@ Little-endian::
     56      h      header, a JSON object in UTF-8 with the keys of `HEADER`
     56 + h  p      payload: instruction words, then the bytes of each segment that has data
 
-Version 2 added ``extents`` and ``phases``. A checksum shows that a file is as it was written, not that it was written by this
-package: so every value of the header has its type and range checked here, and its meaning by the classes that are made
-of it. JSON is taken without the extensions of Python's parser (NaN, Infinity) and without keys given twice.
+Version 2 added ``extents`` and ``phases``. A checksum shows that a file is as it was written, not that it was written
+by this package: so every value of the header has its type and range checked here, and its meaning by the classes that
+are made of it. JSON is taken without the extensions of Python's parser (NaN, Infinity) and without keys given twice.
 
 A pickle was rejected (it runs code on load), and so was `numpy.savez` (it names no offender when a byte is
 wrong).

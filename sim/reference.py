@@ -30,7 +30,7 @@ class State:
     above 31.
     a: (rows, (1 << a_addr_bits) * lanes) uint8, slices of A, byte = group address * lanes; b: likewise,
     (cols, ...). a_scale: (rows, 1 << a_addr_bits) uint8, the scale byte of each group; b_scale: likewise.
-    They stay zero in a tile without block scales.
+    Nothing reads them in a tile without block scales.
     status: the tile's sticky status outputs.
     index: (index_entries,) uint32. program: (2 * page_bytes,) uint8. dram: (dram_bytes,) uint8.
     """
@@ -48,30 +48,41 @@ class State:
     status: Status
 
     @classmethod
-    def initial(cls, program: Program) -> "State":
-        """All on-chip memories zero, as after configuration of an FPGA, and the program's DRAM."""
+    def initial(cls, program: Program, poison: bool = False) -> "State":
+        """All on-chip memories zero, as after configuration of an FPGA, and the program's DRAM.
+
+        poison: all bits of the memories one instead, which are NaNs, the largest addresses and every flag: what
+        another program may have left at the worst.
+        """
         config = program.config
-        acc = np.zeros((1 << config.acc_addr_bits, config.cols), np.uint32)
+        rows, share = 1 << config.acc_addr_bits, config.acc_word_bits - 32
+
+        def memory(shape: tuple[int, ...], dtype: type, ones: int | None = None) -> np.ndarray:
+            fill = np.iinfo(dtype).max if ones is None else ones
+            return np.full(shape, fill, dtype) if poison else np.zeros(shape, dtype)
+
         return cls(
-            config=config, acc=acc, flags=np.zeros(acc.shape, np.uint8),
-            a=np.zeros((config.rows, config.lanes << config.a_addr_bits), np.uint8),
-            b=np.zeros((config.cols, config.lanes << config.b_addr_bits), np.uint8),
-            index=np.zeros(config.index_entries, np.uint32),
-            program=np.zeros(2 * config.page_bytes, np.uint8), dram=program.initial_dram(),
-            a_scale=np.zeros((config.rows, 1 << config.a_addr_bits), np.uint8),
-            b_scale=np.zeros((config.cols, 1 << config.b_addr_bits), np.uint8), status=Status(0))
+            config=config, acc=memory((rows, config.cols), np.uint32),
+            flags=memory((rows, config.cols), np.uint8, (1 << share) - 1),
+            a=memory((config.rows, config.lanes << config.a_addr_bits), np.uint8),
+            b=memory((config.cols, config.lanes << config.b_addr_bits), np.uint8),
+            index=memory((config.index_entries,), np.uint32),
+            program=memory((2 * config.page_bytes,), np.uint8), dram=program.initial_dram(),
+            a_scale=memory((config.rows, 1 << config.a_addr_bits), np.uint8),
+            b_scale=memory((config.cols, 1 << config.b_addr_bits), np.uint8), status=Status(0))
 
 
-def run_reference(program: Program, progress: Callable[[int, int], None] | None = None) -> State:
-    """Execute ``program``; returns the final state.
+def run_reference(program: Program, progress: Callable[[int, int], None] | None = None, *,
+                  poison: bool = False) -> State:
+    """Execute ``program``; returns the final state. A verified program's results do not depend on ``poison``.
 
-    progress: called now and then with (instructions done, instructions).
+    poison: as in `State.initial`. progress: called now and then with (instructions done, instructions).
 
     Raises `SimulationError` naming the instruction when an address lies outside its memory, an index leads out of the
     extent that the program names, a page of the program is not in the instruction memory when its first instruction is
     reached, or there is no HALT.
     """
-    state, config = State.initial(program), program.config
+    state, config = State.initial(program, poison), program.config
     total, extents = len(program.instructions), Extents(program)
     image = state.dram[program.program_addr:program.program_addr + program.image_bytes].copy()
     execute(state, program.boot_load())

@@ -21,7 +21,8 @@ predecessor in the queue. Then:
   fetched;
 * SYNC and HALT wait and signal only what they can; HALT comes last.
 
-Reading memory that was never written is allowed: it is zero.
+Every on-chip place that an instruction reads was written by an earlier instruction of the program
+(`sim.initialized`): what a memory holds before is what another program left.
 
 Nothing is taken from the program builder. Shared with it are the descriptions of what an instruction touches
 (`sim.accesses`, `sim.pipeline`), which the RTL's ``conflict`` output and the level comparison test.
@@ -36,6 +37,7 @@ from ..rtl.plan import duration
 from .accesses import Accesses, AccessTable
 from .dram_streams import DramStream, dram_streams
 from .indexed_rows import IndexedRows, is_index_load
+from .initialized import Initialized
 from .pipeline import Hazard, PipelineHazards
 from .program import Program
 from .strided import Strided, overlaps
@@ -69,6 +71,7 @@ class _Verifier:
         self.table = AccessTable(self.config)
         self.pipeline = _PipelineOrder(program)
         self.pages = _Pages(program)
+        self.initialized = Initialized(self.config)
         count = self.table.bank_count
         self.owner: list[int] = [-1] * count
         # Per bank: last reads by the four units, then last writes.
@@ -86,6 +89,7 @@ class _Verifier:
             return
         touched = self.table.of(instruction)
         self._check_banks(index, unit, touched, clock)
+        self.initialized.add(instruction, touched)
         if unit <= Unit.STORE:
             self.dram.add(index, instruction, unit, clock)
             if touched.index_read is not None or touched.index_write is not None:

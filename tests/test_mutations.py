@@ -29,7 +29,7 @@ from tilescore.compiler.random_program import random_program
 from tilescore.rtl.config import TileConfig
 from tilescore.rtl.errors import ProgramError, SimulationError
 from tilescore.rtl.isa import Unit
-from tilescore.sim import accumulators, indexed_rows, rtl_verilator, timing, verifier
+from tilescore.sim import accumulators, indexed_rows, initialized, rtl_verilator, timing, verifier
 from tilescore.sim.program import Program
 from tilescore.sim.reference import run_reference
 from tilescore.sim.result import check_events, check_results, check_status, check_times
@@ -410,6 +410,29 @@ def test_wrong_rounding_in_the_reference_is_caught(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("tilescore.sim.matmul_model.drain_fp32", drain)
     assert any(difference(mutant, 0, program, tmp_path) for program in programs)
+
+
+def unwritten_reads_accepted() -> int:
+    """Of ten random programs without the first LOAD to each memory: how many the verifier lets through."""
+    accepted = 0
+    for number in range(10):
+        program = random_program(TILE, np.random.default_rng([3, number]), 20)
+        first = {i.space: i for i in reversed(program.instructions) if i.spec.name == "LOAD" and i.space != 4}
+        for load in first.values():
+            load.row_bytes, load.scale, load.scale_addr, load.scale_stride = 4, 0, 0, 0
+        try:
+            verifier.verify(program)
+            accepted += 1
+        except ProgramError as error:
+            assert "which no earlier instruction has written" in str(error)
+    return accepted
+
+
+def test_reads_of_unwritten_memory_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first LOAD of four bytes instead of a bank leaves the rest to an earlier program; not without the tracking."""
+    assert unwritten_reads_accepted() == 0
+    monkeypatch.setattr(initialized.Initialized, "add", lambda *arguments: None)
+    assert unwritten_reads_accepted() == 10
 
 
 def test_the_verifier_itself_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

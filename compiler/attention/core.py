@@ -190,6 +190,9 @@ class AttentionCore:
         k, v = self.k_ring[slot], self.v_ring[slot]
         self.emitter.load_operand(Space.B, self.memory.k[sequence][kv_head], first_row=first, rows=count, addr=k,
                                   pitch=self.k_groups, label=f"load k {first}")
+        tiles, padded = -(-count // self.config.cols), align(count, self.unit) // self.config.cols
+        if padded > tiles:  # columns of S that are masked
+            self.emitter.builder.padding(k + tiles * self.k_groups, (padded - tiles) * self.k_groups)
         width = align(count, self.config.bus_bytes)
         self.emitter.load_operand(Space.B, self.memory.v[sequence], first_row=kv_head * self.head_dim,
                                   rows=self.head_dim, first_byte=first, row_bytes=width, addr=v, pitch=self.v_groups,

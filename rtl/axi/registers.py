@@ -16,7 +16,7 @@ from ..errors import ConfigError
 ID = int.from_bytes(b"TSCR", "little")
 """What register ID holds: the bytes T, S, C, R."""
 
-VERSION_MAJOR, VERSION_MINOR = 1, 0
+VERSION_MAJOR, VERSION_MINOR = 1, 1
 """Of the register map. Minor: registers were added. Major: a driver for the old map does not work."""
 
 REGISTER_BYTES = 4
@@ -81,15 +81,18 @@ REGISTERS = (
     Register("DIGEST_LO", 0x08, Access.CONSTANT, "digest of the tile's configuration, bits 31:0"),
     Register("DIGEST_HI", 0x0C, Access.CONSTANT, "digest of the tile's configuration, bits 63:32"),
     Register("CONTROL", 0x10, Access.PULSE, "commands", _flags(
-        ("START", 0, "run the program at PROGRAM_ADDR; ignored while STATUS shows BUSY, DRAINING or an error"),
+        ("START", 0, "run the program at PROGRAM_ADDR; ignored while STATUS shows BUSY, DRAINING, CLEARING or an "
+                     "error"),
         ("SOFT_RESET", 1, "end the program: the bus transfers under way are finished, then the tile is reset"),
         ("CLEAR_ERROR", 2, "clear the error bits of STATUS"),
         ("ABANDON", 3, "while DRAINING: forget the transfers under way instead of waiting for them; only while "
-                       "the memory or interconnect behind the master port is itself held in reset"))),
+                       "the memory or interconnect behind the master port is itself held in reset"),
+        ("CLEAR_MEMORY", 4, "write zeros to every memory of the tile; ignored while BUSY, wins over START"))),
     Register("STATUS", 0x14, Access.READ, "state and errors; an error ends the program as SOFT_RESET does", _flags(
         ("BUSY", 0, "a program is running"),
         ("DONE", 1, "the last program started has reached HALT"),
         ("DRAINING", 2, "the tile is being reset: bus transfers under way are being finished"),
+        ("CLEARING", 3, "the tile's memories are being cleared"),
         ("CONFLICT", 8, "two accesses to one memory bank in one cycle: not a verified program"),
         ("ILLEGAL", 9, "unknown opcode: not a program, or not at PROGRAM_ADDR"),
         ("READ_ERROR", 10, "error response to a read; see ERROR_RESPONSE, ERROR_ADDR"),

@@ -79,17 +79,18 @@ class Supervisor(wiring.Component):
 
     Members
     -------
-    start, soft_reset, clear_error, abandon : In(1)
-        Commands, one cycle long. `start` is ignored while a program runs, while `draining`, and while any of
-        `errors` is set.
+    start, soft_reset, clear_error, abandon, clear_memory : In(1)
+        Commands, one cycle long. `start` is ignored while a program runs, while `draining` or `clearing`, while any of
+        `errors` is set, and with `clear_memory`, which is ignored while a program runs.
     timeout : In(32)
         As `HangTimer.limit`.
-    tile_start, tile_reset : Out(1); tile_busy, tile_done, tile_conflict, tile_illegal : In(1)
-        Of the tile.
+    tile_start, tile_reset, tile_clear : Out(1)
+    tile_busy, tile_done, tile_conflict, tile_illegal, tile_cleared : In(1)
+        Of the tile. A reset of the tile restarts its sweep: `tile_clear` stays high until one was whole.
     read, write : In(master_status_signature())
     halt, drain, drop : Out(1)
         To the masters: `halt`, `drain` and `abandon`. `halt` rises in the very cycle of an error response.
-    busy, done, draining : Out(1)
+    busy, done, draining, clearing : Out(1)
         As in STATUS.
     errors : Out(6)
         In the order of `ERRORS`, held until `clear_error`; an error in the cycle in which it is cleared stays.
@@ -105,13 +106,16 @@ class Supervisor(wiring.Component):
     soft_reset: Signal
     clear_error: Signal
     abandon: Signal
+    clear_memory: Signal
     timeout: Signal
     tile_start: Signal
     tile_reset: Signal
+    tile_clear: Signal
     tile_busy: Signal
     tile_done: Signal
     tile_conflict: Signal
     tile_illegal: Signal
+    tile_cleared: Signal
     read: Any
     write: Any
     halt: Signal
@@ -120,6 +124,7 @@ class Supervisor(wiring.Component):
     busy: Signal
     done: Signal
     draining: Signal
+    clearing: Signal
     errors: Signal
     error_response: Signal
     error_addr: Signal
@@ -129,12 +134,14 @@ class Supervisor(wiring.Component):
 
     def __init__(self) -> None:
         super().__init__({
-            "start": In(1), "soft_reset": In(1), "clear_error": In(1), "abandon": In(1), "timeout": In(32),
-            "tile_start": Out(1), "tile_reset": Out(1), "tile_busy": In(1), "tile_done": In(1),
-            "tile_conflict": In(1), "tile_illegal": In(1),
+            "start": In(1), "soft_reset": In(1), "clear_error": In(1), "abandon": In(1), "clear_memory": In(1),
+            "timeout": In(32),
+            "tile_start": Out(1), "tile_reset": Out(1), "tile_clear": Out(1), "tile_busy": In(1), "tile_done": In(1),
+            "tile_conflict": In(1), "tile_illegal": In(1), "tile_cleared": In(1),
             "read": In(master_status_signature()), "write": In(master_status_signature()),
             "halt": Out(1), "drain": Out(1), "drop": Out(1),
-            "busy": Out(1), "done": Out(1), "draining": Out(1), "errors": Out(len(ERRORS)),
+            "busy": Out(1), "done": Out(1), "draining": Out(1), "clearing": Out(1),
+            "errors": Out(len(ERRORS)),
             "error_response": Out(2), "error_addr": Out(ADDR_BITS), "done_event": Out(1), "error_event": Out(1),
             "cycles": Out(CYCLE_BITS)})
 
@@ -146,13 +153,19 @@ class Supervisor(wiring.Component):
             idle.eq(self.read.idle & self.write.idle), enter.eq(self.soft_reset | new.any()),
             self.tile_reset.eq(self.draining), self.drain.eq(self.draining),
             self.drop.eq(self.abandon & self.draining), self.halt.eq(new.any() | self.errors.any()),
-            self.tile_start.eq(self.start & ~self.tile_busy & ~self.draining & ~self.errors.any() & ~enter),
+            self.tile_start.eq(self.start & ~self.tile_busy & ~self.draining & ~self.errors.any() & ~enter
+                               & ~self.clearing & ~self.clear_memory),
+            self.tile_clear.eq(self.clearing & ~self.draining),
             self.busy.eq(self.tile_busy & ~self.draining),
         ]
         with m.If(enter):
             m.d.sync += self.draining.eq(1)
         with m.Elif(idle):
             m.d.sync += self.draining.eq(0)
+        with m.If(self.clear_memory & ~self.busy):
+            m.d.sync += self.clearing.eq(1)
+        with m.Elif(self.tile_cleared):
+            m.d.sync += self.clearing.eq(0)
         self._ending(m, enter)
         with m.If(self.tile_start):
             m.d.sync += self.cycles.eq(1)

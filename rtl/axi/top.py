@@ -110,6 +110,8 @@ class TileAxi(wiring.Component):
             supervisor.start.eq(registers.control_start), supervisor.soft_reset.eq(registers.control_soft_reset),
             supervisor.clear_error.eq(registers.control_clear_error),
             supervisor.abandon.eq(registers.control_abandon), supervisor.timeout.eq(registers.timeout),
+            supervisor.clear_memory.eq(registers.control_clear_memory), tile.clear.eq(supervisor.tile_clear),
+            supervisor.tile_cleared.eq(tile.cleared), registers.status_clearing.eq(supervisor.clearing),
             tile.start.eq(supervisor.tile_start), supervisor.tile_busy.eq(tile.busy),
             supervisor.tile_done.eq(tile.done), supervisor.tile_conflict.eq(tile.conflict),
             supervisor.tile_illegal.eq(tile.illegal),

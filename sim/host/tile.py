@@ -125,6 +125,21 @@ class Tile:
         """Forget the bus transfers under way; only while the memory is held in reset. Then `clear_errors`."""
         await self._command("ABANDON")
 
+    async def clear_memories(self, limit: int = 10_000_000) -> None:
+        """Write zeros to all on-chip memories, which otherwise keep what the last program left, also through a reset.
+
+        Raises `SimulationError` when a program is running, or when it takes more than ``limit`` cycles.
+        """
+        status = await self.status()
+        if "BUSY" in status.flags:
+            raise SimulationError(f"tile: cannot clear its memories, STATUS is {_names(status)}")
+        await self._command("CLEAR_MEMORY")
+        for _ in range(1 + limit // _POLL_CYCLES):
+            if "CLEARING" not in (await self.status()).flags:
+                return
+            await self.bus.sleep(_POLL_CYCLES)
+        raise SimulationError(f"tile: its memories are not cleared after {limit} cycles")
+
     async def load(self, program: Program) -> None:
         """Write the program, its tensors, and zeros to the rest of the memory that it uses.
 
@@ -155,7 +170,7 @@ class Tile:
         or shows an error, and would not start.
         """
         status = await self.status()
-        if status.errors or status.flags & {"BUSY", "DRAINING"}:
+        if status.errors or status.flags & {"BUSY", "DRAINING", "CLEARING"}:
             raise SimulationError(f"tile: cannot start, STATUS is {_names(status)}")
         self._entries = []
         await self._write_wide("DRAM_BASE", self.bus.memory_base)

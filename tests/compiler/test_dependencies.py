@@ -13,6 +13,8 @@ from tilescore.rtl.isa import Gather, Instruction, Load, ScaleLayout, Scatter, S
 from tilescore.sim.program import Program
 from tilescore.sim.verifier import verify
 
+pytestmark = pytest.mark.usefixtures("all_written")
+
 TILE = dataclasses.replace(load_tile("nano"), scales=("e8m0",))
 ROWS, SCALES, OTHER = 0, 4096, 8192
 """Segments of 4096 bytes each."""

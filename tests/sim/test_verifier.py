@@ -32,6 +32,8 @@ from tilescore.rtl.plan import duration
 from tilescore.sim.program import Program, Segment
 from tilescore.sim.verifier import verify
 
+pytestmark = pytest.mark.usefixtures("all_written")
+
 TILE = TileConfig(name="t", rows=4, cols=4, lanes=8, a_buffer_bytes=8192, a_banks=4, b_buffer_bytes=8192, b_banks=4,
                   acc_banks=16, acc_bank_rows=16, stat_banks=4, stat_bank_rows=8, index_entries=64, imem_page=512,
                   queue_depth=8, bus_bytes=16, dram_latency=20)

@@ -172,3 +172,56 @@ def test_hang_timer(limit: int) -> None:
         assert await run(100, limit=0, idle=0) == []
 
     simulate(dut, bench)
+
+
+def test_clearing_keeps_programs_out_until_the_sweep_is_over() -> None:
+    dut = Supervisor()
+
+    async def bench(ctx) -> None:
+        await quiet(ctx, dut)
+        ctx.set(dut.clear_memory, 1)
+        ctx.set(dut.start, 1)
+        assert not ctx.get(dut.tile_start)  # clearing wins
+        await ctx.tick()
+        ctx.set(dut.clear_memory, 0)
+        for cycle in range(5):
+            assert ctx.get(dut.clearing) and ctx.get(dut.tile_clear) and not ctx.get(dut.tile_start)
+            ctx.set(dut.tile_cleared, int(cycle == 4))
+            await ctx.tick()
+        ctx.set(dut.tile_cleared, 0)
+        assert not ctx.get(dut.clearing) and not ctx.get(dut.tile_clear) and ctx.get(dut.tile_start)
+
+    simulate(dut, bench)
+
+
+def test_a_running_program_is_not_cleared_and_a_reset_does_not_end_the_sweep() -> None:
+    dut = Supervisor()
+
+    async def bench(ctx) -> None:
+        await quiet(ctx, dut)
+        await begin(ctx, dut)
+        ctx.set(dut.clear_memory, 1)
+        await ctx.tick()
+        ctx.set(dut.clear_memory, 0)
+        assert not ctx.get(dut.clearing)
+        # After an error too; while the tile is held in reset the sweep waits.
+        ctx.set(dut.soft_reset, 1)
+        ctx.set(dut.read.idle, 0)
+        await ctx.tick()
+        ctx.set(dut.soft_reset, 0)
+        ctx.set(dut.tile_busy, 0)
+        ctx.set(dut.clear_memory, 1)
+        await ctx.tick()
+        ctx.set(dut.clear_memory, 0)
+        assert ctx.get(dut.draining) and ctx.get(dut.clearing) and not ctx.get(dut.tile_clear)
+        ctx.set(dut.read.idle, 1)
+        await ctx.tick()
+        assert not ctx.get(dut.draining) and ctx.get(dut.tile_clear)
+        ctx.set(dut.soft_reset, 1)
+        await ctx.tick()
+        ctx.set(dut.soft_reset, 0)
+        assert ctx.get(dut.tile_reset) and ctx.get(dut.clearing) and not ctx.get(dut.tile_clear)
+        await ctx.tick()
+        assert ctx.get(dut.tile_clear)
+
+    simulate(dut, bench)

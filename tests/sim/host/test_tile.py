@@ -1,5 +1,6 @@
 """The host driver on the Verilated tile, and on a bus that plays a tile where nothing but the driver matters."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,8 +11,9 @@ from tilescore.rtl.axi.channels import BUS_LATENCY
 from tilescore.rtl.axi.registers import ID, mask, offset, register, reset_value
 from tilescore.rtl.config import load_tile
 from tilescore.rtl.errors import ConfigError, ProgramError, SimulationError
-from tilescore.rtl.isa import Halt, Load, Space, Store, Sync, Unit
+from tilescore.rtl.isa import Gather, Halt, Load, Matmul, Space, Store, Sync, Unit
 from tilescore.rtl.ledger import COUNTER_NAMES
+from tilescore.rtl.memory_clear import clear_bits
 from tilescore.sim.host.bus import run_now
 from tilescore.sim.host.tile import Tile
 from tilescore.sim.host.verilator_bus import AxiMemory, VerilatorBus
@@ -21,6 +23,7 @@ from tilescore.sim.recorded import recorded_durations
 from tilescore.sim.reference import run_reference
 from tilescore.sim.timing import time_program
 from tilescore.sim.toolchain import missing_for_verilator
+from tilescore.sim.verifier import verify
 
 NANO = load_tile("nano")
 LATENCY = NANO.dram_latency - BUS_LATENCY
@@ -287,3 +290,90 @@ def test_wrong_base(base: int) -> None:
 def test_wrong_memory(change: dict, message: str) -> None:
     with pytest.raises(SimulationError, match=message):
         AxiMemory(**change)
+
+
+# ---- what programs leave behind ----
+
+READ_AT, WRITE_AT = 4096, 4096 + 2048
+
+
+def in_turn(*instructions, data: np.ndarray) -> Program:
+    """The instructions, each waiting for the one before; ``data`` at READ_AT, the result "y" is 1 KiB at WRITE_AT."""
+    body = [replace(i) for i in instructions]
+    for first, second in itertools.pairwise(body):
+        first.signal_wr, second.wait_wr = 1 << second.spec.unit, 1 << first.spec.unit
+    return Program(config=NANO, program_addr=0, dram_bytes=8192, instructions=[*body, Halt()],
+                   segments=[Segment("x", READ_AT, data)],
+                   outputs=[Region("y", WRITE_AT, 1, 1024, 1024, "uint8", (1024,))])
+
+
+A_ROWS = {"space": Space.A, "rows": 4, "row_bytes": 64, "row_stride": 64}
+ACC_ROWS = {"space": Space.ACC, "rows": 4, "row_bytes": 16, "row_stride": 16}
+LEFT = {
+    "A": ([Load(**A_ROWS, dram_addr=READ_AT)], [Store(**A_ROWS, dram_addr=WRITE_AT)]),
+    "ACC": ([Load(**ACC_ROWS, dram_addr=READ_AT)], [Store(**ACC_ROWS, dram_addr=WRITE_AT)]),
+    "statistics": ([Load(**ACC_ROWS | {"rows": 2}, addr=NANO.acc_addr(NANO.acc_banks), dram_addr=READ_AT)],
+                   [Store(**ACC_ROWS | {"rows": 2}, addr=NANO.acc_addr(NANO.acc_banks), dram_addr=WRITE_AT)]),
+    "B": ([Load(**A_ROWS | {"space": Space.B}, dram_addr=READ_AT)],
+          [Load(**A_ROWS, dram_addr=READ_AT), Matmul(k_steps=8, m_rows=4, n_tiles=1),
+           Store(**ACC_ROWS, dram_addr=WRITE_AT)]),
+    "INDEX": ([Load(space=Space.INDEX, rows=1, row_bytes=16, dram_addr=READ_AT + 1024)],
+              [Gather(**ACC_ROWS, dram_addr=READ_AT), Store(**ACC_ROWS, dram_addr=WRITE_AT)]),
+}
+"""Per memory: a program that writes it, and one that reads it without having written it."""
+
+
+@needs_verilator
+@pytest.mark.parametrize("memory", LEFT)
+def test_an_unverified_program_reads_what_another_left_until_it_is_cleared(tile: Tile, memory: str) -> None:
+    """Both kinds of reset leave the memories as they are."""
+    data = np.random.default_rng(0).integers(0x28, 0x48, 1040, dtype=np.uint8)
+    data[1024:] = np.array([3, 1, 2, 5], "<u4").view(np.uint8)
+    writes, reads = LEFT[memory]
+    writer, reader = in_turn(*writes, data=data), in_turn(*reads, data=data)
+    verify(writer)
+    verify(in_turn(*writes, *reads, data=data))
+    with pytest.raises(ProgramError, match="which no earlier instruction has written"):
+        verify(reader)
+
+    def result(program: Program) -> bytes:
+        return run_now(tile.run(program, counters=False)).outputs["y"].tobytes()
+
+    run_now(tile.clear_memories())
+    blank = result(reader)
+    if memory != "INDEX":  # which then chooses row 0
+        assert not any(blank)
+    left = in_turn(*writes, *reads, data=data).outputs[0].read(
+        run_reference(in_turn(*writes, *reads, data=data)).dram).tobytes()
+    assert left != blank
+    result(writer)
+    assert result(reader) == left
+    for hardware in (False, True):
+        run_now(tile.reset(hardware=hardware))
+        assert result(reader) == left
+    result(writer)
+    run_now(tile.clear_memories())
+    assert result(reader) == blank == reader.outputs[0].read(run_reference(reader).dram).tobytes()
+
+
+@needs_verilator
+def test_clearing_takes_a_sweep_and_keeps_starts_out(bus: VerilatorBus, tile: Tile, rng: np.random.Generator) -> None:
+    program = copying(rng)
+    run_now(tile.load(program))
+    run_now(bus.write(offset("CONTROL"), mask("CONTROL", "CLEAR_MEMORY")))
+    assert "CLEARING" in run_now(tile.status()).flags
+    with pytest.raises(SimulationError, match="cannot start, STATUS is CLEARING"):
+        run_now(tile.start(program.program_addr))
+    run_now(bus.write(offset("CONTROL"), mask("CONTROL", "START")))
+    run_now(bus.sleep(1 << max(clear_bits(NANO).values())))
+    assert run_now(tile.status()).flags == set()
+    run_now(tile.run(program))
+
+
+def test_clearing_that_cannot_begin_or_does_not_end() -> None:
+    busy = Tile(FakeBus(STATUS=mask("STATUS", "BUSY")))
+    with pytest.raises(SimulationError, match="tile: cannot clear its memories, STATUS is BUSY"):
+        run_now(busy.clear_memories())
+    stuck = Tile(FakeBus(STATUS=mask("STATUS", "CLEARING")))
+    with pytest.raises(SimulationError, match="tile: its memories are not cleared after 500 cycles"):
+        run_now(stuck.clear_memories(limit=500))
