@@ -43,6 +43,7 @@ class ProgramBuilder:
         self.outputs: list[Region] = []
         self.meta: dict = {}
         self._dram = DramMap(config)
+        self._padding: set[tuple[int, int]] = set()
         self._phase = ""
 
     @contextmanager
@@ -53,7 +54,6 @@ class ProgramBuilder:
             yield
         finally:
             self._phase = outer
-        self._padding: set[tuple[int, int]] = set()
 
     @property
     def segments(self) -> Sequence[Segment]:
