@@ -128,7 +128,8 @@ class AccLane(wiring.Component):
         bank = memory.Memory(
             shape=Shape(config.acc_word_bits), depth=max(2, config.acc_bank_depth(b)), init=[])
         m.submodules[f"bank{b}"] = bank
-        read, write = bank.read_port(), bank.write_port()
+        read = bank.read_port()
+        write = bank.write_port()
         offset = config.acc_offset_bits
         plane, base = (b // config.acc_plane_banks, b % config.acc_plane_banks) if b < config.acc_banks else (0, b)
         raw_here = b < config.acc_banks

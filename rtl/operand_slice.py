@@ -168,7 +168,8 @@ class OperandSlice(wiring.Component):
         bank = memory.Memory(
             shape=Shape(8 * (self.word_bytes + self.scale_bytes)), depth=self.depth, init=[])
         m.submodules[f"bank{b}"] = bank
-        read, write = bank.read_port(), bank.write_port(granularity=8)
+        read = bank.read_port()
+        write = bank.write_port(granularity=8)
         read_hits = Signal(len(reads), name=f"bank{b}_reads")
         write_hits = Signal(len(writes), name=f"bank{b}_writes")
         m.d.comb += read.en.eq(read_hits.any())

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from types import CodeType, ModuleType, SimpleNamespace
 
-MAKERS = ("Signal", "like", "Memory", "create")
+MAKERS = ("Signal", "like", "Memory", "read_port", "write_port", "create")
 
 
 def target_names(source: str) -> dict[tuple[int, int], str | None]:
