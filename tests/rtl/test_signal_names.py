@@ -78,7 +78,8 @@ def unsure(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("config", TILES, ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [
+    pytest.param(tile, id=tile.name, marks=[pytest.mark.slow] if tile.name == "server" else []) for tile in TILES])
 def test_names_come_from_statements_of_their_own(config: TileConfig, unsure: list[str]) -> None:
     """In the whole design with its AXI ports, Amaranth's own components included."""
     library, done = CellLibrary(), 0
