@@ -84,7 +84,8 @@ class Fp32ProcessingElement(ProcessingElement):
             later = Signal(tags_layout(self.config), name=f"tags_{stage}")
             m.d.sync += later.eq(tags)
             tags = later
-        value, flags = Signal(Fp32, reset_less=True), Signal(Flags, reset_less=True)
+        value = Signal(Fp32, reset_less=True)
+        flags = Signal(Flags, reset_less=True)
         old = Signal(Fp32)
         m.d.comb += old.eq(Mux(tags.first, 0, value))
         new, nan = self._accumulate(m, old)
@@ -115,7 +116,8 @@ class RoundedProcessingElement(Fp32ProcessingElement):
 
     def _plain_term(self, m: Module, dot: DotProduct) -> tuple[data.View, Value]:
         """Two stages: magnitude; normalise and round."""
-        magnitude, sign = Signal(len(dot.sum) - 1, reset_less=True), Signal(reset_less=True)
+        magnitude = Signal(len(dot.sum) - 1, reset_less=True)
+        sign = Signal(reset_less=True)
         m.d.sync += [magnitude.eq(Mux(dot.sum < 0, -dot.sum, dot.sum)), sign.eq(dot.sum < 0)]
         term = Signal(Fp32, reset_less=True)
         m.d.sync += term.eq(normalise(m, magnitude, Const(PAIRS[Pair.E4M3].lsb_exponent + BIAS), sign, name="term"))
@@ -166,11 +168,13 @@ class AlignedProcessingElement(Fp32ProcessingElement):
         total, exponent, nan = self._aligned_sum(m)
         frame = self.frame
         significand = Cat(old.fraction, old.exponent.any())
-        acc, term = Signal(signed(frame + 1)), Signal(signed(frame + 1))
+        acc = Signal(signed(frame + 1))
+        term = Signal(signed(frame + 1))
         ahead = Signal(signed(10))  # how much higher the term's top bit is
         amount = Signal(range(frame + 2))
         behind = Signal(9)
-        fixed, moved = Signal(signed(frame + 1)), Signal(signed(frame + 1))
+        fixed = Signal(signed(frame + 1))
+        moved = Signal(signed(frame + 1))
         m.d.comb += [
             acc.eq(Mux(old.sign, -significand, significand) << (frame - SIGNIFICAND)),
             term.eq(total << (frame - self.sum_bits)),
@@ -229,7 +233,8 @@ def normalise(m: Module, magnitude: Value, exponent: Value, sign: Value, *, name
     """
     width = len(magnitude)
     zeros = count_leading_zeros(m, magnitude, name=f"{name}_lzc")
-    shifted, field = Signal(width, name=f"{name}_shifted"), Signal(8, name=f"{name}_field")
+    shifted = Signal(width, name=f"{name}_shifted")
+    field = Signal(8, name=f"{name}_field")
     m.d.comb += [shifted.eq(magnitude << zeros), field.eq(exponent + (width - 1) - zeros)]
     low = width - SIGNIFICAND
     kept = Cat(Const(0, max(0, -low)), shifted[max(0, low):])
@@ -243,7 +248,8 @@ def normalise(m: Module, magnitude: Value, exponent: Value, sign: Value, *, name
 def add_fp32(m: Module, a: data.View, b: data.View) -> Value:
     """RNE32(a + b) of FP32 words that are zero or normal, as the result is; combinational."""
     large_first = Signal()
-    large, small = Signal(Fp32), Signal(Fp32)
+    large = Signal(Fp32)
+    small = Signal(Fp32)
     distance = Signal(8)
     m.d.comb += [
         large_first.eq(a.as_value()[:31] >= b.as_value()[:31]),

@@ -266,6 +266,8 @@ _ROWS = (
     ("store unit", _busy("store")),
     ("energy table", lambda r: r["energy"]["table"]),
     ("pJ per useful op (range)", _energy),
+    ("average power, of it leakage", lambda r: f"{1e3 * r['energy']['average_watt']:,.2f} mW, "
+     f"{1e3 * r['energy']['leakage_watt']:,.2f} mW"),
     ("largest shares", _largest_components),
     ("relative RMS error", _error),
     ("flags of MATMUL results", lambda r: _flags(r["numerics"]["flags"])),

@@ -130,7 +130,8 @@ class AccBuffer(wiring.Component):
         writers = {"d": (self.d.en, self.d.addr), "r": (self.r.en, self.r.addr),
                    "load": (self.load.valid, self.load.addr),
                    "stat": (row_maximum.write.en, row_maximum.write.addr)}
-        reads, writes = Signal(bank_reads_layout(self.config)), Signal(bank_writes_layout(self.config))
+        reads = Signal(bank_reads_layout(self.config))
+        writes = Signal(bank_writes_layout(self.config))
         conflicts = [lane.conflict for lane in lanes]
         same = Signal(name="y_is_x")
         m.d.comb += same.eq(self.x.en & (self.x.addr == self.y.addr))

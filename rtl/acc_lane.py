@@ -125,9 +125,11 @@ class AccLane(wiring.Component):
     def _bank(self, m: Module, b: int, drain: DrainLane, planes: list[Value]) -> tuple[Value, Value]:
         """Build bank ``b``; return its read data and whether the drain meets another unit there."""
         config = self.config
-        m.submodules[f"bank{b}"] = bank = memory.Memory(
+        bank = memory.Memory(
             shape=Shape(config.acc_word_bits), depth=max(2, config.acc_bank_depth(b)), init=[])
-        read, write = bank.read_port(), bank.write_port()
+        m.submodules[f"bank{b}"] = bank
+        read = bank.read_port()
+        write = bank.write_port()
         offset = config.acc_offset_bits
         plane, base = (b // config.acc_plane_banks, b % config.acc_plane_banks) if b < config.acc_banks else (0, b)
         raw_here = b < config.acc_banks

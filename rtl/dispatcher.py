@@ -143,9 +143,13 @@ class Dispatcher(wiring.Component):
         m = Module()
         m.submodules.memory = imem = InstructionMemory(self.config)
         wiring.connect(m, wiring.flipped(self.program), imem.write)
-        counter, boot_addr, finished = Signal.like(imem.addr), Signal(40), Signal()
+        counter = Signal.like(imem.addr)
+        boot_addr = Signal(40)
+        finished = Signal()
         fetched = data.View(HEADER_LAYOUT, imem.word[:HEADER_LAYOUT.size])
-        is_unit, halting, stopping = Signal(len(QUEUE_UNITS)), Signal(), Signal()
+        is_unit = Signal(len(QUEUE_UNITS))
+        halting = Signal()
+        stopping = Signal()
         cause = {name: Signal(name=f"cause_{name}") for name in ledger_causes("dispatch")}
         m.d.comb += [
             self.causes.eq(Cat(cause.values())),

@@ -155,7 +155,9 @@ class ChipWalk(wiring.Component):
     def _operand(self, m: Module, beat: Signal) -> None:
         config = self.config
         fresh = self._fresh(m)
-        next_slice, next_base, base = Signal(8), Signal(CHIP_ADDR_BITS), Signal(CHIP_ADDR_BITS)
+        next_slice = Signal(8)
+        next_base = Signal(CHIP_ADDR_BITS)
+        base = Signal(CHIP_ADDR_BITS)
         last_slice = Mux(self.place.space == Space.A, config.rows - 1, config.cols - 1)
         m.d.comb += [
             self.slice.eq(Mux(fresh, self.place.row_offset, next_slice)),
@@ -172,7 +174,9 @@ class ChipWalk(wiring.Component):
     def _accumulator(self, m: Module) -> None:
         config = self.config
         fresh = self._fresh(m)
-        next_row, next_chunk, base = Signal(16), Signal(16), Signal(16)
+        next_row = Signal(16)
+        next_chunk = Signal(16)
+        base = Signal(16)
         parts = 4 * config.cols // config.bus_bytes
         part = Signal(range(parts))
         chunk = Signal(16)
@@ -277,8 +281,12 @@ class RowAddress(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         base1, base2, base3 = (Signal(DRAM_ADDR_BITS, name=f"base{n}") for n in (1, 2, 3))
-        stride1, stride2, indexed1, index2 = Signal(32), Signal(32), Signal(), Signal(32)
-        low, high = Signal(48), Signal(24)
+        stride1 = Signal(32)
+        stride2 = Signal(32)
+        indexed1 = Signal()
+        index2 = Signal(32)
+        low = Signal(48)
+        high = Signal(24)
         with m.If(self.advance):
             m.d.sync += [
                 base1.eq(self.base), stride1.eq(self.stride), indexed1.eq(self.indexed),

@@ -128,7 +128,9 @@ class UnitIssue(wiring.Component):
         m = Module()
         layout = COMMANDS[self.unit]
         m.submodules.queue = queue = CommandQueue(layout=layout, depth=self.config.queue_depth)
-        head, start, pending = queue.head, self.port.start, Signal(PENDING_BITS)
+        head = queue.head
+        start = self.port.start
+        pending = Signal(PENDING_BITS)
         missing = Signal(len(QUEUE_UNITS))
         m.d.comb += [
             queue.push.eq(self.push), Value.cast(queue.push_data).eq(self.word[:layout.size]),

@@ -138,7 +138,10 @@ class LoadUnit(wiring.Component):
         m.submodules.walk = walk = DramWalk(self.config)
         m.submodules.run_ahead = run_ahead = RunAhead(self.config)
         m.submodules.slots = slots = ScaleWalk(self.config, store=False)
-        gather, stride, extent, scales = Signal(), Signal(32), Signal(EXTENT), Signal(SCALES)
+        gather = Signal()
+        stride = Signal(32)
+        extent = Signal(EXTENT)
+        scales = Signal(SCALES)
         with m.If(self.unit.start):
             m.d.sync += [gather.eq(command.opcode == SPEC_BY_NAME["GATHER"].opcode), stride.eq(command.row_stride)]
             m.d.sync += [scales[name].eq(value) for name, value in scales_of(command).items()]
@@ -163,8 +166,13 @@ class LoadUnit(wiring.Component):
              free: Signal) -> None:
         """Send the request of the next slot: at once, or for a gather through the address pipeline."""
         m.submodules.row_address = row_address = RowAddress()
-        active, busy, index_addr, signal_rd = Signal(), Signal(), Signal(16), Signal(5)
-        advance, step, finish = Signal(), Signal(), Signal()
+        active = Signal()
+        busy = Signal()
+        index_addr = Signal(16)
+        signal_rd = Signal(5)
+        advance = Signal()
+        step = Signal()
+        finish = Signal()
         # stages[n] tells whether stage n + 1 of the address pipeline holds a beat, and the last one.
         stages = [Signal(data.StructLayout({"valid": 1, "last": 1, "more": MORE_BITS}), name=f"stage{n + 1}")
                   for n in range(GATHER_SETUP)]
@@ -212,7 +220,9 @@ class LoadUnit(wiring.Component):
             layout=DESCRIPTOR, depth=self.config.dma_outstanding)
         m.submodules.chip = chip = ChipWalk(self.config)
         m.submodules.response_slots = slots = ScaleWalk(self.config, store=False)
-        head, arrived, last = descriptors.head, Signal(), Signal()
+        head = descriptors.head
+        arrived = Signal()
+        last = Signal()
         m.d.comb += [
             descriptors.push.eq(self.unit.start), descriptors.push_data.signal_wr.eq(command.signal_wr),
             slots.scales.eq(head.scales), slots.step.eq(self.dram.rsp_valid), *slots.follow(chip),
@@ -227,9 +237,13 @@ class LoadUnit(wiring.Component):
         for space, port in ((Space.A, self.a), (Space.B, self.b), (Space.ACC, self.acc),
                             (Space.INDEX, self.indices), (Space.PROGRAM, self.program)):
             m.d.sync += port.valid.eq(arrived & (head.place.space == space))
-        beat, mask = Signal.like(self.dram.rsp_data), Signal.like(chip.mask)
-        group, row, linear = Signal.like(chip.group), Signal.like(chip.row), Signal.like(chip.linear)
-        slice_number, part = Signal.like(chip.slice), Signal.like(chip.part)
+        beat = Signal.like(self.dram.rsp_data)
+        mask = Signal.like(chip.mask)
+        group = Signal.like(chip.group)
+        row = Signal.like(chip.row)
+        linear = Signal.like(chip.linear)
+        slice_number = Signal.like(chip.slice)
+        part = Signal.like(chip.part)
         m.d.sync += [
             beat.eq(self.dram.rsp_data), mask.eq(chip.mask), group.eq(chip.group), row.eq(chip.row),
             linear.eq(chip.linear), slice_number.eq(chip.slice), part.eq(chip.part),
@@ -254,7 +268,8 @@ class LoadUnit(wiring.Component):
             reader.fill.eq(slots.step & slots.is_scale), reader.beat.eq(self.dram.rsp_data),
             reader.scale.eq(slots.scales.scale), reader.position.eq(slots.position),
         ]
-        scales, scale_mask = Signal.like(reader.groups), Signal.like(slots.starts)
+        scales = Signal.like(reader.groups)
+        scale_mask = Signal.like(slots.starts)
         used = Cat(mask[g * self.config.lanes] for g in range(len(scale_mask)))
         m.d.sync += [scales.eq(reader.groups), scale_mask.eq(slots.starts & used)]
         for port in (self.a, self.b):

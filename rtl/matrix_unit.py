@@ -78,7 +78,9 @@ class MatrixUnit(wiring.Component):
         tiles_left = Signal.like(new.n_tiles, reset_less=True)
         rows_left = Signal.like(new.m_rows, reset_less=True)  # of the result, from this panel on
 
-        slot_end, panel_end, end = Signal(), Signal(), Signal()
+        slot_end = Signal()
+        panel_end = Signal()
+        end = Signal()
         full = Signal()  # no idle cycles
         compute = Signal()
         new_slot_last = Signal.like(slot_last)
@@ -156,8 +158,10 @@ class MatrixUnit(wiring.Component):
         new = self.unit.command
         a_panel = Signal(self.config.a_addr_bits, reset_less=True)  # k = 0 of this panel
         b_tile = Signal(self.config.b_addr_bits, reset_less=True)   # k = 0 of this column tile
-        a_addr, b_addr = Signal.like(a_panel), Signal.like(b_tile)
-        next_a, next_b = Signal.like(a_panel), Signal.like(b_tile)
+        a_addr = Signal.like(a_panel)
+        b_addr = Signal.like(b_tile)
+        next_a = Signal.like(a_panel)
+        next_b = Signal.like(b_tile)
         m.d.comb += [
             next_a.eq(Mux(panel_end, command.a_addr, a_panel + command.a_pitch)),
             next_b.eq(Mux(panel_end, b_tile + command.b_pitch, b_tile)),
@@ -185,7 +189,8 @@ class MatrixUnit(wiring.Component):
         new, tile = self.unit.command, self.tile
         column_addr = Signal(self.config.acc_addr_bits, reset_less=True)    # of panel 0
         column_limit = Signal(signed(LIMIT_BITS), reset_less=True)
-        addr, limit = Signal.like(column_addr), Signal.like(column_limit)
+        addr = Signal.like(column_addr)
+        limit = Signal.like(column_limit)
         row = Signal.like(tile.row, reset_less=True)
         first_column = Signal(reset_less=True)
         with m.If(self.unit.start):

@@ -165,9 +165,11 @@ class OperandSlice(wiring.Component):
 
     def _bank(self, m: Module, b: int, reads: list, writes: list) -> tuple[Value, Value]:
         """Build bank ``b``; return its read data and whether two ports want it."""
-        m.submodules[f"bank{b}"] = bank = memory.Memory(
+        bank = memory.Memory(
             shape=Shape(8 * (self.word_bytes + self.scale_bytes)), depth=self.depth, init=[])
-        read, write = bank.read_port(), bank.write_port(granularity=8)
+        m.submodules[f"bank{b}"] = bank
+        read = bank.read_port()
+        write = bank.write_port(granularity=8)
         read_hits = Signal(len(reads), name=f"bank{b}_reads")
         write_hits = Signal(len(writes), name=f"bank{b}_writes")
         m.d.comb += read.en.eq(read_hits.any())

@@ -52,8 +52,10 @@ class RunAhead(wiring.Component):
         m = Module()
         row_beats = Signal(21 - self.bus_bits)
         touching = Signal()
-        beats, rows = Signal(range(_CLIP + 1)), Signal(range(_CLIP + 1))
-        later, total = Signal(2 * MORE_BITS), Signal(22 - self.bus_bits)
+        beats = Signal(range(_CLIP + 1))
+        rows = Signal(range(_CLIP + 1))
+        later = Signal(2 * MORE_BITS)
+        total = Signal(22 - self.bus_bits)
         m.d.comb += [
             row_beats.eq(self.extent.last_byte[self.bus_bits:] + 1),
             touching.eq(~self.indexed & (self.stride == row_beats << self.bus_bits)),

@@ -43,7 +43,8 @@ class ScaleReader(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         count = beat_groups(self.config)
-        held, taken = Signal.like(self.beat), Signal(8 * count)
+        held = Signal.like(self.beat)
+        taken = Signal(8 * count)
         with m.If(self.fill):
             m.d.sync += held.eq(self.beat)
         m.d.comb += taken.eq(held >> (self.position << 3))

@@ -108,9 +108,12 @@ class ScaleWalk(wiring.Component):
         # `group` counts the groups of the row before the next data beat, as far as positions depend on it.
         group_bits = ceil_log2(max(block.groups for block, _ in self.layouts.values())) + self.bus_bits
         beat = Signal(group_bits - ceil_log2(self.groups))
-        group, mask = Signal(group_bits), Signal(group_bits)
-        first_byte, row_byte = Signal(self.bus_bits), Signal(self.bus_bits)
-        period_left, any_scales = Signal(range(max(periods))), Signal()
+        group = Signal(group_bits)
+        mask = Signal(group_bits)
+        first_byte = Signal(self.bus_bits)
+        row_byte = Signal(self.bus_bits)
+        period_left = Signal(range(max(periods)))
+        any_scales = Signal()
         m.d.comb += group.eq(beat << ceil_log2(self.groups))
         with m.Switch(self.scales.scale):
             for code, (block, period) in self.layouts.items():
@@ -119,7 +122,10 @@ class ScaleWalk(wiring.Component):
                         any_scales.eq(1), mask.eq(block.group_mask), period_left.eq((~beat)[:ceil_log2(period)]),
                         first_byte.eq(Cat(group[:ceil_log2(block.size)], group[ceil_log2(block.groups):])),
                     ]
-        wanted, fetched, data_step, row_fits = Signal(), Signal(), Signal(), Signal()
+        wanted = Signal()
+        fetched = Signal()
+        data_step = Signal()
+        row_fits = Signal()
         m.d.comb += [
             self.position.eq(row_byte + first_byte),
             self.starts.eq(Cat(any_scales & ((group | g) & mask == 0) for g in range(self.groups))),
@@ -142,7 +148,8 @@ class ScaleWalk(wiring.Component):
                     row_byte: Signal, row_fits: Signal) -> None:
         """A scale beat leads; rows that are packed into beats, or share one, find their bytes in the register."""
         stride = self.scales.scale_stride
-        first_row, packed = Signal(init=1), Signal()
+        first_row = Signal(init=1)
+        packed = Signal()
         m.d.comb += [
             packed.eq(stride >> self.bus_bits == 0),
             self.is_scale.eq(wanted & (first_row | (stride != 0))),
@@ -163,7 +170,8 @@ class ScaleWalk(wiring.Component):
 
     def _store_order(self, m: Module, any_scales: Signal, wanted: Signal, data_step: Signal) -> None:
         """A scale beat ends every row; within a row one comes before the register would be filled anew."""
-        row_ended, ended = Signal(), Signal()
+        row_ended = Signal()
+        ended = Signal()
         m.d.comb += [
             self.is_scale.eq(row_ended | wanted & ~self.row_first), self.row_end.eq(row_ended),
             self.row_starts.eq(self.row_first & ~row_ended),

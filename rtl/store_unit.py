@@ -105,7 +105,8 @@ class StoreUnit(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        free, full = Signal(), Signal()
+        free = Signal()
+        full = Signal()
         in_flight = Signal(range(config.dma_outstanding + 1))
         m.d.comb += [
             full.eq(in_flight == config.dma_outstanding),
@@ -137,8 +138,12 @@ class StoreUnit(wiring.Component):
         bus_bits = self.config.bus_bytes.bit_length() - 1
         m.submodules.chip = chip = ChipWalk(self.config)
         m.submodules.slots = slots = ScaleWalk(self.config, store=True)
-        extent, place, scales = Signal(EXTENT), Signal(PLACE), Signal(SCALES)
-        shift, rotate, step = Signal(bus_bits), Signal(bus_bits), self._steps(m, slots, free, room)
+        extent = Signal(EXTENT)
+        place = Signal(PLACE)
+        scales = Signal(SCALES)
+        shift = Signal(bus_bits)
+        rotate = Signal(bus_bits)
+        step = self._steps(m, slots, free, room)
         with m.If(self.unit.start):
             m.d.sync += [shift.eq(command.dram_addr), rotate.eq(command.dram_addr - command.src_byte)]
             m.d.sync += [extent[name].eq(value) for name, value in extent_of(command).items()]
@@ -164,7 +169,10 @@ class StoreUnit(wiring.Component):
 
     def _steps(self, m: Module, slots: ScaleWalk, free: Signal, room: Signal) -> Signal:
         """When slots are taken, and the pulse after the last. Returns the step of this cycle."""
-        active, step, finish, signal_rd = Signal(), Signal(), Signal(), Signal(5)
+        active = Signal()
+        step = Signal()
+        finish = Signal()
+        signal_rd = Signal(5)
         m.d.comb += [step.eq(active & room), finish.eq(step & slots.done), free.eq(~active | finish)]
         m.d.sync += [self.unit.rd.eq(finish), self.unit.rd_mask.eq(signal_rd)]
         with m.If(finish):
@@ -179,7 +187,9 @@ class StoreUnit(wiring.Component):
         command, bus_bits = self.unit.command, self.config.bus_bytes.bit_length() - 1
         m.submodules.walk = walk = DramWalk(self.config)
         m.submodules.run_ahead = run_ahead = RunAhead(self.config)
-        scatter, stride, index_addr = Signal(), Signal(32), Signal(16)
+        scatter = Signal()
+        stride = Signal(32)
+        index_addr = Signal(16)
         with m.If(self.index.en):
             m.d.sync += index_addr.eq(index_addr + 1)
         with m.If(self.unit.start):
@@ -211,7 +221,8 @@ class StoreUnit(wiring.Component):
         """Stages 1 to 3: the beat arrives at stage 2, is rotated on its way to stage 3 and queued."""
         bus_bits = self.config.bus_bytes.bit_length() - 1
         stage1, stage2, stage3 = (Signal(self.stage, name=f"stage{n}") for n in (1, 2, 3))
-        beat2, beat3 = Signal(8 * self.config.bus_bytes), Signal(8 * self.config.bus_bytes)
+        beat2 = Signal(8 * self.config.bus_bytes)
+        beat3 = Signal(8 * self.config.bus_bytes)
         rotate2 = Signal(bus_bits)
         m.d.comb += [beat2.eq(Mux(stage2.acc, self.acc.data, self.a.data)), rotate2.eq(stage2.rotate)]
         m.d.sync += [stage1.eq(stage0), stage2.eq(stage1), stage3.eq(stage2),

@@ -6,6 +6,7 @@ Yosys is used even when another one is on PATH, because their texts differ.
 """
 
 import os
+import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from amaranth.lib import wiring
 
 from .cells import CellLibrary
 from .config import TileConfig
+from .errors import ToolError
 from .tile import Tile
 
 TOP = "tile"
@@ -31,11 +33,18 @@ def tile_verilog(config: TileConfig) -> str:
 
 
 def convert_with_cells(top: wiring.Component, name: str) -> str:
-    """What Yosys writes for ``top`` as module ``name``, its submodules and the cells in it."""
+    """What Yosys writes for ``top`` as module ``name``, its submodules and the cells in it.
+
+    Raises `ToolError` where Amaranth loses names of signals, which makes another text.
+    """
     library = CellLibrary()
     with _builtin_yosys():
-        text = verilog.convert(top, name=name, platform=library, **_OPTIONS)
-        return text + "\n" + library.verilog(**_OPTIONS)
+        text = verilog.convert(top, name=name, platform=library, **_OPTIONS) + "\n" + library.verilog(**_OPTIONS)
+    lost = re.search(r"\$(?:signal|like|memory)\b", text)
+    if lost:
+        raise ToolError(f"Python {platform.python_version()}: the installed Amaranth cannot read names of signals from "
+                        f"its bytecode, one became {lost[0]}; use a Python that this Amaranth supports")
+    return text
 
 
 def _plain_module_names(text: str) -> str:

@@ -5,6 +5,9 @@ The counts are those of `rtl/events.py`, equal in the timing model and in the ha
 the constants stands here, once, in `_components`; where the structure of the RTL decides it (how many
 registers a value passes), the formula names that structure.
 
+Leakage is the one component that is power times time: it follows from the cycles and the tile's clock, and from no
+event. At half the clock a program leaks twice the energy and everything else stays as it is.
+
 The totals with every constant at its low and at its high end bound the result. They are wide on purpose: a
 figure without its range would claim more than anybody knows about a chip that does not exist. Ratios
 between two programs on one table are far more certain than their absolute values.
@@ -29,7 +32,7 @@ CONSTANTS = {
     "int32_add": "pJ", "int32_mul": "pJ", "fp32_add": "pJ", "fp32_mul": "pJ", "sram_byte_8kib": "pJ/byte",
     "sram_capacity_exponent": "1", "sram_write_ratio": "1", "adder_bit": "pJ/bit", "register_bit": "pJ/bit",
     "e4m3_product": "pJ", "special_function": "pJ", "quantize": "pJ", "dram_byte": "pJ/byte",
-    "leakage_fraction": "1",
+    "leakage": "mW/pJ",
 }
 """Every constant that a table must have, and its unit."""
 
@@ -89,6 +92,7 @@ class EnergyReport:
     end.
     pj_per_mac: per multiply-accumulate that the array executed; pj_per_op: per useful operation, two per
     useful MAC. Both are None when there was none. average_watt: total over the time at the tile's clock.
+    leakage_watt: what the tile leaks, whatever it runs and at any clock.
     """
 
     table: str
@@ -100,11 +104,13 @@ class EnergyReport:
     pj_per_mac: float | None
     pj_per_op: float | None
     average_watt: float
+    leakage_watt: float
 
     def to_dict(self) -> dict:
         return {"total_pj": self.total_pj, "low_pj": self.low_pj, "high_pj": self.high_pj,
                 "pj_per_mac": self.pj_per_mac, "pj_per_op": self.pj_per_op,
-                "components": dict(self.components), "table": self.table, "average_watt": self.average_watt}
+                "components": dict(self.components), "table": self.table, "average_watt": self.average_watt,
+                "leakage_watt": self.leakage_watt}
 
 
 def energy_of(events: Mapping[str, int], cycles: int, config: TileConfig, table: EnergyTable,
@@ -115,6 +121,7 @@ def energy_of(events: Mapping[str, int], cycles: int, config: TileConfig, table:
         raise ValueError(f"event counts are missing: {', '.join(missing)}")
     ends = {end: _components(events, cycles, config, table.at(end)) for end in ("value", "low", "high")}
     components = ends["value"]
+    time_ns = _time_ns(cycles, config)
     total = math.fsum(components.values())
     macs = config.cols * sum(events[name] * pair.products_per_step(config.lanes) for name, pair in _STEP_PAIRS.items())
     useful = macs if useful_macs is None else useful_macs
@@ -122,7 +129,12 @@ def energy_of(events: Mapping[str, int], cycles: int, config: TileConfig, table:
         table=table.name, total_pj=total, low_pj=math.fsum(ends["low"].values()),
         high_pj=math.fsum(ends["high"].values()), components=components, macs=macs,
         pj_per_mac=total / macs if macs else None, pj_per_op=total / (2 * useful) if useful else None,
-        average_watt=total * 1e-12 * config.clock_mhz * 1e6 / cycles if cycles else 0.0)
+        average_watt=total / time_ns * 1e-3 if cycles else 0.0,
+        leakage_watt=_leakage_mw(config, table.at("value")) * 1e-3)
+
+
+def _time_ns(cycles: int, config: TileConfig) -> float:
+    return cycles * 1e3 / config.clock_mhz
 
 
 def _components(n: Mapping[str, int], cycles: int, config: TileConfig,
@@ -167,10 +179,15 @@ def _components(n: Mapping[str, int], cycles: int, config: TileConfig,
         "control": _control(n, config, c),
         "dram": (n["dram_read_beats"] + n["dram_write_beats"]) * bus * c["dram_byte"],
     }
-    step = steps[PAIR_EVENTS[Pair.E4M3]]
-    full_rate = config.rows * config.cols * (step.multipliers + step.adders + terms[TERM_EVENTS[Scale.NONE]])
-    result["leakage"] = cycles * full_rate * c["leakage_fraction"]
+    result["leakage"] = _leakage_mw(config, c) * _time_ns(cycles, config)  # mW x ns = pJ
     return {name: result[name] for name in COMPONENTS}
+
+
+def _leakage_mw(config: TileConfig, c: Mapping[str, float]) -> float:
+    """mW that the array leaks: its size, told by the pJ of an E4M3 step of all PEs, times the leakage of that much."""
+    step = _array_step(config, PAIRS[Pair.E4M3], c)
+    step_pj = config.rows * config.cols * (step.multipliers + step.adders + _term(config, Scale.NONE, c))
+    return step_pj * c["leakage"]
 
 
 @dataclass(frozen=True, kw_only=True)

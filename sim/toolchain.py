@@ -48,7 +48,8 @@ __all__ = [
     "verilator_env",
 ]
 
-_PROBE_TIMEOUT_S = 20
+_PROBE_TIMEOUT_S = 600
+"""A tool that has not told its version by then hangs."""
 
 
 def find_cxx() -> Path | None:

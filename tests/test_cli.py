@@ -81,7 +81,7 @@ FIELDS: dict[str, Any] = {
     "format": str, "bandwidth_gain": (float, type(None)),
     "ledger": dict,
     "energy": {"total_pj": float, "pj_per_mac": float, "pj_per_op": float, "components": dict, "table": str,
-               "low_pj": float, "high_pj": float, "average_watt": float},
+               "low_pj": float, "high_pj": float, "average_watt": float, "leakage_watt": float},
     "numerics": {"rel_rms_error": float, "finite": bool, "flags": list},
     "instructions": int, "levels": dict,
     "wall_s": {"compile": NUMBER, "simulate": NUMBER},

@@ -26,7 +26,8 @@ def scale_field(m: Module, magnitude: Value, quant: Value, rule: Value, *, built
     ``built`` and `isa.ScaleRule`. For `Quant.BLOCK128` the scale amax / 448 rounded down to a power of two.
     """
     fraction, field = magnitude[:23], magnitude[23:31]
-    emax, bump = Signal(range(16), name=f"{name}_emax"), Signal(signed(2), name=f"{name}_bump")
+    emax = Signal(range(16), name=f"{name}_emax")
+    bump = Signal(signed(2), name=f"{name}_bump")
     with m.Switch(quant):
         for kind in built:
             fmt = BLOCK_FORMATS[kind]

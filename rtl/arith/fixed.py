@@ -43,7 +43,8 @@ class Fp32ToFixed(wiring.Component):
         scale = Signal(signed(10))
         amount = Signal(range(limit + 1))
         aligned = Signal(limit, reset_less=True)
-        sign, special = Signal(reset_less=True), Signal(reset_less=True)
+        sign = Signal(reset_less=True)
+        special = Signal(reset_less=True)
         m.d.comb += [
             scale.eq(Mux(field.any(), field, 1) - (126 - _ROUND_BITS)),
             amount.eq(Mux(scale < 0, 0, Mux(scale > limit, limit, scale))),

@@ -41,10 +41,14 @@ class Fp32Add(wiring.Component):
 
         # 1: the larger magnitude first. A subnormal has exponent field 1 and no leading bit.
         large_first = Signal()
-        large, small = Signal(31), Signal(31)
-        large_significand, small_significand = Signal(24, reset_less=True), Signal(24, reset_less=True)
+        large = Signal(31)
+        small = Signal(31)
+        large_significand = Signal(24, reset_less=True)
+        small_significand = Signal(24, reset_less=True)
         exponent_1 = Signal(8, reset_less=True)
-        large_field, small_field, distance = Signal(8), Signal(8), Signal(8)
+        large_field = Signal(8)
+        small_field = Signal(8)
+        distance = Signal(8)
         align = Signal(range(_MAX_ALIGN + 1), reset_less=True)
         m.d.comb += [
             large_first.eq(self.a[:31] >= self.b[:31]),

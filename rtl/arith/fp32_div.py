@@ -106,7 +106,8 @@ class Fp32DivConstant(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         special = Signal(_Special, reset_less=True)
-        quotient, rest = Signal(_QUOTIENT_BITS, reset_less=True), Signal(reset_less=True)
+        quotient = Signal(_QUOTIENT_BITS, reset_less=True)
+        rest = Signal(reset_less=True)
         m.d.sync += [
             special.sign.eq(self.a.sign), special.zero.eq(self.a.is_zero), special.inf.eq(self.a.is_inf),
             special.nan.eq(self.a.is_nan),
@@ -139,7 +140,8 @@ def _rounded(m: Module, quotient: Value, rest: Value, last: data.View) -> Value:
     below = Signal(signed(14))  # how far 2**-126 lies above the weight of bit 24
     amount = Signal(range(_MAX_SHIFT + 1))
     aligned = Signal(_QUOTIENT_BITS + _MAX_SHIFT, reset_less=True)
-    exponent, sticky = Signal(13, reset_less=True), Signal(reset_less=True)
+    exponent = Signal(13, reset_less=True)
+    sticky = Signal(reset_less=True)
     m.d.comb += [
         below.eq(-125 - last.exponent),
         amount.eq(Mux(below - 1 > _MAX_SHIFT, _MAX_SHIFT, below - 1)),

@@ -41,8 +41,11 @@ class QuantizeFp8(wiring.Component):
         aligned = Signal(24 + most)
         exponent = Signal(5, reset_less=True)
         quotient = Signal(bits + 1, reset_less=True)
-        guard, sticky = Signal(reset_less=True), Signal(reset_less=True)
-        sign, saturate, nan = Signal(reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
+        guard = Signal(reset_less=True)
+        sticky = Signal(reset_less=True)
+        sign = Signal(reset_less=True)
+        saturate = Signal(reset_less=True)
+        nan = Signal(reset_less=True)
         above = Signal(signed(9))  # exponent field of the result minus 1, if not negative
         below = 23 - bits + most  # position of the result's last bit
         m.d.comb += [

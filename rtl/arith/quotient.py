@@ -76,10 +76,13 @@ class QuotientQuantizer(wiring.Component):
         flags = data.View(control, delay(m, entered, before + 1, name="flags"))
 
         # 5: drop what the element cannot hold. `above` is the exponent field minus 1, if that is not negative.
-        above, extra = Signal(signed(13)), Signal(2)
+        above = Signal(signed(13))
+        extra = Signal(2)
         drop = Signal(range(_MAX_DROP + 1))
         field = Signal(5, reset_less=True)
-        kept, guard, rest = Signal(5, reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
+        kept = Signal(5, reset_less=True)
+        guard = Signal(reset_less=True)
+        rest = Signal(reset_less=True)
         overflow = Signal(reset_less=True)
         shifted = Signal(6 + 1 + _MAX_DROP)
         element_late = delay(m, element, 1, name="element_late")
@@ -99,7 +102,8 @@ class QuotientQuantizer(wiring.Component):
         ]
 
         # 6: round; the leading bit of what is kept adds 1 to the exponent field.
-        magnitude, code = Signal(9), Signal(8, reset_less=True)
+        magnitude = Signal(9)
+        code = Signal(8, reset_less=True)
         round_up = guard & (rest | kept[0])
         with m.Switch(element_late):
             for spec in self.elements:
@@ -117,7 +121,8 @@ class QuotientQuantizer(wiring.Component):
         # 1: normalise, so that the quotient is in [1, 2).
         first = Signal(26, name="first_difference")
         exponent = Signal(signed(13), name="exponent_1", reset_less=True)
-        remainder, d = Signal(25, name="remainder_1", reset_less=True), Signal(24, name="d_1", reset_less=True)
+        remainder = Signal(25, name="remainder_1", reset_less=True)
+        d = Signal(24, name="d_1", reset_less=True)
         m.d.comb += first.eq(x - divisor)
         less = first[-1]
         m.d.sync += [
@@ -138,8 +143,10 @@ class QuotientQuantizer(wiring.Component):
         # 4: the rounding to FP32.
         left = remainder[1:]
         near = d[20:]
-        down, up = Signal(name="exact_below"), Signal(name="exact_above")
-        quotient, sticky = Signal(6, name="quotient", reset_less=True), Signal(name="sticky", reset_less=True)
+        down = Signal(name="exact_below")
+        up = Signal(name="exact_above")
+        quotient = Signal(6, name="quotient", reset_less=True)
+        sticky = Signal(name="sticky", reset_less=True)
         late = Signal.like(exponent, name="exponent_4", reset_less=True)
         m.d.comb += [down.eq(left <= near), up.eq(d - left <= near)]
         m.d.sync += [quotient.eq(Cat(bits, Const(1, 1)) + up), sticky.eq(~down & ~up), late.eq(exponent)]

@@ -82,7 +82,8 @@ def default_outstanding(config: TileConfig) -> int:
 def burst_length(m: Module, port: Any, config: TileConfig, max_burst: int) -> Signal:
     """Length code (beats - 1) of the burst that begins with the request at the native port."""
     bus_bits, burst_bits = config.bus_bytes.bit_length() - 1, max_burst.bit_length() - 1
-    length, to_boundary = Signal(8, name="burst_length"), Signal(8)
+    length = Signal(8, name="burst_length")
+    to_boundary = Signal(8)
     m.d.comb += [
         to_boundary.eq(~port.req_addr[bus_bits:bus_bits + burst_bits] if burst_bits else 0),
         length.eq(Mux(port.req_more < to_boundary, port.req_more, to_boundary))]

@@ -52,7 +52,8 @@ class AxiLiteSlave(wiring.Component):
 
     def _read(self, m: Module) -> None:
         axi, bus = self.axi, self.bus
-        held, address = Signal(), Signal(ADDR_BITS)
+        held = Signal()
+        address = Signal(ADDR_BITS)
         m.d.comb += [
             axi.arready.eq(~held & ~axi.rvalid),
             bus.read_en.eq(held), bus.read_addr.eq(address),
@@ -67,8 +68,11 @@ class AxiLiteSlave(wiring.Component):
 
     def _write(self, m: Module) -> None:
         axi, bus = self.axi, self.bus
-        has_address, has_data = Signal(), Signal()
-        address, data, strobe = Signal(ADDR_BITS), Signal(32), Signal(4)
+        has_address = Signal()
+        has_data = Signal()
+        address = Signal(ADDR_BITS)
+        data = Signal(32)
+        strobe = Signal(4)
         m.d.comb += [
             axi.awready.eq(~has_address & ~axi.bvalid), axi.wready.eq(~has_data & ~axi.bvalid),
             bus.write_en.eq(has_address & has_data), bus.write_addr.eq(address), bus.write_data.eq(data),

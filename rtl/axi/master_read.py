@@ -95,7 +95,9 @@ class ReadMaster(wiring.Component):
     def _requests(self, m: Module, bursts: CommandQueue) -> None:
         dram, axi = self.dram, self.axi
         length = burst_length(m, dram, self.config, self.max_burst)
-        left, begin, covered = Signal(8), Signal(), Signal()
+        left = Signal(8)
+        begin = Signal()
+        covered = Signal()
         m.d.comb += [
             covered.eq(left != 0),
             dram.req_ready.eq(~self.drain & (covered | (~axi.arvalid | axi.arready) & ~bursts.full & ~self.halt)),
@@ -115,7 +117,8 @@ class ReadMaster(wiring.Component):
 
     def _responses(self, m: Module, bursts: CommandQueue) -> None:
         dram, axi = self.dram, self.axi
-        beat, taken = Signal(8), Signal()
+        beat = Signal(8)
+        taken = Signal()
         bus_bits = self.config.bus_bytes.bit_length() - 1
         m.d.comb += [
             axi.rready.eq(1), taken.eq(axi.rvalid & bursts.valid),

@@ -74,7 +74,8 @@ class WriteMaster(wiring.Component):
             layout=data.StructLayout({"addr": ADDR_BITS}), depth=self.outstanding)
         m.submodules.lengths = lengths = CommandQueue(
             layout=data.StructLayout({"length": 8}), depth=self.outstanding)
-        left, answered = Signal(8), Signal()
+        left = Signal(8)
+        answered = Signal()
         self._requests(m, bursts, lengths, left)
         m.d.comb += [
             axi.bready.eq(1), answered.eq(axi.bvalid & bursts.valid), bursts.pop.eq(answered),
@@ -92,7 +93,10 @@ class WriteMaster(wiring.Component):
     def _requests(self, m: Module, bursts: CommandQueue, lengths: CommandQueue, left: Signal) -> None:
         dram, axi = self.dram, self.axi
         length = burst_length(m, dram, self.config, self.max_burst)
-        covered, room, begin, send = Signal(), Signal(), Signal(), Signal()
+        covered = Signal()
+        room = Signal()
+        begin = Signal()
+        send = Signal()
         m.d.comb += [
             covered.eq(left != 0),
             room.eq((~axi.awvalid | axi.awready) & ~bursts.full & ~lengths.full & ~self.halt),
@@ -115,7 +119,9 @@ class WriteMaster(wiring.Component):
 
     def _responses(self, m: Module, lengths: CommandQueue, answered: Signal) -> None:
         """Answer the tile beat by beat; `owed` counts answers of the bus that it has not yet seen the last of."""
-        given, owed, last = Signal(8), Signal(range(self.outstanding + 1)), Signal()
+        given = Signal(8)
+        owed = Signal(range(self.outstanding + 1))
+        last = Signal()
         m.d.comb += [
             last.eq(lengths.valid & (given == lengths.head.length)),
             self.dram.rsp_valid.eq(lengths.valid & (~last | (owed != 0))),

@@ -51,7 +51,8 @@ class DmaRecorder(wiring.Component):
         m = Module()
         fifo: Any = SyncFIFOBuffered(width=32, depth=self.depth)
         m.submodules.fifo = ResetInserter(self.start)(fifo)
-        time, wrapped = Signal(TIME_BITS), Signal()
+        time = Signal(TIME_BITS)
+        wrapped = Signal()
         m.d.comb += [
             fifo.w_data.eq(Cat(self.events, time)), fifo.w_en.eq(self.events.any() | wrapped),
             fifo.r_en.eq(self.take), self.level.eq(fifo.level),

@@ -54,7 +54,8 @@ class HangTimer(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        count, told = Signal(32), Signal()
+        count = Signal(32)
+        told = Signal()
         m.d.comb += self.hung.eq((count >= self.limit) & (self.limit != 0) & ~told)
         with m.If(self.hung):
             m.d.sync += told.eq(1)
@@ -148,7 +149,8 @@ class Supervisor(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         new = self._errors(m)
-        idle, enter = Signal(), Signal()
+        idle = Signal()
+        enter = Signal()
         m.d.comb += [
             idle.eq(self.read.idle & self.write.idle), enter.eq(self.soft_reset | new.any()),
             self.tile_reset.eq(self.draining), self.drain.eq(self.draining),
@@ -175,7 +177,8 @@ class Supervisor(wiring.Component):
 
     def _ending(self, m: Module, enter: Signal) -> None:
         """DONE a cycle after HALT, so that what the last cycle did wrong is known."""
-        running, halted = Signal(), Signal()
+        running = Signal()
+        halted = Signal()
         m.d.sync += halted.eq(self.tile_done)
         m.d.comb += self.done_event.eq(running & halted & self.tile_done & ~enter & ~self.draining)
         with m.If(self.done_event):
@@ -196,7 +199,9 @@ class Supervisor(wiring.Component):
             _Report(self.write.error, self.write.response, self.write.error_addr),
             _Report(m.submodules["read_timer"].hung, 0, self.read.oldest_addr),
             _Report(m.submodules["write_timer"].hung, 0, self.write.oldest_addr)]
-        new, response, address = Signal(len(ERRORS)), Signal(2), Signal(ADDR_BITS)
+        new = Signal(len(ERRORS))
+        response = Signal(2)
+        address = Signal(ADDR_BITS)
         tile = Mux(self.draining, 0, Cat(self.tile_conflict, self.tile_illegal))
         m.d.comb += new.eq(Cat(tile[:2], *(report.condition for report in reports)))
         for report in reversed(reports):

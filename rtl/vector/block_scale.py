@@ -105,12 +105,14 @@ class BlockScale(wiring.Component):
     def _power_of_two(self, m: Module) -> tuple[data.View, Value]:
         """Divisor and delta, `POWER_LATENCY` cycles later."""
         built = tuple(quant for quant in self.quantizers if BLOCK_FORMATS[quant].scale == Scale.E8M0)
-        field, anchor = Signal(signed(10), reset_less=True), Signal(8, reset_less=True)
+        field = Signal(signed(10), reset_less=True)
+        anchor = Signal(8, reset_less=True)
         m.d.sync += [
             field.eq(scale_field(m, self.amax, self.quant, self.rule, built=built, name="scale")),
             anchor.eq(self.z[23:31]),
         ]
-        divisor, delta = Signal(Divisor, reset_less=True), Signal(8, reset_less=True)
+        divisor = Signal(Divisor, reset_less=True)
+        delta = Signal(8, reset_less=True)
         limited = Signal(signed(10))
         m.d.comb += limited.eq(Mux(field < 0, 0, Mux(field > anchor, anchor, field)))
         m.d.sync += [
@@ -205,7 +207,8 @@ def _constant(significand: float, exponent: int) -> Value:
 def _unpacked_code(m: Module, code: Value, name: str) -> Value:
     """`Unpacked` of a positive, finite E4M3 code that is not zero; combinational."""
     decoded = DecodedE4M3(code)
-    leading, normalised = Signal(2, name=f"leading_{name}"), Signal(4, name=f"normalised_{name}")
+    leading = Signal(2, name=f"leading_{name}")
+    normalised = Signal(4, name=f"normalised_{name}")
     with m.Switch(decoded.significand):
         for significand in range(1, 16):
             position = significand.bit_length() - 1

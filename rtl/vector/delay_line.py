@@ -28,8 +28,10 @@ class DelayLine(wiring.Component):
             m.d.comb += self.output.eq(delay(m, self.input, self.cycles, name="stage"))
             return m
         m.submodules.words = words = memory.Memory(shape=Shape(len(self.input)), depth=self.cycles, init=[])
-        write, read = words.write_port(), words.read_port()
-        place, following = Signal(range(self.cycles)), Signal(range(self.cycles))
+        write = words.write_port()
+        read = words.read_port()
+        place = Signal(range(self.cycles))
+        following = Signal(range(self.cycles))
         m.d.comb += following.eq(Mux(place == self.cycles - 1, 0, place + 1))
         m.d.sync += place.eq(following)
         # The word at the next place is the oldest; it is read in the cycle before it is written.

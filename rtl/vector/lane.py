@@ -155,7 +155,8 @@ class VectorLane(wiring.Component):
     def _combine(self, m: Module, t: Value, z: Value) -> Value:
         m.submodules.maximum = maximum = Fp32Max()
         m.submodules.add = add = Fp32Add()
-        a, b = Signal(32), Signal(32)
+        a = Signal(32)
+        b = Signal(32)
         m.d.comb += [maximum.a.eq(t), maximum.b.eq(z), a.eq(t), b.eq(z)]
         with m.Switch(self.combine):
             with m.Case(Combine.SUB):

@@ -85,7 +85,8 @@ class RowReduction(wiring.Component):
 
         partial = self._tree(m, "partial", [self.fixed[c] for c in range(self.cols)], _sum)
         partial_special = delay(m, self.special.any(), levels, name="special")
-        total, total_special = Signal(FIXED_BITS, reset_less=True), Signal(reset_less=True)
+        total = Signal(FIXED_BITS, reset_less=True)
+        total_special = Signal(reset_less=True)
         m.d.sync += [
             total.eq(Mux(first_of_sum, 0, total) + partial),
             total_special.eq((~first_of_sum & total_special) | partial_special),

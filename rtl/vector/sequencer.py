@@ -96,7 +96,9 @@ class VectorSequencer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         command = Signal.like(self.command, reset_less=True)
-        busy, last_tile, last_row = Signal(), Signal(), Signal()
+        busy = Signal()
+        last_tile = Signal()
+        last_row = Signal()
         row = Signal.like(command.rows, reset_less=True)
         tile = Signal.like(command.tiles, reset_less=True)
         m.d.comb += [
@@ -137,7 +139,8 @@ class VectorSequencer(wiring.Component):
         """ACC rows of x, y, z and w; ``column`` is tile*pitch and ``element`` row + tile*pitch."""
         bits = self.config.acc_addr_bits
         lane_bits = ceil_log2(self.config.cols)
-        column, element = Signal(bits, reset_less=True), Signal(bits, reset_less=True)
+        column = Signal(bits, reset_less=True)
+        element = Signal(bits, reset_less=True)
         with m.If(self.start):
             m.d.sync += [column.eq(0), element.eq(0)]
         with m.Elif(last_tile):

@@ -197,7 +197,9 @@ class VectorUnit(wiring.Component):
         def tap(path: str, lane_cycle: int) -> Value:
             return control.at(path, lane_cycle + timing.MEMORY_LATENCY)
 
-        silu, quantized, e5m2 = Signal(), Signal(), Signal()
+        silu = Signal()
+        quantized = Signal()
+        e5m2 = Signal()
         m.d.comb += [
             silu.eq(tap("func", timing.LANE_W_SELECT) == Func.SILU),
             quantized.eq(tap("dest", timing.LANE_CODE) == Dest.A),

@@ -69,17 +69,14 @@ def test_ports_are_those_of_the_tile(nano_text: str) -> None:
 
 
 def test_text_is_the_same_in_another_process(nano_text: str) -> None:
-    """Another hash seed, Yosys and folder: the same text, no path in it, in less than 10 s of CPU."""
+    """Another hash seed, Yosys and folder: the same text, no path in it."""
     code = ("import sys; from tilescore.rtl.config import load_tile; from tilescore.rtl.verilog import tile_verilog;"
             "sys.stdout.write(tile_verilog(load_tile('nano')))")
     environment = os.environ | {"PYTHONHASHSEED": "77", "AMARANTH_USE_YOSYS": "system"}
-    begin = os.times()
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment,
                          cwd=Path(__file__).parent, check=True)
     assert run.stdout == nano_text
     assert not re.search(r"(?:/home|/root|/usr|/tmp|\.py)\b", nano_text)
-    end = os.times()
-    assert end.children_user + end.children_system - begin.children_user - begin.children_system < 10
 
 
 @pytest.mark.parametrize("name", ["nano", "odd"])

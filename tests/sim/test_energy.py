@@ -98,6 +98,36 @@ def test_idle_cycles_leak() -> None:
     report = energy_of(NO_EVENTS, 1000, NANO, load_table("45nm"))
     assert report.components["leakage"] == report.total_pj > 0 == report.low_pj
     assert math.isclose(report.average_watt, report.total_pj / 1000 * 1e-12 * 100e6)
+    assert math.isclose(report.average_watt, report.leakage_watt)
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("preset", ["nano", "edge"])
+def test_leakage_follows_the_time_and_nothing_else_does(name: str, preset: str, tiny_program, rng) -> None:
+    """The same program at another clock: leakage energy is inverse to it at both ends of the range as well, leakage
+    power and every other component stay to the last bit."""
+    config = load_tile(preset)
+    timing = time_program(tiny_program(config, rng))
+    base, half, fast = (energy_of(timing.events, timing.cycles, dataclasses.replace(config, clock_mhz=clock),
+                                  load_table(name)) for clock in (config.clock_mhz, config.clock_mhz / 2, 2000.0))
+    for other, ratio in ((half, 2.0), (fast, config.clock_mhz / 2000.0)):
+        leakage, rest = other.components["leakage"], base.total_pj - base.components["leakage"]
+        assert leakage == pytest.approx(ratio * base.components["leakage"])
+        assert {**other.components, "leakage": 0} == {**base.components, "leakage": 0}
+        assert other.total_pj == pytest.approx(rest + leakage)
+        assert other.leakage_watt == base.leakage_watt
+        assert other.average_watt == pytest.approx(rest / base.total_pj * base.average_watt / ratio + base.leakage_watt)
+    assert half.high_pj - base.high_pj > half.low_pj - base.low_pj >= 0
+    assert base.leakage_watt * timing.cycles / (config.clock_mhz * 1e6) * 1e12 == pytest.approx(
+        base.components["leakage"])
+
+
+def test_known_leakage() -> None:
+    """45 nm, nano: 16 PEs, each with 8 products, tree and accumulator; 0.05 mW per pJ of them, for 10 ns a cycle."""
+    busy = energy_of(NO_EVENTS | {"e4m3_row_steps": 4, "unscaled_terms": 4}, 0, NANO, GOOD).total_pj
+    idle = energy_of(NO_EVENTS, 7, NANO, GOOD)
+    assert idle.total_pj == pytest.approx(70 * 0.05 * busy)
+    assert idle.leakage_watt == pytest.approx(0.05e-3 * busy)
 
 
 def test_missing_event_is_an_error() -> None:

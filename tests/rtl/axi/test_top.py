@@ -225,14 +225,24 @@ def test_ideal_bus_equals_the_bare_tile(reference, axi_memory, lite_host) -> Non
             await board.write("COUNTER_SELECT", number)
             assert await board.read("COUNTER_LO") == value, COUNTER_NAMES[number]
         assert await board.read("RESULT_FLAGS") == 0
+
+    Board(memory, lite_host).run(body)
+    lengths = [n for _, _, n in memory.reads]
+    assert max(lengths) == 16 and 12 not in lengths, "page loads in full bursts, the load of B cut at 4 KiB"
+
+
+def test_result_flags_are_those_of_the_last_program(reference, axi_memory, lite_host) -> None:
+    before, *_ = reference
+    memory = axi_memory(before.copy(), bus_bytes=16, latency=LATENCY)
+
+    async def body(board: Board) -> None:
+        await board.write("INTERRUPT_ENABLE", 3)
         for code, flags in ((0x7F, mask("RESULT_FLAGS", "NAN")), (0x38, 0)):
             memory.data[A_AT] = code
             await board.run_program()
             assert await board.read("RESULT_FLAGS") == flags
 
     Board(memory, lite_host).run(body)
-    lengths = [n for _, _, n in memory.reads]
-    assert max(lengths) == 16 and 12 not in lengths, "page loads in full bursts, the load of B cut at 4 KiB"
 
 
 def test_stalls_change_only_the_times(reference, rng, axi_memory, lite_host) -> None:
@@ -268,12 +278,15 @@ def test_base_moves_the_whole_memory(reference, axi_memory, lite_host) -> None:
     assert (memory.data[8192:] == after).all() and not memory.data[:8192].any()
 
 
-def test_error_responses(reference, rng, axi_memory, lite_host) -> None:
-    """Reads and writes that fail, one after another: told, stopped (the memory asserts that no address follows),
+@pytest.mark.parametrize("cases", [
+    pytest.param([("READ", B_AT + 32)], id="read"), pytest.param([("WRITE", OUT_AT + 512)], id="write"),
+    pytest.param([("READ", PROGRAM_AT + 48), ("READ", B_AT + 32), ("WRITE", OUT_AT + 512)], id="in turn",
+                 marks=pytest.mark.slow)])
+def test_error_responses(cases, reference, rng, axi_memory, lite_host) -> None:
+    """Reads and writes that fail: told, stopped (the memory asserts that no address follows),
     no DONE, START ignored until cleared; then the program runs as if nothing had been."""
     before, after, _ = reference
     memory = axi_memory(before.copy(), bus_bytes=16, latency=5, rng=rng)
-    cases = [("READ", PROGRAM_AT + 48), ("READ", B_AT + 32), ("WRITE", OUT_AT + 512)]
 
     async def body(board: Board) -> None:
         await board.write("INTERRUPT_ENABLE", 3)
@@ -298,18 +311,24 @@ def test_error_responses(reference, rng, axi_memory, lite_host) -> None:
     Board(memory, lite_host, outstanding=4).run(body)
 
 
-def test_hung_bus(reference, axi_memory, lite_host) -> None:
+BOOTING, STORING = ("READ", PROGRAM_AT), ("WRITE", OUT_AT)
+
+
+@pytest.mark.parametrize("hangs", [
+    pytest.param([(BOOTING, True)], id="booting"), pytest.param([(STORING, False)], id="storing and abandoned"),
+    pytest.param([(BOOTING, True), (BOOTING, False), (STORING, True), (STORING, False)], id="in turn",
+                 marks=pytest.mark.slow)])
+def test_hung_bus(hangs, reference, axi_memory, lite_host) -> None:
     """While booting and while storing: a time-out tells; the tile drains when the bus comes back, or by ABANDON
     while the memory is being reset; then the program runs."""
     before, after, log = reference
     stores = next(c for c, v in log["issue"] if v & to(Unit.STORE))
-    addresses = {"READ": PROGRAM_AT, "WRITE": OUT_AT}
 
     async def body(board: Board) -> None:
         await board.write("INTERRUPT_ENABLE", 3)
         await board.write("TIMEOUT", 100)
-        for kind, hang_after, revives in (("READ", 10, True), ("READ", 10, False), ("WRITE", stores, True),
-                                          ("WRITE", stores, False)):
+        for (kind, address), revives in hangs:
+            hang_after = 10 if kind == "READ" else stores
             memory = board.memory = axi_memory(before.copy(), bus_bytes=16, latency=LATENCY)
             await board.command("START")
             while board.cycle - board.started < hang_after:
@@ -318,7 +337,7 @@ def test_hung_bus(reference, axi_memory, lite_host) -> None:
             await board.interrupt()
             status = await board.read("STATUS")
             assert status == mask("STATUS", "DRAINING", f"{kind}_TIMEOUT")
-            assert await board.read("ERROR_ADDR_LO") == addresses[kind]
+            assert await board.read("ERROR_ADDR_LO") == address
             await board.wait(200)
             assert await board.read("STATUS") == status
             assert await board.read("INTERRUPT_STATUS") == mask("INTERRUPT_STATUS", "ERROR")
@@ -337,14 +356,15 @@ def test_hung_bus(reference, axi_memory, lite_host) -> None:
     Board(axi_memory(before.copy(), bus_bytes=16), lite_host).run(body)
 
 
-def test_soft_reset_anywhere(reference, rng, axi_memory, lite_host) -> None:
+@pytest.mark.parametrize("resets", [1, pytest.param(8, marks=pytest.mark.slow)])
+def test_soft_reset_anywhere(resets: int, reference, rng, axi_memory, lite_host) -> None:
     """At random cycles of a program on a memory that stalls: no error, no DONE, no interrupt, then a good run."""
     before, after, log = reference
     memory = axi_memory(before.copy(), bus_bytes=16, latency=4, rng=rng)
 
     async def body(board: Board) -> None:
         await board.write("INTERRUPT_ENABLE", 3)
-        for _ in range(4):
+        for _ in range(resets):
             await board.command("START")
             await board.wait(int(rng.integers(0, log["cycles"])))
             await board.command("SOFT_RESET")
