@@ -12,9 +12,10 @@ from ..rtl.isa import Scale, ScaleRule
 from ..sim.energy import EnergyTable
 from ..sim.simulate import simulate
 from .compile import compile_layer
+from .format_names import SOFTMAX_BLOCK
 from .formats import ELEMENT_PAIRS, PRESETS, TENSOR_FORMATS, TensorFormat
 from .layers import Workload
-from .numerics import SOFTMAX_BLOCK, Numerics
+from .numerics import Numerics
 from .quantize import stored_values, tensor_factor
 from .safetensors_file import SafetensorsFile
 

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 from ..rtl.errors import CompileError, WorkloadError
 from ..rtl.isa import Scale, ScaleRule
+from .format_names import SCALE_RULE_NAMES, SOFTMAX_BLOCK
 from .formats import E4M3, LayerFormat, parse_format
-
-SOFTMAX_BLOCK = 256
-"""Keys per softmax block, unless said otherwise: docs/decisions/0011-softmax-block.md."""
 
 LARGEST_BLOCK = 16384
 """P's codes are at most 256, and a row sum holds less than 2**23: docs/numerics.md."""
@@ -22,7 +20,7 @@ LARGEST_BLOCK = 16384
 ROUTER_TERMS = (1,)
 """E4M3 terms per operand of the router's matmul that are built."""
 
-RULES = {rule.name.lower(): rule for rule in ScaleRule}
+RULES = {name: ScaleRule[name.upper()] for name in SCALE_RULE_NAMES}
 """Rules of power-of-two block scales by the names that ``--scale-rule`` takes."""
 
 
@@ -95,17 +93,13 @@ class Numerics:
         return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
 
 
-def from_options(formats: str, *, layer: str, softmax_block: int | None = None,
-                 scale_rule: str | None = None) -> Numerics:
+def from_options(formats: str, *, softmax_block: int | None = None, scale_rule: str | None = None) -> Numerics:
     """The value that command-line options ask for; None where one is not given.
 
-    layer: attention, moe, or both. Raises `WorkloadError` for a format that is not known and an option that would be
-    ignored, `CompileError` for a wrong value.
+    Raises `WorkloadError` for a format that is not known and a rule that would be ignored, `CompileError` for a wrong
+    value.
     """
     chosen = parse_format(formats)
-    if softmax_block is not None and layer == "moe":
-        raise WorkloadError(f"--softmax-block {softmax_block}: an moe layer has no softmax over keys; allowed with "
-                            "attention")
     if scale_rule is not None and not has_power_of_two_scales(chosen):
         raise WorkloadError(f"--scale-rule {scale_rule}: formats {chosen.name} have no power-of-two block scales")
     return Numerics(formats=chosen, softmax_block=SOFTMAX_BLOCK if softmax_block is None else softmax_block,

@@ -79,15 +79,14 @@ def test_differences_name_fields() -> None:
 
 
 def test_options() -> None:
-    assert from_options("e4m3", layer="both") == DEFAULT
-    assert from_options("mxfp4", layer="attention", softmax_block=32, scale_rule="even") == Numerics(
+    assert from_options("e4m3") == DEFAULT
+    assert from_options("mxfp4", softmax_block=32, scale_rule="even") == Numerics(
         formats=PRESETS["mxfp4"], softmax_block=32, scale_rule=ScaleRule.EVEN)
 
 
 @pytest.mark.parametrize("options, error, message", [
-    ({"layer": "moe", "softmax_block": 256}, WorkloadError, "--softmax-block 256: an moe layer has no softmax over"),
-    ({"layer": "attention", "scale_rule": "floor"}, WorkloadError, "--scale-rule floor: formats e4m3:e4m3:e4m3 have"),
-    ({"layer": "attention", "softmax_block": -1}, CompileError, "softmax_block must be .*, got -1"),
+    ({"scale_rule": "floor"}, WorkloadError, "--scale-rule floor: formats e4m3:e4m3:e4m3 have"),
+    ({"softmax_block": -1}, CompileError, "softmax_block must be .*, got -1"),
 ])
 def test_options_that_would_be_ignored_or_wrong(options: dict, error: type[TilescoreError], message: str) -> None:
     with pytest.raises(error, match=message):

@@ -49,7 +49,8 @@ def distance_from_model(compiled: CompiledLayer) -> float:
 def test_every_cut_is_the_same_softmax(request_: dict, block: int, q_rows: int, kv_tile: int,
                                        q_tiles: int) -> None:
     """Blocks of 16 to 64 keys of 50 or 65, whole or in pieces; with one sub-tile per pass its steps follow each other
-    directly, so that what a merge reads late must not be what the next step has made. The bound is derived in `test_lower.py`."""
+    directly, so that what a merge reads late must not be what the next step has made. The bound is derived in
+    `test_lower.py`."""
     compiled = with_core(Workload(layer=LAYER, **request_), NANO, block=block, q_rows=q_rows, kv_tile=kv_tile,
                          q_tiles=q_tiles)
     assert distance_from_model(compiled) < 1e-6
