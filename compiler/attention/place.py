@@ -51,8 +51,8 @@ class CorePlacement:
         self.pieces = -(-self.columns // self.kv_tile)
         self.head_tiles = -(-layer.head_dim // config.cols)
         self.head_bytes = align(layer.head_dim, config.bus_bytes)
-        self._place_statistics()
         self._place_results()
+        self._place_statistics()
         self._place_operands(numerics.formats.activations)
         self._place_keys()
 
