@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,13 @@ from tilescore.sim.reference import run_reference
 from tilescore.sim.simulate import simulate
 from tilescore.sim.toolchain import missing_for_verilator
 from tilescore.sim.verifier import verify
-from tilescore.tests.compiler.play import EDGE, NANO, SERVER, play, same_bits
+from tilescore.tests.compiler.play import EDGE, NANO, SERVER, TALL, play, same_bits
+
+hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")
+st = hypothesis.strategies
+
+needs_verilator = pytest.mark.skipif(bool(missing_for_verilator()),
+                                     reason="Verilator level: missing " + ", ".join(missing_for_verilator()))
 
 PRESET_TILES = (NANO, EDGE, SERVER)
 NARROW = AttentionLayer(hidden=48, heads=4, kv_heads=2, head_dim=16)
@@ -67,6 +74,17 @@ def test_attention_is_the_same_on_every_tile(tiles: tuple[TileConfig, ...], laye
     workload = Workload(layer=layer, **request_)
     assert workload.keys > block
     assert all_same(on_all(workload, tiles, Numerics(softmax_block=block)))
+
+
+@hypothesis.settings(max_examples=4)
+@hypothesis.given(tokens=st.integers(1, 20), context=st.integers(0, 80), batch=st.integers(1, 2),
+                  block=st.sampled_from([32, 64, 96]), heads=st.sampled_from([(4, 2), (3, 1), (2, 2)]),
+                  mask=st.sampled_from(["causal", "none"]))
+def test_any_attention_is_the_same_on_three_tiles(tokens: int, context: int, batch: int, block: int,
+                                                  heads: tuple[int, int], mask: Any) -> None:
+    layer = dataclasses.replace(NARROW, heads=heads[0], kv_heads=heads[1])
+    workload = Workload(layer=layer, tokens=tokens, context=context, batch=batch, mask=mask)
+    assert all_same(on_all(workload, (NANO, EDGE, TALL), Numerics(softmax_block=block)))
 
 
 @pytest.mark.parametrize("norm", [True, False])
@@ -145,6 +163,23 @@ def test_attention_is_the_same_with_every_cut_of_the_core(tile: TileConfig) -> N
     assert len(results) >= 4 and all_same(results), refused
 
 
+@needs_verilator
+@pytest.mark.parametrize("core", [{"q_rows": 4, "kv_tile": 16, "q_tiles": 1},
+                                  {"q_rows": 3, "kv_tile": 32, "q_tiles": 2}],
+                         ids=["two pieces", "one piece"])
+def test_pieces_at_reference_and_rtl(core: dict[str, int]) -> None:
+    """Row maxima that go on over pieces, raw P V and the merge of blocks; `simulate` raises when levels differ."""
+    numerics = Numerics(softmax_block=32)
+    workload = Workload(layer=dataclasses.replace(NARROW, hidden=16, heads=2, kv_heads=1), tokens=5, context=61)
+    schedule = dataclasses.replace(attention_schedule(workload, NANO, numerics), core=CoreSchedule(**core))
+    program = compile_layer(workload, NANO, schedule=schedule, numerics=numerics).program
+    verify(program)
+    raw = [i.raw for i, label in zip(program.instructions, program.labels, strict=True) if label == "PV"]
+    assert any(raw) == (core["kv_tile"] < 32)
+    result = simulate(program, ("reference", "timing", "rtl"))
+    assert result.levels["rtl"].cycles == result.cycles
+
+
 # Chunks ------------------------------------------------------------------------------------------------
 
 
@@ -193,8 +228,7 @@ def test_a_block_that_a_tile_cannot_cut_names_the_option() -> None:
 
 
 @pytest.mark.slow  # a Verilator build of its own
-@pytest.mark.skipif(bool(missing_for_verilator()),
-                    reason="Verilator level: missing " + ", ".join(missing_for_verilator()))
+@needs_verilator
 @pytest.mark.parametrize("layer", [
     AttentionLayer(hidden=32, heads=2, kv_heads=1, head_dim=32),
     MoELayer(hidden=32, experts=3, top_k=2, intermediate=32, norm_topk=True)], ids=["attention", "moe"])
