@@ -4,13 +4,14 @@ import argparse
 import json
 
 from ..compiler.models import attention_layer, list_models, load_model, moe_layer
-from ..compiler.preset_fit import attention_exceptions
 from ..rtl.errors import TilescoreError
 from ..sim.toolchain import doctor_report
 
 
 def models(arguments: argparse.Namespace) -> int:
-    """Print the bundled models and which of their layers are built."""
+    """Print the bundled models and which of their layers are built; of attention, which presets do not fit and why."""
+    from ..compiler.preset_fit import attention_exceptions  # asks `auto`, which loads numpy; `doctor` need not
+
     rows = []
     for name in list_models():
         model, built = load_model(name), {}

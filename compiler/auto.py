@@ -7,7 +7,7 @@ from itertools import product
 from ..rtl.config import TileConfig
 from ..rtl.errors import CompileError, DoesNotFit
 from .attention.heads import check_heads
-from .attention.place import CorePlacement, key_unit
+from .attention.place import CorePlacement, check_block, key_unit
 from .auto_gemm import GROUP_BYTES, PIECES, gemm_schedule, largest_chunk, pieces, row_counts
 from .emitter import VECTOR_TILES
 from .formats import LayerFormat, value_weights
@@ -46,6 +46,7 @@ def attention_schedule(workload: Workload, config: TileConfig, numerics: Numeric
 
 def core_schedule(workload: Workload, config: TileConfig, numerics: Numerics = DEFAULT) -> CoreSchedule:
     """The cut of the core that fits best. Raises `CompileError`, with the largest softmax block that would fit."""
+    check_block(workload, config, numerics)
     if (best := _best_core(workload, config, numerics)) is not None:
         return best
     layer, unit, block = workload.attention, key_unit(config), numerics.softmax_block

@@ -116,7 +116,7 @@ COMMAND_LINE = [
     Case("softmax block of an MoE layer", f"{MOE} --softmax-block 64", ("--softmax-block 64", "moe", "attention")),
     Case("softmax block of nothing", f"{ATTENTION} --softmax-block 0", ("softmax_block", "from 1 to 16384", "got 0")),
     Case("softmax block between columns", f"{ATTENTION} --context 60 --softmax-block 40",
-         ("40 keys (--softmax-block)", "tile nano", "largest that does: 32")),
+         ("(--softmax-block)", "multiple of 16", "tile nano", "got 40")),
     Case("softmax block without model", "formats --softmax-block 64", ("--softmax-block 64", "--model is needed")),
     Case("scale rule without power-of-two scales", f"{ATTENTION} --scale-rule even", ("--scale-rule even", "e4m3")),
     Case("scale rule of NVFP4", f"{MOE} --format nvfp4 --scale-rule rceil", ("--scale-rule rceil", "nvfp4")),

@@ -1,7 +1,7 @@
 """Which heads an attention layer may have on a tile, whatever the schedule."""
 
 from ...rtl.config import TileConfig
-from ...rtl.errors import CompileError
+from ...rtl.errors import CompileError, DoesNotFit
 from ..layers import AttentionLayer
 
 
@@ -21,5 +21,5 @@ def check_heads(layer: AttentionLayer, config: TileConfig) -> None:
     if layer.qk_norm == "head" and head_dim < cols:
         raise CompileError(f"{where}: QK-norm needs head_dim of at least cols = {cols}, got {head_dim}")
     if layer.qk_norm == "head" and head_dim // cols > config.stat_bank_rows:
-        raise CompileError(f"{where}: QK-norm of head_dim = {head_dim} needs {head_dim // cols} words of weights in a "
-                           f"statistics bank, tile {config.name} has stat_bank_rows = {config.stat_bank_rows}")
+        raise DoesNotFit(f"{where}: QK-norm of head_dim = {head_dim} needs {head_dim // cols} words of weights in a "
+                         f"statistics bank, tile {config.name} has stat_bank_rows = {config.stat_bank_rows}")

@@ -22,6 +22,14 @@ def key_unit(config: TileConfig) -> int:
     return max(config.bus_bytes, config.cols, config.lanes)
 
 
+def check_block(workload: Workload, config: TileConfig, numerics: Numerics) -> None:
+    """Raise `CompileError` unless the tile can start every softmax block at a column tile and a bus beat."""
+    unit, block = key_unit(config), numerics.softmax_block
+    if workload.keys > block and block % unit:
+        raise CompileError(f"core: softmax_block (--softmax-block) must be a multiple of {unit} on tile {config.name} "
+                           f"(bus, columns, lanes), or hold all {workload.keys} keys, got {block}")
+
+
 class CorePlacement:
     """The regions of one core. Raises `CompileError` naming what has no room.
 
@@ -33,10 +41,7 @@ class CorePlacement:
     def __init__(self, config: TileConfig, workload: Workload, schedule: CoreSchedule, numerics: Numerics):
         layer, self.unit = workload.attention, key_unit(config)
         self._config, self._schedule = config, schedule
-        if workload.keys > numerics.softmax_block and numerics.softmax_block % self.unit:
-            raise CompileError(f"core: softmax_block (--softmax-block) must be a multiple of {self.unit} on tile "
-                               f"{config.name} (bus, columns, lanes), or hold all {workload.keys} keys, got "
-                               f"{numerics.softmax_block}")
+        check_block(workload, config, numerics)
         if schedule.kv_tile % self.unit:
             raise CompileError(f"core: kv_tile must be a multiple of {self.unit} (bus, columns, lanes), "
                                f"got {schedule.kv_tile}")
