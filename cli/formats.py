@@ -11,6 +11,7 @@ from ..compiler.format_table import (
     tensor_errors,
     text_table,
 )
+from ..compiler.numerics import from_options
 from ..rtl.config import load_tile
 from ..rtl.errors import WorkloadError
 from ..sim.energy import load_table
@@ -26,7 +27,7 @@ def formats(arguments: argparse.Namespace) -> int:
     if not arguments.model:
         refuse(arguments, (*OF_A_LAYER, "tile", "energy"), "--model is needed too")
     if not arguments.tensor:
-        refuse(arguments, ("tensor_name",), "--tensor is needed too")
+        refuse(arguments, ("tensor_name", "scale_rule"), "--tensor is needed too")
     elif arguments.tensor.suffix == ".npy":
         refuse(arguments, ("tensor_name",), "a .npy file holds one tensor, without a name")
     if arguments.model:
@@ -35,11 +36,13 @@ def formats(arguments: argparse.Namespace) -> int:
         check_layer_options(arguments, (arguments.layer,), data=False)
     parts = {"formats": describe_formats(arguments.acc_bits, arguments.k)}
     if arguments.tensor:
-        parts["tensor"] = tensor_errors(read_tensor(arguments.tensor, arguments.tensor_name))
+        rule = from_options("mxfp8", scale_rule=arguments.scale_rule).scale_rule
+        parts["tensor"] = tensor_errors(read_tensor(arguments.tensor, arguments.tensor_name), rule)
     if arguments.model:
         workload, config = workload_of(arguments, arguments.layer), load_tile(arguments.tile)
         with Progress(f"compile {arguments.layer}"):
-            parts["layer"] = layer_costs(workload, config, load_table(arguments.energy), arguments.routing)
+            parts["layer"] = layer_costs(workload, config, load_table(arguments.energy), arguments.routing,
+                                         from_options("e4m3", softmax_block=arguments.softmax_block).softmax_block)
     if arguments.json:
         print(json.dumps(parts, indent=2))
     else:

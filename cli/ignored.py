@@ -6,7 +6,7 @@ from ..compiler.checkpoint import draws
 from ..compiler.layers import Workload
 from ..rtl.errors import WorkloadError
 
-OF_A_LAYER = ("layer", "phase", "tokens", "context", "batch", "mask", "routing", "weights", "schedule")
+OF_A_LAYER = ("layer", "phase", "tokens", "context", "batch", "mask", "routing", "weights", "schedule", "softmax_block")
 """Options that mean nothing without a layer; those that a command does not have are not given."""
 
 
@@ -20,7 +20,7 @@ def refuse(arguments: argparse.Namespace, names: tuple[str, ...], why: str) -> N
 def check_layer_options(arguments: argparse.Namespace, layers: tuple[str, ...], data: bool) -> None:
     """Options that none of the layers uses. data: results are computed, not only times."""
     if "attention" not in layers:
-        refuse(arguments, ("mask", "context"), "only an attention layer has one, this one is moe")
+        refuse(arguments, ("mask", "context", "softmax_block"), "only an attention layer has one, this one is moe")
     if "moe" not in layers:
         refuse(arguments, ("routing",), "only an MoE layer is routed, this one is attention")
     if not getattr(arguments, "weights", None):

@@ -9,7 +9,9 @@ from ..sim.toolchain import doctor_report
 
 
 def models(arguments: argparse.Namespace) -> int:
-    """Print the bundled models and which of their layers are built."""
+    """Print the bundled models and which of their layers are built; of attention, which presets do not fit and why."""
+    from ..compiler.preset_fit import attention_exceptions  # asks `auto`, which loads numpy; `doctor` need not
+
     rows = []
     for name in list_models():
         model, built = load_model(name), {}
@@ -19,13 +21,16 @@ def models(arguments: argparse.Namespace) -> int:
                 built[layer] = None
             except TilescoreError as error:
                 built[layer] = str(error)
-        rows.append({"model": name, "attention": built["attention"], "moe": built["moe"]})
+        exceptions = attention_exceptions(attention_layer(model)) if built["attention"] is None else {}
+        rows.append({"model": name, **built, "attention_exceptions": exceptions})
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return 0
     for row in rows:
         print(f"{row['model']:24} attention: {'built' if row['attention'] is None else 'not built'}"
               f"   moe: {'built' if row['moe'] is None else 'not built'}")
+        for preset, reason in row["attention_exceptions"].items():
+            print(f"{'':24} not on {preset}: {reason}")
     return 0
 
 

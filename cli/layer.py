@@ -8,10 +8,9 @@ import numpy as np
 
 from ..compiler.checkpoint import from_safetensors
 from ..compiler.compile import CompiledLayer, compile_layer, fitting_change
-from ..compiler.formats import parse_format
 from ..compiler.layers import Workload
 from ..compiler.models import attention_layer, load_model, moe_layer
-from ..compiler.numerics import Numerics
+from ..compiler.numerics import from_options
 from ..compiler.report import describe, layer_report
 from ..compiler.schedule import load_schedule, to_dict
 from ..rtl.config import TileConfig
@@ -67,7 +66,8 @@ def _compiled(arguments: argparse.Namespace, layer: str, data: bool, config: Til
     if arguments.weights:
         tensors = from_safetensors(arguments.weights, workload, layer_index=arguments.layer_index, seed=arguments.seed)
     given = {"tensors": tensors, "schedule": schedule, "routing": arguments.routing if layer == "moe" else None,
-             "seed": arguments.seed, "numerics": Numerics(formats=parse_format(arguments.format))}
+             "seed": arguments.seed, "numerics": from_options(arguments.format, softmax_block=arguments.softmax_block,
+                                                            scale_rule=arguments.scale_rule)}
     try:
         return compile_layer(workload, config, data=data, **given)
     except DoesNotFit as error:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..compiler.format_names import PRESET_NAMES
+from ..compiler.format_names import PRESET_NAMES, SCALE_RULE_NAMES, SOFTMAX_BLOCK
 from ..rtl.config import PRESETS
 from ..rtl.errors import did_you_mean
 from ..sim.names import LEVELS, TABLES
@@ -30,6 +30,9 @@ def layer_options(command: argparse.ArgumentParser) -> None:
     add("--mask", choices=("causal", "none"), default="causal", help="of attention: causal or none")
     tile_options(command)
     add("--routing", metavar="balanced|zipf-S|FILE", help="of MoE; default: the router's own top k")
+    add("--softmax-block", type=int, metavar="N", help="keys per block of attention's softmax, part of its numerics; "
+        f"default: {SOFTMAX_BLOCK}")
+    add("--scale-rule", choices=SCALE_RULE_NAMES, help="of power-of-two block scales; default: floor")
 
 
 def workload_options(command: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from ..compiler.compile import CompiledLayer, compile_layer
 from ..compiler.listing import listing
 from ..compiler.report import describe, phase_table, table
 from ..compiler.schedule import to_text
-from ..compiler.slices import slice_tensors, slice_workload
+from ..compiler.slices import SLICE_NUMERICS, slice_tensors, slice_workload
 from ..rtl.config import load_tile
 from ..rtl.errors import WorkloadError
 from ..rtl.tile_file import tile_toml
@@ -107,7 +107,8 @@ def _cross_check(compiled: CompiledLayer, energy: EnergyTable, arguments: argpar
     """A slice of the same layer on `nano` at every level. `simulate` raises when two levels differ."""
     workload = slice_workload(compiled.workload)
     start = time.perf_counter()
-    sliced = compile_layer(workload, load_tile("nano"), tensors=slice_tensors(compiled.tensors, workload))
+    sliced = compile_layer(workload, load_tile("nano"), tensors=slice_tensors(compiled.tensors, workload),
+                           numerics=SLICE_NUMERICS)
     sliced.program.meta.update(describe(sliced, load_tile("nano"), seed=arguments.seed))
     verify(sliced.program)
     return report(sliced.program, energy, expected=sliced.expected, compile_s=time.perf_counter() - start,
@@ -116,8 +117,9 @@ def _cross_check(compiled: CompiledLayer, energy: EnergyTable, arguments: argpar
 
 def _agreement(check: dict) -> str:
     levels = check["levels"]
-    return (f"{check['cycles']:,} cycles, {check['instructions']} instructions, result "
-            f"{next(iter(levels.values()))['result_sha256'][:12]}, equal at {', '.join(levels)}")
+    return (f"{check['cycles']:,} cycles, {check['instructions']} instructions, numerics "
+            f"{check['numerics']['digest']}, result {next(iter(levels.values()))['result_sha256'][:12]}, equal at "
+            f"{', '.join(levels)}")
 
 
 def _write(folder: Path, done: _Done) -> None:

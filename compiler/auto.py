@@ -1,9 +1,13 @@
 """Schedules of layers chosen from shapes, formats and the tile: what `run` uses when the user gives none."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 
 from ..rtl.config import TileConfig
 from ..rtl.errors import CompileError, DoesNotFit
+from .attention.heads import check_heads
+from .attention.place import CorePlacement, check_block, key_unit
 from .auto_gemm import GROUP_BYTES, PIECES, gemm_schedule, largest_chunk, pieces, row_counts
 from .emitter import VECTOR_TILES
 from .formats import LayerFormat, value_weights
@@ -19,6 +23,7 @@ from .schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
 def attention_schedule(workload: Workload, config: TileConfig, numerics: Numerics = DEFAULT) -> AttentionSchedule:
     """A schedule for an attention layer. Raises `CompileError` when no tiling fits."""
     layer, cols, formats = workload.attention, config.cols, numerics.formats
+    check_heads(layer, config)
     x, weights, wv = formats.activations, formats.weights, value_weights(formats)
     hidden = padded_k(layer.hidden, config, x, weights, wv)
     head_tiles = max(1, layer.head_dim // cols)
@@ -35,70 +40,60 @@ def attention_schedule(workload: Workload, config: TileConfig, numerics: Numeric
                       stage=True)
     out = gemm_schedule(config, name="output projection", m=workload.rows, n=layer.hidden, a=x,
                         b=weights, k=layer.heads * align(layer.head_dim, config.bus_bytes))
-    return AttentionSchedule(q=q, k=k, v=v, core=core_schedule(workload, config), out=out)
+    return AttentionSchedule(q=q, k=k, v=v, core=core_schedule(workload, config, numerics),
+                             out=out)
 
 
-def core_schedule(workload: Workload, config: TileConfig) -> CoreSchedule:
-    """Sub-tiles as tall, blocks as long and as many sub-tiles per pass as fit, in this order of preference."""
-    layer, cols = workload.attention, config.cols
-    unit = max(config.bus_bytes, cols, config.lanes)
-    most_rows = layer.group if workload.tokens == 1 else workload.tokens
-    tallest = min(align(most_rows, config.rows), 8 * config.rows)
-    longest = min(align(workload.keys, unit), max(unit, 16 * config.rows))
+def core_schedule(workload: Workload, config: TileConfig, numerics: Numerics = DEFAULT) -> CoreSchedule:
+    """The cut of the core that fits best. Raises `CompileError`, with the largest softmax block that would fit."""
+    check_block(workload, config, numerics)
+    if (best := _best_core(workload, config, numerics)) is not None:
+        return best
+    layer, unit, block = workload.attention, key_unit(config), numerics.softmax_block
+    smaller = range((min(block, align(workload.keys, unit)) - 1) // unit * unit, 0, -unit)
+    fits = next((keys for keys in smaller if _best_core(workload, config, replace(numerics, softmax_block=keys))), None)
+    raise DoesNotFit(f"attention core: no tiling of head_dim = {layer.head_dim} with softmax blocks of {block} "
+                     f"keys (--softmax-block) fits tile {config.name}; the largest that does: {fits or 'none'}; "
+                       f"buffer A of {config.a_banks} banks of {config.a_bank_groups} groups, buffer B of "
+                       f"{config.b_banks} banks of {config.b_bank_groups}, accumulator buffer of {config.acc_banks} "
+                       f"banks of {config.acc_bank_rows} rows, {config.stat_banks} statistics banks of "
+                       f"{config.stat_bank_rows} (8 are used)")
+
+
+def _best_core(workload: Workload, config: TileConfig, numerics: Numerics) -> CoreSchedule | None:
+    """In this order of preference: enough work per load of keys to hide it, both copies of what array and vector unit
+    take turns on, more work per load, few and long pieces, few loads."""
+    layer, unit = workload.attention, key_unit(config)
+    one_token = workload.tokens == 1
+    most_rows = layer.group if one_token else workload.tokens
+    hidden_load, enough = config.macs_per_cycle // config.bus_bytes, 16 * config.rows
     best = None
-    rows = tallest
-    while rows >= config.rows or best is None:
-        keys = longest
-        while keys >= unit:
-            tiles = _core_tiles(workload, config, rows, keys)
-            if tiles:
-                # Work that one load of keys serves, then the length of a block (fewer merges).
-                merit = (min(rows * tiles, 16 * config.rows), keys * rows, -tiles)
-                if best is None or merit > best[0]:
-                    best = (merit, CoreSchedule(q_rows=rows, kv_cols=keys, q_tiles=tiles))
-            keys = align(keys // 2, unit) if keys > unit else 0
-        if rows <= 1:
-            break
-        rows //= 2
-    if best is None:
-        raise DoesNotFit(f"attention core: no tiling of head_dim = {layer.head_dim} with {unit} keys per block fits "
-                         f"tile {config.name}: buffer A of {config.a_banks} banks of {config.a_bank_groups} groups, "
-                         f"buffer B of {config.b_banks} banks of {config.b_bank_groups} (two blocks of keys and "
-                         f"values), accumulator buffer of {config.acc_banks} banks of {config.acc_bank_rows} rows, "
-                         f"{config.stat_banks} statistics banks of {config.stat_bank_rows} (8 are used)")
-    return best[1]
+    for rows in _halves(min(align(most_rows, config.rows), 8 * config.rows), 1):
+        most = -(-layer.group // rows) if one_token else -(-workload.tokens // rows) * layer.group
+        for kv_tile in _halves(align(min(numerics.softmax_block, workload.keys), unit), unit):
+            for tiles in range(min(8, most), 0, -1):
+                schedule, work = CoreSchedule(q_rows=rows, kv_tile=kv_tile, q_tiles=tiles), rows * tiles
+
+                def merit(copies: int, work: int = work, size: int = kv_tile * rows, tiles: int = tiles) -> tuple:
+                    return min(work, hidden_load), copies, min(work, enough), size, tiles
+
+                if best is not None and merit(2) <= best[0]:
+                    continue
+                try:
+                    found = merit(CorePlacement(config, workload, schedule, numerics).copies)
+                except CompileError:
+                    continue
+                if best is None or found > best[0]:
+                    best = (found, schedule)
+    return best[1] if best else None
 
 
-def _core_tiles(workload: Workload, config: TileConfig, rows: int, keys: int) -> int:
-    """Sub-tiles per pass that fit, at most 8, 0 when not even one does."""
-    layer = workload.attention
-    head_tiles, head_bytes = -(-layer.head_dim // config.cols), align(layer.head_dim, config.bus_bytes)
-
-    def acc(tiles: int) -> int:
-        return -(-tiles * rows // config.acc_bank_rows)
-
-    def a_banks(panels: int, row_bytes: int) -> int:
-        pitch = align(row_bytes, config.a_word_bytes) // config.lanes
-        return -(-panels * pitch // config.a_bank_groups)
-
-    def b_banks(groups: int) -> int:
-        return -(-groups // config.b_bank_groups)
-
-    panels = -(-rows // config.rows)
-    k_banks = b_banks(keys // config.cols * (head_bytes // config.lanes))
-    if 2 * (k_banks + b_banks(head_tiles * (keys // config.lanes))) > config.b_banks or config.stat_banks < 8:
-        return 0
-    fixed = 2 * acc(keys // config.cols) + 2 * acc(head_tiles)
-    fixed_a = 2 * a_banks(panels, keys) + 2 * a_banks(panels, head_tiles * config.cols)
-    words = -(-rows // config.cols)
-    most = max(1, -(-workload.tokens // rows) * layer.group) if workload.tokens > 1 else -(-layer.group // rows)
-    for tiles in range(min(8, most), 0, -1):
-        q_pitch = align(head_bytes, config.a_word_bytes) // config.lanes
-        q_banks = 2 * -(-tiles * panels * q_pitch // config.a_bank_groups)
-        if (fixed + tiles * acc(head_tiles) <= config.acc_banks and fixed_a + q_banks <= config.a_banks
-                and max(2, tiles) * words <= config.stat_bank_rows):
-            return tiles
-    return 0
+def _halves(most: int, unit: int) -> Iterator[int]:
+    """``most``, then about half of the one before, in multiples of ``unit``."""
+    while most > unit:
+        yield most
+        most = align(most // 2, unit)
+    yield unit
 
 
 def moe_schedule(workload: Workload, routing: Routing, config: TileConfig, numerics: Numerics = DEFAULT) -> MoESchedule:

@@ -13,3 +13,9 @@ PRESET_NAMES = {
     "deepseek-ue8m0": ("deepseek-ue8m0", "deepseek-ue8m0", "e4m3"),
 }
 """{what ``--format`` takes: names in `formats.TENSOR_FORMATS`}."""
+
+SOFTMAX_BLOCK = 256
+"""Keys per softmax block, unless said otherwise: docs/decisions/0011-softmax-block.md."""
+
+SCALE_RULE_NAMES = ("floor", "rceil", "even")
+"""Rules of power-of-two block scales, as ``--scale-rule`` takes them."""

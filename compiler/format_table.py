@@ -8,13 +8,14 @@ import numpy as np
 from ..rtl.config import TileConfig
 from ..rtl.errors import CompileError, WorkloadError
 from ..rtl.formats import FORMATS_BY_NAME, block_magnitude_bits, exact_elements, headroom
-from ..rtl.isa import Scale
+from ..rtl.isa import Scale, ScaleRule
 from ..sim.energy import EnergyTable
 from ..sim.simulate import simulate
 from .compile import compile_layer
+from .format_names import SOFTMAX_BLOCK
 from .formats import ELEMENT_PAIRS, PRESETS, TENSOR_FORMATS, TensorFormat
 from .layers import Workload
-from .numerics import SOFTMAX_BLOCK, Numerics
+from .numerics import Numerics
 from .quantize import stored_values, tensor_factor
 from .safetensors_file import SafetensorsFile
 
@@ -88,14 +89,15 @@ def read_tensor(path: Path, name: str | None) -> np.ndarray:
     return values
 
 
-def tensor_errors(values: np.ndarray) -> list[dict]:
-    """Relative RMS and largest error of each format on (rows, k) float32, blocks along k."""
+def tensor_errors(values: np.ndarray, rule: ScaleRule = ScaleRule.FLOOR) -> list[dict]:
+    """Relative RMS and largest error of each format on (rows, k) float32, blocks along k; rule: of power-of-two
+    scales."""
     exact = values.astype(np.float64)
     rms = float(np.sqrt(np.mean(np.square(exact)))) or 1.0
     rows = []
     for tensor_format in TENSOR_FORMATS.values():
-        factor = tensor_factor(tensor_format, float(np.abs(values).max()))
-        difference = stored_values(values, tensor_format, factor) - exact
+        factor = tensor_factor(tensor_format, float(np.abs(values).max()), rule)
+        difference = stored_values(values, tensor_format, factor, rule) - exact
         error = float(np.sqrt(np.mean(np.square(difference)))) / rms
         rows.append({"format": tensor_format.name, "rel_rms_error": error,
                      "largest_error": float(np.abs(difference).max()),

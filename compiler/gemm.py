@@ -13,7 +13,7 @@ from ..rtl.errors import CompileError, DoesNotFit
 from ..rtl.isa import Space
 from .emitter import VECTOR_TILES, Emitter
 from .formats import MatmulMode, TensorFormat, matmul_mode
-from .operands import Operand, k_unit
+from .operands import Operand, k_unit, widest_k
 from .placement import AccPlacer, AccRegion, OperandPlacer, align
 from .schedule import GemmSchedule
 
@@ -70,10 +70,11 @@ Stream = Callable[[int, int], int]
 
 
 class Gemm:
-    """One GEMM on one tile: shapes, formats and regions fixed, blocks emitted one by one. k counts elements."""
+    """One GEMM on one tile: shapes, formats and regions fixed, blocks emitted one by one. k counts elements;
+    terms: those of the layer, unpadded, from which the headroom follows."""
 
-    def __init__(self, emitter: Emitter, schedule: GemmSchedule, *, name: str, k: int, n: int, a: TensorFormat,
-                 b: TensorFormat, acc_regions: Sequence[AccRegion]):
+    def __init__(self, emitter: Emitter, schedule: GemmSchedule, *, name: str, k: int, n: int, terms: int,
+                 a: TensorFormat, b: TensorFormat, acc_regions: Sequence[AccRegion]):
         config = emitter.config
         unit = k_unit(config, a, b)
         if k % unit or schedule.k_tile % unit:
@@ -81,7 +82,7 @@ class Gemm:
                                f"(bus_bytes = {config.bus_bytes}; {a.name} x {b.name})")
         self.emitter, self.schedule, self.name, self.k, self.n = emitter, schedule, name, k, n
         self.a_format, self.b_format = a, b
-        self.mode: MatmulMode = matmul_mode(a, b, k, config, name)
+        self.mode: MatmulMode = matmul_mode(a, b, widest_k(terms), config, name)
         self.chunks = [(k0, min(schedule.k_tile, k - k0)) for k0 in range(0, k, schedule.k_tile)]
         self.acc_regions = acc_regions
         self.ring = BRing(emitter, schedule.n_tiles * self._groups_of(b, min(schedule.k_tile, k)), name)
@@ -158,11 +159,11 @@ def acc_regions(placer: AccPlacer, schedule: GemmSchedule, k: int, rows: int, n:
 
 
 def emit_gemm(emitter: Emitter, schedule: GemmSchedule, *, name: str, a: Operand, b: Operand, m: int, n: int,
-              epilogue: Epilogue, regions: Sequence[AccRegion], a_placer: OperandPlacer) -> None:
-    """A whole GEMM with A from DRAM: blocks of ``m_tile`` rows, resident or streamed."""
+              terms: int, epilogue: Epilogue, regions: Sequence[AccRegion], a_placer: OperandPlacer) -> None:
+    """A whole GEMM with A from DRAM: blocks of ``m_tile`` rows, resident or streamed. terms: as `Gemm`."""
     config = emitter.config
     k = a.k
-    gemm = Gemm(emitter, schedule, name=name, k=k, n=n, a=a.format, b=b.format, acc_regions=regions)
+    gemm = Gemm(emitter, schedule, name=name, k=k, n=n, terms=terms, a=a.format, b=b.format, acc_regions=regions)
     rows_max = min(schedule.m_tile, m)
     panels = -(-rows_max // config.rows)
     if schedule.a_resident:

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 
 from ..rtl.errors import CompileError, WorkloadError
 from ..rtl.isa import Scale, ScaleRule
+from .format_names import SCALE_RULE_NAMES, SOFTMAX_BLOCK
 from .formats import E4M3, LayerFormat, parse_format
 
-SOFTMAX_BLOCK = 256
-"""Keys per softmax block, unless said otherwise: docs/decisions/0011-softmax-block.md."""
+LARGEST_BLOCK = 16384
+"""P's codes are at most 256, and a row sum holds less than 2**23: docs/numerics.md."""
 
 ROUTER_TERMS = (1,)
 """E4M3 terms per operand of the router's matmul that are built."""
 
-RULES = {rule.name.lower(): rule for rule in ScaleRule}
+RULES = {name: ScaleRule[name.upper()] for name in SCALE_RULE_NAMES}
 """Rules of power-of-two block scales by the names that ``--scale-rule`` takes."""
 
 
@@ -42,8 +43,9 @@ class Numerics:
     def __post_init__(self) -> None:
         if not isinstance(self.formats, LayerFormat):
             raise CompileError(f"numerics: formats must be a LayerFormat, got {self.formats!r}")
-        if type(self.softmax_block) is not int or self.softmax_block < 1:
-            raise CompileError(f"numerics: softmax_block must be an integer of at least 1, got {self.softmax_block!r}")
+        if type(self.softmax_block) is not int or not 1 <= self.softmax_block <= LARGEST_BLOCK:
+            raise CompileError(f"numerics: softmax_block must be an integer from 1 to {LARGEST_BLOCK}, got "
+                               f"{self.softmax_block!r}")
         if type(self.router_terms) is not int or self.router_terms not in ROUTER_TERMS:
             raise CompileError(f"numerics: router_terms must be one of {', '.join(map(str, ROUTER_TERMS))}, got "
                                f"{self.router_terms!r}")
@@ -89,6 +91,19 @@ class Numerics:
         """One line per field in which ``other`` differs, as ``softmax_block: 256 -> 128``."""
         old, new = self._fields(), other._fields()
         return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
+
+
+def from_options(formats: str, *, softmax_block: int | None = None, scale_rule: str | None = None) -> Numerics:
+    """The value that command-line options ask for; None where one is not given.
+
+    Raises `WorkloadError` for a format that is not known and a rule that would be ignored, `CompileError` for a wrong
+    value.
+    """
+    chosen = parse_format(formats)
+    if scale_rule is not None and not has_power_of_two_scales(chosen):
+        raise WorkloadError(f"--scale-rule {scale_rule}: formats {chosen.name} have no power-of-two block scales")
+    return Numerics(formats=chosen, softmax_block=SOFTMAX_BLOCK if softmax_block is None else softmax_block,
+                    scale_rule=RULES[scale_rule or "floor"])
 
 
 def has_power_of_two_scales(formats: LayerFormat) -> bool:

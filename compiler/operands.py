@@ -32,6 +32,16 @@ def padded_k(k: int, config: TileConfig, *formats: TensorFormat) -> int:
     return align(k, k_unit(config, *formats))
 
 
+WIDEST_BUS, WIDEST_UNIT = 64, 256
+"""Largest ``bus_bytes`` of any tile; elements that any tile pads k to a multiple of: its columns, bus and blocks."""
+
+
+def widest_k(k: int) -> int:
+    """``k`` padded as far as any tile pads it. The headroom of block scales is made for so many elements, since it
+    decides which bits a term may lose."""
+    return align(k, WIDEST_UNIT)
+
+
 @dataclass(frozen=True)
 class ScaleTable:
     """Block scales in DRAM (module docstring). chunk: elements of k per chunk."""

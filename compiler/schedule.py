@@ -1,8 +1,9 @@
 """Schedules: everything the compiler decides, as plain values a user can write, print, compare and save.
 
-A schedule never changes a result (the accumulators are exact); it changes cycles, bytes and energy. `auto.py`
-makes one for a layer and a tile; the lowerings (`gemm.py`, `attention/`, `moe/`) follow it to the letter and
-raise `CompileError` when it does not fit the buffers.
+A schedule never changes a result: accumulators are exact, and what is rounded in between is decided by `Numerics`
+(`numerics.py`), not here. It changes cycles, bytes and energy. `auto.py` makes one for a layer and a tile; the
+lowerings (`gemm.py`, `attention/`, `moe/`) follow it to the letter and raise `CompileError` when it does not fit the
+buffers.
 """
 
 import dataclasses
@@ -64,16 +65,17 @@ class GemmSchedule:
 class CoreSchedule:
     """How softmax(Q K^T) V is cut.
 
-    q_rows: query rows of one head per sub-tile; kv_cols: keys per block; q_tiles: sub-tiles that share one
-    pass over the keys and take turns on the array while the vector unit works on another.
+    q_rows: query rows of one head per sub-tile; kv_tile: keys per load and matmul, pieces of a softmax block
+    (`Numerics.softmax_block`); q_tiles: sub-tiles that share one pass over the keys and take turns on the array while
+    the vector unit works on another.
     """
 
     q_rows: int
-    kv_cols: int
+    kv_tile: int
     q_tiles: int
 
     def __post_init__(self) -> None:
-        for name in ("q_rows", "kv_cols", "q_tiles"):
+        for name in ("q_rows", "kv_tile", "q_tiles"):
             _require("core", name, getattr(self, name), 1)
 
 

@@ -8,16 +8,22 @@ every path that the full layer takes.
 from dataclasses import replace
 
 from .layers import Workload
+from .numerics import Numerics
 from .tensors import AttentionTensors, ExpertWeights, LayerTensors, MoETensors
 
 SLICE_HIDDEN, SLICE_HEAD_DIM, SLICE_INTERMEDIATE = 32, 16, 32
-SLICE_GROUP, SLICE_KV_HEADS, SLICE_EXPERTS, SLICE_TOP_K, SLICE_TOKENS = 2, 1, 4, 2, 6
+SLICE_GROUP, SLICE_KV_HEADS, SLICE_EXPERTS, SLICE_TOP_K = 2, 1, 4, 2
+SLICE_TOKENS = {"attention": 18, "moe": 6}
+
+SLICE_NUMERICS = Numerics(softmax_block=16)
+"""Of a slice: its few keys make more than one softmax block, so that blocks are merged as in the full layer."""
 
 
 def slice_workload(workload: Workload) -> Workload:
     """The same phase and mask with every size cut to the slice's."""
-    small = {"tokens": min(workload.tokens, SLICE_TOKENS), "batch": min(workload.batch, 2),
-             "context": min(workload.cached, SLICE_TOKENS)}
+    most = SLICE_TOKENS[workload.layer.kind]
+    small = {"tokens": min(workload.tokens, most), "batch": min(workload.batch, 2),
+             "context": min(workload.cached, most)}
     if workload.layer.kind == "moe":
         moe = workload.moe
         layer = replace(moe, hidden=min(moe.hidden, SLICE_HIDDEN), experts=min(moe.experts, SLICE_EXPERTS),

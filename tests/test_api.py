@@ -62,7 +62,7 @@ def test_public_dataclasses_are_frozen_and_keyword_only() -> None:
     import dataclasses
 
     for name in ("AttentionLayer", "MoELayer", "Workload", "TileConfig", "GemmSchedule", "CoreSchedule",
-                 "AttentionSchedule", "MoESchedule", "CompiledLayer", "Program", "Result"):
+                 "AttentionSchedule", "MoESchedule", "Numerics", "CompiledLayer", "Program", "Result"):
         cls = getattr(tilescore, name)
         assert dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen
         kinds = {p.kind for p in inspect.signature(cls).parameters.values()}

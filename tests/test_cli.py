@@ -24,8 +24,10 @@ from tilescore.compiler.auto import attention_schedule, moe_schedule
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import Workload
 from tilescore.compiler.models import attention_layer, list_models, load_model, moe_layer
+from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import describe, rel_rms_error
 from tilescore.compiler.schedule import save_schedule
+from tilescore.compiler.slices import SLICE_NUMERICS
 from tilescore.rtl.config import PRESETS, load_tile
 from tilescore.rtl.errors import SimulationError
 from tilescore.rtl.events import EVENT_NAMES
@@ -81,8 +83,9 @@ FIELDS: dict[str, Any] = {
     "format": str, "bandwidth_gain": (float, type(None)),
     "ledger": dict,
     "energy": {"total_pj": float, "pj_per_mac": float, "pj_per_op": float, "components": dict, "table": str,
-               "low_pj": float, "high_pj": float, "average_watt": float, "leakage_watt": float},
-    "numerics": {"rel_rms_error": float, "finite": bool, "flags": list},
+               "low_pj": float, "high_pj": float, "average_watt": float, "leakage_watt": float, "digest": str},
+    "numerics": {"digest": str, "formats": str, "softmax_block": int, "router_terms": int, "scale_rule": str,
+                 "rel_rms_error": float, "finite": bool, "flags": list},
     "instructions": int, "levels": dict,
     "wall_s": {"compile": NUMBER, "simulate": NUMBER},
     "context": int, "batch": int, "mask": str, "seed": int, "clock_mhz": float, "events": dict,
@@ -138,7 +141,7 @@ def test_report(options: list[object], model: str, run: Run) -> None:
     assert math.isclose(energy["pj_per_op"] * 2 * report["useful_macs"], energy["total_pj"])
     assert energy["low_pj"] < energy["total_pj"] < energy["high_pj"]
     assert list(report["levels"]) == ["reference", "timing"]
-    assert report["levels"]["timing"] == {"cycles": cycles, "result_sha256": None}
+    assert report["levels"]["timing"] == {"cycles": cycles, "result_sha256": None, "numerics": Numerics().digest}
     assert report["levels"]["reference"]["cycles"] is None
     assert len(bytes.fromhex(report["levels"]["reference"]["result_sha256"])) == 32
     assert 0 < report["numerics"]["rel_rms_error"] < 0.25 and report["numerics"]["finite"]
@@ -148,7 +151,7 @@ def test_report(options: list[object], model: str, run: Run) -> None:
 def test_timing_alone_has_the_same_times_and_no_results(kind: str, model: str, run: Run) -> None:
     both = run("run", *layer(model, kind), "--json")
     timing = run("run", *layer(model, kind), "--level", "timing", "--json")
-    assert timing["numerics"] == {"rel_rms_error": None, "finite": None, "flags": None}
+    assert timing["numerics"] == Numerics().to_dict() | {"rel_rms_error": None, "finite": None, "flags": None}
     assert timing["levels"] == {"timing": both["levels"]["timing"]}
     for changing in ("numerics", "levels", "wall_s"):
         del both[changing], timing[changing]
@@ -200,7 +203,8 @@ def test_a_result_that_overflows_is_reported_in_valid_json(model: str, run: Run,
         weights[name] *= 1e37 if "experts" in name else 1
     path = write_safetensors(tmp_path / "huge.safetensors", weights)
     report = run("run", *layer(model, "moe"), "--weights", path, "--json")
-    assert report["numerics"] | {"flags": []} == {"rel_rms_error": None, "finite": False, "flags": []}
+    assert report["numerics"] | {"flags": []} == Numerics().to_dict() | {
+        "rel_rms_error": None, "finite": False, "flags": []}
     assert "the result is not finite" in run("run", *layer(model, "moe"), "--weights", path)
 
 
@@ -288,7 +292,8 @@ def test_demo(small_demo: Path, run: Run) -> None:
     for whole, part in zip(report["layers"], report["cross_checks"], strict=True):
         check_types(whole, FIELDS)
         check_types(part, FIELDS)
-        assert (whole["tokens"], part["tokens"]) == (7, 6) and part["tile"] == "nano"
+        assert (whole["tokens"], part["tokens"]) == (7, 7 if part["layer"] == "attention" else 6)
+        assert part["tile"] == "nano"
         assert part["useful_macs"] < whole["useful_macs"]
 
 
@@ -324,7 +329,9 @@ def test_cross_check_includes_the_hardware(kind: str, model: str) -> None:
     check_types(report, FIELDS)
     levels = report["levels"]
     assert list(levels) == ["reference", "timing", "rtl"]
-    assert levels["rtl"] == {"cycles": report["cycles"], "result_sha256": levels["reference"]["result_sha256"]}
+    assert levels["rtl"] == {"cycles": report["cycles"], "result_sha256": levels["reference"]["result_sha256"],
+                             "numerics": SLICE_NUMERICS.digest}
+    assert report["numerics"]["softmax_block"] == SLICE_NUMERICS.softmax_block
     assert report["tokens"] == 4 and "equal at reference, timing, rtl" in cli_run._agreement(report)
 
 
@@ -381,7 +388,7 @@ def test_instructions_without_data(kind: str, model: str, run: Run, tmp_path: Pa
     full = run("run", *layer(model, kind), "--json")
     bare = run("simulate", path, "--level", "timing", "--json")
     assert bare["cycles"] == full["cycles"] and bare["instructions"] == full["instructions"]
-    assert bare["numerics"] == {"rel_rms_error": None, "finite": None, "flags": None}
+    assert bare["numerics"] == Numerics().to_dict() | {"rel_rms_error": None, "finite": None, "flags": None}
 
 
 def test_a_program_keeps_its_description(model: str, run: Run, tmp_path: Path) -> None:
@@ -446,16 +453,49 @@ def test_formats(model: str, run: Run, rng: np.random.Generator, tmp_path: Path)
     assert all("tile nano does not build" in row["not_built"] for row in costs if "not_built" in row)
 
 
+def test_the_numerics_of_a_report(model: str, run: Run, tmp_path: Path) -> None:
+    """Option, report and program file say the same; the digests of result and numerics change together."""
+    options = [*layer(model, "attention"), "--context", 50]
+    usual, blocks = (run("run", *options, *more, "--json") for more in ([], ["--softmax-block", 16]))
+    assert usual["numerics"]["softmax_block"] == 256 and blocks["numerics"]["softmax_block"] == 16
+    assert {key: blocks["numerics"][key] for key in Numerics().to_dict()} == Numerics(softmax_block=16).to_dict()
+    a, b = (report["levels"]["reference"] for report in (usual, blocks))
+    assert a["numerics"] != b["numerics"] and a["result_sha256"] != b["result_sha256"]
+    run("compile", *options, "--softmax-block", 16, "-o", tmp_path / "p.tsp")
+    again = run("simulate", tmp_path / "p.tsp", "--json")
+    assert again["numerics"] == blocks["numerics"] and again["levels"]["reference"] == b
+
+
+def test_scale_rules_change_bytes_errors_and_results(model: str, run: Run, rng: np.random.Generator,
+                                                     tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", rng.standard_normal((8, 256)).astype(np.float32))
+    found, digests = {}, set()
+    for rule in ("floor", "rceil", "even"):
+        rows = run("formats", "--tensor", tmp_path / "t.npy", "--scale-rule", rule, "--json")["tensor"]
+        found[rule] = {row["format"]: row["rel_rms_error"] for row in rows}
+        report = run("run", "--model", model, "--layer", "moe", "--tokens", 5, "--tile", "edge", "--format", "mxfp4",
+                     "--scale-rule", rule, "--json")
+        assert report["numerics"]["scale_rule"] == rule
+        digests.add(report["levels"]["reference"]["result_sha256"])
+    assert len(digests) == 3
+    assert len({errors["mxfp4"] for errors in found.values()}) == 3 and len({e["nvfp4"] for e in found.values()}) == 1
+
+
 def test_models(run: Run) -> None:
     rows = run("models", "--json")
     assert [row["model"] for row in rows] == list(list_models())
     built = {row["model"]: (row["attention"] is None, row["moe"] is None) for row in rows}
     assert built["llama-3-8b"] == (True, False) and built["qwen3-30b-a3b"] == built["olmoe-1b-7b"] == (True, True)
     assert "multi-head latent attention" in next(r["attention"] for r in rows if r["model"] == "deepseek-v3")
-    lines = run("models").splitlines()
+    text = run("models")
+    lines = [line for line in text.splitlines() if not line.startswith(" ")]
     assert [line.split()[0] for line in lines] == list(list_models())
     assert next(line for line in lines if line.startswith("llama-3-8b ")).split()[1:] == [
         "attention:", "built", "moe:", "not", "built"]
+    with_reason = {row["model"]: set(row["attention_exceptions"]) for row in rows if row["attention_exceptions"]}
+    assert with_reason == {"olmoe-1b-7b": {"nano", "edge", "server"}, "qwen3-30b-a3b": {"nano"},
+                           "qwen3-235b-a22b": {"nano"}}
+    assert text.count("not on nano: attention layer of ") == 3
 
 
 def test_doctor(run: Run) -> None:

@@ -32,7 +32,7 @@ def command(line: str) -> str:
     "import tilescore; tilescore.list_models(); tilescore.load_model('qwen3-30b-a3b')",
     "import tilescore.rtl.config, tilescore.rtl.errors, tilescore.rtl.tile_file, tilescore.sim.names",
     *map(command, ("--help", "--version", "run --help", "formats --help", "sing", "run --tokns 5", "run --level spice",
-                   "tile edge", "tile ege", "completion bash", "completion fish", "models")),
+                   "tile edge", "tile ege", "completion bash", "completion fish")),
 ])
 def test_nothing_heavy(code: str, tmp_path: Path) -> None:
     assert loaded(code, tmp_path) == set()

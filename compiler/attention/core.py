@@ -1,8 +1,10 @@
 """softmax(Q K^T) V with online softmax: one pass over the keys per block of query sub-tiles.
 
 A *sub-tile* is up to ``q_rows`` query rows of one head (for a single new token per sequence: the rows are the
-heads of one group). ``q_tiles`` sub-tiles share every loaded block of keys and values. A *step* is one sub-tile
-against one key block; the steps of a pass follow each other with a lag of one between the two matmuls:
+heads of one group). A *softmax block* is ``Numerics.softmax_block`` keys, block j the absolute keys j * softmax_block
+on; its keys and values are loaded and multiplied in *pieces* of ``kv_tile``. ``q_tiles`` sub-tiles share every loaded
+block. A *step* is one sub-tile against one block; the steps of a pass follow each other with a lag of one between the
+two matmuls:
 
     array    QK(s)   PV(s-1)   QK(s+1)   PV(s) ...
     vector           softmax(s) ...   merge(s-1) ...
@@ -10,29 +12,31 @@ against one key block; the steps of a pass follow each other with a lag of one b
 so the array multiplies for one sub-tile while the vector unit exponentiates another. Per step, with c =
 scale_q * scale_k * softmax_scale * log2(e) and everything in units of log2:
 
-    m'  = max(m, c * rowmax(S))          rowmax comes free from the drain
+    m'  = max(m, c * rowmax(S))          rowmax comes free from the drain, over the pieces
     a   = exp2(m - m')
     P   = e4m3(256 * exp2(c * S - m'))   256 uses the codes' range; it cancels in the end
     l   = l * a + rowsum(P)              the sum of what P's codes mean, exact
     O   = O * a + P V                    the merge, one step later: so there are two a in turn
 
-and at the end O / l * scale_v. The first step of a sub-tile starts m, l and O without a merge. The first key
-block holds a visible key for every row, so m is finite from then on and a wholly masked block changes nothing.
+and at the end O / l * scale_v. The first step of a sub-tile starts m, l and O without a merge. The first block holds a
+visible key for every row, so m is finite from then on and a key that a row may not see changes nothing: its P is 0, and
+a block of such keys has a = 1. So only the blocks decide the bits: no row depends on which rows share its sub-tile, and
+the rows of a later chunk of a prefill are those of the whole.
 """
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
-from ...rtl.errors import CompileError
 from ...rtl.isa import Combine, Func, Reduce, Space
 from ..emitter import Emitter, Matrix, acc, imm, row
 from ..formats import matmul_mode, query_format
 from ..layers import Workload
 from ..numerics import Numerics
-from ..placement import AccPlacer, OperandPlacer, StatPlacer, align
+from ..placement import align
 from ..schedule import CoreSchedule
 from .inputs import AttentionMemory, AttentionScales
+from .place import CorePlacement
 
 P_GAIN = 256.0
 """P <= 1 is stored as 256 * P: up to E4M3's 448, clear of its subnormals (FlashAttention-4 scales by 2**8 too)."""
@@ -84,7 +88,8 @@ class AttentionCore:
                  schedule: CoreSchedule, numerics: Numerics):
         config, layer, formats = emitter.config, workload.attention, numerics.formats
         self.emitter, self.workload, self.memory, self.schedule = emitter, workload, memory, schedule
-        self.config, self.head_dim, self.head_bytes = config, layer.head_dim, memory.head_bytes
+        self.config, self.head_dim, self.block = config, layer.head_dim, numerics.softmax_block
+        self.place = CorePlacement(config, workload, schedule, numerics)
         self.score_scale = scales.q * scales.k * layer.scale * math.log2(math.e)
         query, kv, self.out_format = query_format(formats), formats.kv, formats.activations
         self.p_quant, self.scale_rule = query.quant, numerics.scale_rule
@@ -92,60 +97,7 @@ class AttentionCore:
         self.mix_mode = matmul_mode(query, kv, workload.keys, config, "core P V").fields
         scaled = self.out_format.scaled
         self.out_factor, self.out_z = (scales.v, imm(scales.mixed)) if scaled else (scales.v / scales.mixed, None)
-        unit = max(config.bus_bytes, config.cols, config.lanes)
-        if schedule.kv_cols % unit:
-            raise CompileError(f"core: kv_cols must be a multiple of {unit} (bus, columns, lanes), "
-                               f"got {schedule.kv_cols}")
-        self.unit = unit
-        most = workload.attention.group if workload.tokens == 1 else workload.tokens
-        self.rows = min(schedule.q_rows, most)
-        self.head_tiles = -(-layer.head_dim // config.cols)
-        self._place()
-        self._passes = self._steps = 0
-
-    def _place(self) -> None:
-        config, schedule, rows = self.config, self.schedule, self.rows
-        placer, stats = AccPlacer(config, "core"), StatPlacer(config, "core")
-        score_rows, out_rows = rows * (schedule.kv_cols // config.cols), rows * self.head_tiles
-        self.scores = [placer.take(score_rows, what="scores (q_rows * kv_cols)").addr for _ in range(2)]
-        self.partial = [placer.take(out_rows, what="partial outputs (q_rows)").addr for _ in range(2)]
-        self.outputs = [placer.take(out_rows, what="outputs (q_rows, q_tiles times)").addr
-                        for _ in range(schedule.q_tiles)]
-        self.words = -(-rows // config.cols)
-        every = schedule.q_tiles * self.words
-        self.rowmax = [stats.take(self.words, "row maxima (q_rows)") for _ in range(2)]
-        self.m = [stats.take(every, "running maxima (q_rows * q_tiles)") for _ in range(2)]
-        self.alpha = stats.take(2 * self.words, "rescale factors (q_rows)")
-        self.sums = stats.take(self.words, "row sums (q_rows)")
-        self.l = stats.take(every, "running sums")
-        self.inverse = stats.take(self.words, "inverse sums")
-        a, panels = OperandPlacer(config, "A", "core"), -(-rows // config.rows)
-        self.q_pitch = align(self.head_bytes, config.a_word_bytes) // config.lanes
-        self.p_pitch = align(schedule.kv_cols, config.a_word_bytes) // config.lanes
-        out_bytes = self.out_format.bytes_of(self.head_tiles * config.cols)
-        self.o_pitch = align(out_bytes, config.a_word_bytes) // config.lanes
-        q_groups = schedule.q_tiles * panels * self.q_pitch
-        self.tile_groups = panels * self.q_pitch
-        self.q = [a.take(q_groups, "queries (q_rows, q_tiles times)") for _ in range(2)]
-        self.p = [a.take(panels * self.p_pitch, "probabilities (q_rows * kv_cols)") for _ in range(2)]
-        self.stage = [a.take(panels * self.o_pitch, "staged outputs (q_rows)") for _ in range(2)]
-        self._place_keys()
-
-    def _place_keys(self) -> None:
-        config, schedule = self.config, self.schedule
-        b = OperandPlacer(config, "B", "core")
-        self.k_groups = self.head_bytes // config.lanes
-        self.v_groups = schedule.kv_cols // config.lanes
-        k_size, v_size = schedule.kv_cols // config.cols * self.k_groups, self.head_tiles * self.v_groups
-        self.k_ring, self.v_ring = [], []
-        while len(self.k_ring) < 2 or self._room(b, k_size, v_size):
-            self.k_ring.append(b.take(k_size, "keys (kv_cols)"))
-            self.v_ring.append(b.take(v_size, "values (kv_cols)"))
-
-    @staticmethod
-    def _room(placer: OperandPlacer, *sizes: int) -> bool:
-        banks = sum(-(-size // placer.bank_groups) for size in sizes)
-        return banks * placer.bank_groups <= placer.free_groups
+        self._passes = self._steps = self.loaded_k = self.loaded_v = 0
 
     def emit(self) -> None:
         """Every sequence, every kv head, every group of sub-tiles."""
@@ -155,27 +107,28 @@ class AttentionCore:
                 for first in range(0, len(tiles), self.schedule.q_tiles):
                     self._pass(sequence, kv_head, tiles[first:first + self.schedule.q_tiles])
 
-    def _visible(self, tile: SubTile) -> int:
+    def visible(self, tile: SubTile) -> int:
         """Keys that the sub-tile's last row may see."""
         if self.workload.mask == "none":
             return self.workload.keys
         return min(self.workload.keys, tile.position + (tile.rows - 1) * tile.step + 1)
 
     def _pass(self, sequence: int, kv_head: int, tiles: list[SubTile]) -> None:
-        q = self.q[self._passes % 2]
+        place = self.place
+        q = place.q[self._passes % len(place.q)]
         self._passes += 1
         for i, tile in enumerate(tiles):
             self.emitter.load_operand(Space.A, tile.q, first_row=tile.first_row, rows=tile.rows, first_byte=tile.byte,
-                                      row_bytes=self.head_bytes, addr=q + i * self.tile_groups, pitch=self.q_pitch,
+                                      row_bytes=place.head_bytes, addr=q + i * place.tile_groups, pitch=place.q_pitch,
                                       label="load q")
         pending = None
-        longest = max(self._visible(tile) for tile in tiles)
-        for block, first in enumerate(range(0, longest, self.schedule.kv_cols)):
-            keys = self._load_block(sequence, kv_head, block, first, min(self.schedule.kv_cols, longest - first))
+        longest = max(self.visible(tile) for tile in tiles)
+        for block, first in enumerate(range(0, longest, self.block)):
+            keys = _Keys(self, sequence, kv_head, first, min(self.block, longest - first))
             for i, tile in enumerate(tiles):
-                if first >= self._visible(tile):
+                if first >= self.visible(tile):
                     continue
-                step = _Step(self, q + i * self.tile_groups, tile, i, keys, block, self._steps)
+                step = _Step(self, q + i * place.tile_groups, tile, i, keys, block, self._steps)
                 self._steps += 1
                 step.scores_and_softmax()
                 if pending:
@@ -185,35 +138,58 @@ class AttentionCore:
         if pending:
             pending.mix()
 
-    def _load_block(self, sequence: int, kv_head: int, block: int, first: int, count: int) -> "_Keys":
-        slot = block % len(self.k_ring)
-        k, v = self.k_ring[slot], self.v_ring[slot]
-        self.emitter.load_operand(Space.B, self.memory.k[sequence][kv_head], first_row=first, rows=count, addr=k,
-                                  pitch=self.k_groups, label=f"load k {first}")
-        tiles, padded = -(-count // self.config.cols), align(count, self.unit) // self.config.cols
-        if padded > tiles:  # columns of S that are masked
-            self.emitter.builder.padding(k + tiles * self.k_groups, (padded - tiles) * self.k_groups)
-        width = align(count, self.config.bus_bytes)
-        self.emitter.load_operand(Space.B, self.memory.v[sequence], first_row=kv_head * self.head_dim,
-                                  rows=self.head_dim, first_byte=first, row_bytes=width, addr=v, pitch=self.v_groups,
-                                  label=f"load v {first}")
-        return _Keys(first, count, width, k, v)
 
-
-@dataclass(frozen=True)
 class _Keys:
-    """A loaded block: keys first .. first+count-1; width: count rounded up to the bus; B addresses."""
+    """A block of keys and values, ``count`` from key ``first`` on, in pieces.
 
-    first: int
-    count: int
-    width: int
-    k: int
-    v: int
+    Pieces are loaded at once when buffer B has room for those that are still in use (of values, those of the block
+    before: its last step is mixed later), else when they are first used.
+    """
+
+    def __init__(self, core: AttentionCore, sequence: int, kv_head: int, first: int, count: int):
+        self._core, self._sequence, self._kv_head = core, sequence, kv_head
+        self.first, self.count = first, count
+        self._k: dict[int, int] = {}
+        self._v: dict[int, int] = {}
+        place, starts = core.place, range(0, count, core.place.kv_tile)
+        if len(place.k_ring) >= place.pieces:
+            for start in starts:
+                self.k(start)
+        if len(place.v_ring) >= 2 * place.pieces:
+            for start in starts:
+                self.v(start)
+
+    def k(self, start: int) -> int:
+        """Address in B of the piece of keys from the block's key ``start`` on."""
+        held, core, place = len(self._core.place.k_ring) >= self._core.place.pieces, self._core, self._core.place
+        if start not in self._k or not held:
+            self._k[start] = place.k_ring[core.loaded_k % len(place.k_ring)]
+            core.loaded_k += 1
+            first, rows, cols = self.first + start, min(place.kv_tile, self.count - start), core.config.cols
+            core.emitter.load_operand(Space.B, core.memory.k[self._sequence][self._kv_head], first_row=first, rows=rows,
+                                      addr=self._k[start], pitch=place.k_groups, label=f"load k {first}")
+            tiles, padded = -(-rows // cols), align(rows, place.unit) // cols
+            if padded > tiles:  # columns of S that are masked
+                core.emitter.builder.padding(self._k[start] + tiles * place.k_groups,
+                                             (padded - tiles) * place.k_groups)
+        return self._k[start]
+
+    def v(self, start: int) -> int:
+        """Address in B of the piece of values."""
+        core, place = self._core, self._core.place
+        if start not in self._v:
+            self._v[start] = place.v_ring[core.loaded_v % len(place.v_ring)]
+            core.loaded_v += 1
+            first, width = self.first + start, align(min(place.kv_tile, self.count - start), core.config.bus_bytes)
+            core.emitter.load_operand(Space.B, core.memory.v[self._sequence], first_row=self._kv_head * core.head_dim,
+                                      rows=core.head_dim, first_byte=first, row_bytes=width, addr=self._v[start],
+                                      pitch=place.v_groups, label=f"load v {first}")
+        return self._v[start]
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One sub-tile against one key block."""
+    """One sub-tile against one block of keys."""
 
     core: AttentionCore
     q: int
@@ -225,35 +201,51 @@ class _Step:
 
     @property
     def _stat(self) -> int:
-        return self.slot * self.core.words
+        return self.slot * self.core.place.words
 
     @property
     def _alpha(self) -> int:
         """The rescale factors of this step, which its merge reads after the next step has made its own."""
-        return self.core.alpha + self.number % 2 * self.core.words
+        return self.core.place.alpha + self.number % 2 * self.core.place.words
 
     @property
     def _words(self) -> int:
         return -(-self.tile.rows // self.core.config.cols)
 
     @property
+    def _count(self) -> int:
+        """Keys of the block that some row of the sub-tile may see."""
+        return min(self.keys.count, self.core.visible(self.tile) - self.keys.first)
+
+    @property
     def _columns(self) -> int:
-        """Columns of S and P: the block's, rounded up so that every byte that PV reads has been written."""
-        return align(self.keys.count, self.core.unit)
+        """Columns of S and P: `_count` rounded up so that every byte that PV reads has been written."""
+        return align(self._count, self.core.place.unit)
+
+    @property
+    def _p(self) -> int:
+        return self.core.place.p[self.number % len(self.core.place.p)]
+
+    def _pieces(self) -> list[tuple[int, int]]:
+        """(first key in the block, number of keys) of every piece that holds a visible key."""
+        step = self.core.place.kv_tile
+        return [(start, min(step, self._count - start)) for start in range(0, self._count, step)]
 
     def scores_and_softmax(self) -> None:
         """S = Q K^T with its row maxima, then the new maximum, the rescale factor, P and its row sums."""
-        core, rows = self.core, self.tile.rows
+        core, place, rows = self.core, self.core.place, self.tile.rows
         emitter, config = core.emitter, core.config
-        parity, tiles = self.number % 2, self._columns // config.cols
-        scores, rowmax = core.scores[parity], core.rowmax[parity]
-        base, step, masked = self._mask()
-        emitter.matmul(label="QK", a_addr=self.q, a_pitch=core.q_pitch, b_addr=self.keys.k, b_pitch=core.k_groups,
-                       k_steps=core.head_bytes // config.lanes, m_rows=rows, n_tiles=tiles, acc_addr=scores,
-                       acc_pitch=rows, mask=int(masked), mask_base=base, mask_step=step, rowmax=1, rowmax_init=1,
-                       rowmax_addr=rowmax, **core.score_mode)
-        old = core.m[(self.block + 1) % 2] + self._stat
-        new = core.m[self.block % 2] + self._stat
+        scores, rowmax = place.scores[self.number % len(place.scores)], place.rowmax[self.number % 2]
+        for start, count in self._pieces():
+            columns = align(count, place.unit)
+            base, step, masked = self._mask(start, count, columns)
+            emitter.matmul(label="QK", a_addr=self.q, a_pitch=place.q_pitch, b_addr=self.keys.k(start),
+                           b_pitch=place.k_groups, k_steps=place.head_bytes // config.lanes, m_rows=rows,
+                           n_tiles=columns // config.cols, acc_addr=scores + start // config.cols * rows,
+                           acc_pitch=rows, mask=int(masked), mask_base=base, mask_step=step, rowmax=1,
+                           rowmax_init=int(start == 0), rowmax_addr=rowmax, **core.score_mode)
+        old = place.m[(self.block + 1) % 2] + self._stat
+        new = place.m[self.block % 2] + self._stat
         first = self.block == 0
         emitter.vector(rows=self._words, x=rowmax, y=imm(core.score_scale),
                        combine=Combine.NONE if first else Combine.MAX, z=None if first else acc(old), to_acc=new,
@@ -261,57 +253,60 @@ class _Step:
         if not first:
             emitter.vector(rows=self._words, x=old, combine=Combine.SUB, z=acc(new), func=Func.EXP2,
                            to_acc=self._alpha, label="rescale factor")
-        emitter.vector(rows=rows, tiles=tiles, pitch=rows, x=scores, y=imm(core.score_scale), combine=Combine.SUB,
-                       z=row(new), func=Func.EXP2, w=imm(P_GAIN), to_a=core.p[parity], dst_pitch=core.p_pitch,
-                       quant=core.p_quant,
-                       reduce=Reduce.SUM, reduce_addr=core.l + self._stat if first else core.sums, label="P")
+        emitter.vector(rows=rows, tiles=self._columns // config.cols, pitch=rows, x=scores, y=imm(core.score_scale),
+                       combine=Combine.SUB, z=row(new), func=Func.EXP2, w=imm(P_GAIN), to_a=self._p,
+                       dst_pitch=place.p_pitch, quant=core.p_quant, reduce=Reduce.SUM,
+                       reduce_addr=place.l + self._stat if first else place.sums, label="P")
 
     def add_sum(self) -> None:
         """The new row sums into l; after another step's work, since they are ready late."""
-        core, running = self.core, self.core.l + self._stat
+        place, running = self.core.place, self.core.place.l + self._stat
         if self.block:
-            core.emitter.vector(rows=self._words, x=running, y=acc(self._alpha), combine=Combine.ADD, z=acc(core.sums),
-                                to_acc=running, label="running sum")
+            self.core.emitter.vector(rows=self._words, x=running, y=acc(self._alpha), combine=Combine.ADD,
+                                     z=acc(place.sums), to_acc=running, label="running sum")
 
-    def _mask(self) -> tuple[int, int, bool]:
+    def _mask(self, start: int, count: int, columns: int) -> tuple[int, int, bool]:
         """mask_base, mask_step, needed: column <= base + step * row stays."""
-        tile, keys, core = self.tile, self.keys, self.core
-        last = keys.count - 1
-        padded = self._columns > keys.count
-        if core.workload.mask == "none" or tile.step == 0:  # a single new token is the last key
-            return last, 0, padded
-        base = tile.position - keys.first
-        # Rows past the last key do not exist, so the causal limit also hides the padding.
-        return base, 1, base < self._columns - 1
+        if self.core.workload.mask == "none" or self.tile.step == 0:  # a single new token is the last key
+            return count - 1, 0, columns > count
+        base = self.tile.position - self.keys.first - start
+        # Padding follows the last key that the last row sees, so the causal limit hides it too.
+        return base, 1, base < columns - 1
 
     def mix(self) -> None:
         """PV, the merge into O, and after the sub-tile's last block the output."""
-        core, rows = self.core, self.tile.rows
-        emitter, config = core.emitter, core.config
-        first, out = self.block == 0, core.outputs[self.slot]
-        target = out if first else core.partial[self.number % 2]
-        emitter.matmul(label="PV", a_addr=core.p[self.number % 2], a_pitch=core.p_pitch, b_addr=self.keys.v,
-                       b_pitch=core.v_groups, k_steps=self.keys.width // config.lanes, m_rows=rows,
-                       n_tiles=core.head_tiles, acc_addr=target, acc_pitch=rows, **core.mix_mode)
+        core, place, rows = self.core, self.core.place, self.tile.rows
+        emitter, config, pieces = core.emitter, core.config, self._pieces()
+        first, out = self.block == 0, place.outputs[self.slot]
+        target = out if first and len(pieces) == 1 else place.partial[self.number % len(place.partial)]
+        for start, count in pieces:
+            emitter.matmul(label="PV", a_addr=self._p + start // config.lanes, a_pitch=place.p_pitch,
+                           b_addr=self.keys.v(start), b_pitch=place.v_groups,
+                           k_steps=align(count, config.bus_bytes) // config.lanes, m_rows=rows,
+                           n_tiles=place.head_tiles, acc_addr=target, acc_pitch=rows, merge=int(start > 0),
+                           raw=int((start, count) != pieces[-1]), **core.mix_mode)
+        fields: dict[str, Any] = {"rows": rows, "tiles": place.head_tiles, "pitch": rows, "to_acc": out,
+                                  "dst_pitch": rows}
         if not first:
-            emitter.vector(rows=rows, tiles=core.head_tiles, pitch=rows, x=out, y=row(self._alpha), combine=Combine.ADD,
-                           z=acc(target), to_acc=out, dst_pitch=rows, label="merge")
-        if self.keys.first + self.keys.count >= core._visible(self.tile):
+            emitter.vector(**fields, x=out, y=row(self._alpha), combine=Combine.ADD, z=acc(target), label="merge")
+        elif target != out:
+            emitter.vector(**fields, x=target, label="start output")
+        if self.keys.first + self.keys.count >= core.visible(self.tile):
             self._finish(out)
 
     def _finish(self, out: int) -> None:
-        core, rows = self.core, self.tile.rows
-        stage = core.stage[self.slot % 2]
-        core.emitter.vector(rows=self._words, x=core.l + self._stat, func=Func.RECIPROCAL, to_acc=core.inverse,
+        core, place, rows = self.core, self.core.place, self.tile.rows
+        stage = place.stage[self.slot % len(place.stage)]
+        core.emitter.vector(rows=self._words, x=place.l + self._stat, func=Func.RECIPROCAL, to_acc=place.inverse,
                             label="1 / sum")
-        core.emitter.vector(rows=rows, tiles=core.head_tiles, pitch=rows, x=out, y=row(core.inverse), z=core.out_z,
-                            w=imm(core.out_factor), to_a=stage, dst_pitch=core.o_pitch, quant=core.out_format.quant,
+        core.emitter.vector(rows=rows, tiles=place.head_tiles, pitch=rows, x=out, y=row(place.inverse), z=core.out_z,
+                            w=imm(core.out_factor), to_a=stage, dst_pitch=place.o_pitch, quant=core.out_format.quant,
                             scale_rule=core.scale_rule, label="normalize output")
-        fields: dict[str, Any] = {"k0": self.tile.head * core.head_bytes, "size": core.head_dim, "addr": stage,
-                                  "pitch": core.o_pitch, "label": "store output"}
+        fields: dict[str, Any] = {"k0": self.tile.head * place.head_bytes, "size": core.head_dim, "addr": stage,
+                                  "pitch": place.o_pitch, "label": "store output"}
         if self.tile.step:
             core.emitter.store_operand(core.memory.mixed, first_row=self.tile.row, rows=rows, **fields)
             return
         for r in range(rows):
             core.emitter.store_operand(core.memory.mixed, first_row=self.tile.row, rows=1, from_row=r,
-                                       **{**fields, "k0": (self.tile.head + r) * core.head_bytes})
+                                       **{**fields, "k0": (self.tile.head + r) * place.head_bytes})

@@ -1,7 +1,6 @@
 """An attention workload and its schedule to a program."""
 
 from ...rtl.config import TileConfig
-from ...rtl.errors import CompileError
 from ...sim.program import Program
 from ..builder import ProgramBuilder
 from ..dram import float_output
@@ -12,6 +11,7 @@ from ..numerics import DEFAULT, Numerics
 from ..schedule import AttentionSchedule
 from ..tensors import AttentionTensors
 from .core import AttentionCore
+from .heads import check_heads
 from .inputs import AttentionScales, lay_out
 from .project import emit_output, emit_rotated, emit_values
 
@@ -23,12 +23,7 @@ def lower_attention(workload: Workload, config: TileConfig, schedule: AttentionS
     Without ``tensors`` the program has the same instructions and zero data: for timing only.
     """
     layer = workload.attention
-    if layer.qk_norm == "full":
-        raise CompileError(f"attention layer of {layer.model}: QK-norm over the whole projection is not built yet; "
-                           "allowed: none, head")
-    if layer.head_dim % config.lanes:
-        raise CompileError(f"attention layer of {layer.model}: head_dim = {layer.head_dim} must be a multiple of "
-                           f"lanes = {config.lanes}")
+    check_heads(layer, config)
     builder, formats = ProgramBuilder(config), numerics.formats
     emitter = Emitter(builder)
     memory = lay_out(builder, workload, schedule, scales, tensors, numerics)

@@ -18,7 +18,7 @@ from ..emitter import Emitter, Matrix, acc, column, imm, row
 from ..formats import TensorFormat
 from ..gemm import Group, acc_regions, emit_gemm
 from ..layers import Workload
-from ..operands import Operand
+from ..operands import WIDEST_BUS, Operand
 from ..placement import AccPlacer, OperandPlacer, StatPlacer, align
 from ..schedule import GemmSchedule
 from .inputs import AttentionMemory, AttentionScales, rotary_lanes
@@ -61,7 +61,9 @@ class RotaryProjection:
         self.emitter, self.workload, self.memory, self.schedule, self.what = emitter, workload, memory, schedule, what
         self.head_dim, self.cols = layer.head_dim, config.cols
         self.wide = layer.head_dim > config.cols
-        self._check(layer.head_dim, config.cols)
+        if schedule.group_tiles % max(1, layer.head_dim // config.cols):
+            raise CompileError(f"projection {what.name}: group_tiles = {schedule.group_tiles} must hold whole heads of "
+                               f"{layer.head_dim // config.cols} column tiles")
         self.head_tiles = max(1, layer.head_dim // config.cols)
         self.rows = min(schedule.m_tile, workload.rows)
         purpose = f"projection {what.name}"
@@ -80,28 +82,14 @@ class RotaryProjection:
             self.weights = stats.take(self.head_tiles, "norm weights")
         self._block = -1
 
-    def _check(self, head_dim: int, cols: int) -> None:
-        name = f"projection {self.what.name}"
-        lanes = self.emitter.config.lanes
-        if self.wide and ((head_dim // 2) % cols or (head_dim // 2) % lanes):
-            raise CompileError(f"{name}: head_dim = {head_dim}: half a head must be a multiple of cols = {cols} and "
-                               f"lanes = {lanes}")
-        if not self.wide and (cols % head_dim or head_dim & (head_dim - 1)):
-            raise CompileError(f"{name}: head_dim = {head_dim}: a head that is not wider than the array must be a "
-                               f"power of two that divides cols = {cols}")
-        if self.what.norm is not None and head_dim < cols:
-            raise CompileError(f"{name}: QK-norm needs head_dim of at least cols = {cols}, got {head_dim}")
-        if self.schedule.group_tiles % max(1, head_dim // cols):
-            raise CompileError(f"{name}: group_tiles = {self.schedule.group_tiles} must hold whole heads of "
-                               f"{head_dim // cols} column tiles")
-
     def emit(self) -> None:
         """The whole projection."""
         if self.what.norm is not None:
             self.emitter.load_rows(self.what.norm, first_row=0, rows=self.head_tiles, addr=self.weights,
                                    label=f"{self.what.name} norm weights")
         emit_gemm(self.emitter, self.schedule, name=self.what.name, a=self.memory.x, b=self.what.weight,
-                  m=self.workload.rows, n=self.what.heads * self.head_dim, epilogue=self._finish, regions=self.regions,
+                  m=self.workload.rows, n=self.what.heads * self.head_dim,
+                  terms=self.workload.layer.hidden, epilogue=self._finish, regions=self.regions,
                   a_placer=self.a)
 
     def _finish(self, group: Group) -> None:
@@ -233,8 +221,8 @@ def emit_values(emitter: Emitter, workload: Workload, memory: AttentionMemory, s
                                 src_byte=at, label="store v")
 
     x = replace(memory.x, scales=memory.x_scales_v)
-    emit_gemm(emitter, schedule, name="v", a=memory.wv, b=x, m=layer.kv_width, n=workload.rows, epilogue=finish,
-              regions=regions, a_placer=a)
+    emit_gemm(emitter, schedule, name="v", a=memory.wv, b=x, m=layer.kv_width, n=workload.rows, terms=layer.hidden,
+              epilogue=finish, regions=regions, a_placer=a)
 
 
 def emit_output(emitter: Emitter, workload: Workload, memory: AttentionMemory, scales: AttentionScales,
@@ -249,7 +237,7 @@ def emit_output(emitter: Emitter, workload: Workload, memory: AttentionMemory, s
         store_scaled(emitter, group, memory.out, layer.hidden, scales.mixed * scales.wo)
 
     emit_gemm(emitter, schedule, name="out", a=memory.mixed, b=memory.wo, m=workload.rows, n=layer.hidden,
-              epilogue=finish, regions=regions, a_placer=a)
+              terms=layer.heads * align(layer.head_dim, WIDEST_BUS), epilogue=finish, regions=regions, a_placer=a)
 
 
 def store_scaled(emitter: Emitter, group: Group, target: Matrix, columns: int, factor: float) -> None:

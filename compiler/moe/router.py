@@ -51,4 +51,4 @@ def emit_router(emitter: Emitter, workload: Workload, memory: MoEMemory, scales:
                           label="store combine weights")
 
     emit_gemm(emitter, schedule, name="router", a=memory.x_router, b=memory.router, m=workload.rows, n=n,
-              epilogue=finish, regions=regions, a_placer=a)
+              terms=workload.moe.hidden, epilogue=finish, regions=regions, a_placer=a)

@@ -13,6 +13,7 @@ from tilescore.compiler.auto_gemm import gemm_schedule, row_counts
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
+from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.placement import align
 from tilescore.compiler.schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
 from tilescore.rtl.config import TileConfig
@@ -187,12 +188,12 @@ def test_gemm_schedules_are_within_the_problem(tile: TileConfig, m: int, n: int,
     assert schedule.group_tiles <= align(tiles, step) and schedule.group_tiles % schedule.n_tiles == 0
 
 
-def test_core_prefers_rows_then_long_blocks() -> None:
+def test_core_prefers_rows_then_long_pieces() -> None:
     layer = AttentionLayer(hidden=64, heads=8, kv_heads=2, head_dim=64)
     schedule = core_schedule(Workload(layer=layer, tokens=512), EDGE)
-    assert schedule.q_rows * schedule.q_tiles >= 16 * EDGE.rows // 2 and schedule.kv_cols >= 64
+    assert schedule.q_rows * schedule.q_tiles >= 16 * EDGE.rows // 2 and schedule.kv_tile >= 64
     short = core_schedule(Workload(layer=layer, tokens=512, context=0), SERVER)
-    assert short.kv_cols % SERVER.cols == 0
+    assert short.kv_tile % SERVER.cols == 0
 
 
 def test_decode_takes_all_heads_of_a_group_at_once() -> None:
@@ -206,7 +207,7 @@ def test_chosen_schedules_beat_simple_ones() -> None:
     workload = Workload(layer=AttentionLayer(hidden=512, heads=8, kv_heads=2, head_dim=64), tokens=128)
     chosen = attention_schedule(workload, EDGE)
     small = GemmSchedule(m_tile=16, k_tile=512, n_tiles=1, group_tiles=4)
-    core = CoreSchedule(q_rows=16, kv_cols=32, q_tiles=1)
+    core = CoreSchedule(q_rows=16, kv_tile=32, q_tiles=1)
     simple = AttentionSchedule(q=small, k=small, v=small, core=core, out=small)
     cycles = [time_program(compile_layer(workload, EDGE, data=False, schedule=s).program).cycles
               for s in (chosen, simple)]
@@ -239,11 +240,13 @@ def test_a_gemm_that_does_not_fit_names_the_buffers(changes: dict, message: str)
 
 
 def test_a_core_that_does_not_fit_names_the_buffers() -> None:
+
     layer = AttentionLayer(hidden=48, heads=2, kv_heads=1, head_dim=256)
-    with pytest.raises(CompileError, match=r"attention core: no tiling of head_dim = 256 with 16 keys per block fits "
-                                           r"tile nano: buffer A of 8 banks of 32 groups, buffer B of 4 banks of 64 .*"
+    with pytest.raises(CompileError, match=r"attention core: no tiling of head_dim = 256 with softmax blocks of 512 "
+                                           r"keys \(--softmax-block\) fits tile nano; the largest that does: 256; "
+                                           r"buffer A of 8 banks of 32 groups, buffer B of 4 banks of 64, .*"
                                            r"8 statistics banks of 8 \(8 are used\)"):
-        core_schedule(Workload(layer=layer, tokens=4), NANO)
+        core_schedule(Workload(layer=layer, tokens=600), NANO, Numerics(softmax_block=512))
 
 
 def test_a_tile_with_too_few_statistics_banks_is_named() -> None:

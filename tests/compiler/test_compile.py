@@ -84,7 +84,7 @@ def test_data_is_made_when_it_is_needed() -> None:
 # Wrong arguments ---------------------------------------------------------------------------------------
 
 SMALL = GemmSchedule(m_tile=4, k_tile=16, n_tiles=1, group_tiles=4)
-CORE = CoreSchedule(q_rows=4, kv_cols=16, q_tiles=1)
+CORE = CoreSchedule(q_rows=4, kv_tile=16, q_tiles=1)
 
 
 @pytest.mark.parametrize("workload, options, message", [

@@ -53,7 +53,7 @@ def matmul_program(tile: TileConfig, schedule: GemmSchedule, a: np.ndarray, b: n
         emitter.store_acc(out, first_row=group.m0, rows=group.rows, first_byte=4 * group.n0, row_bytes=4 * width,
                           addr=group.addr, pitch=group.pitch)
 
-    emit_gemm(emitter, schedule, name="c", a=left, b=right, m=m, n=n, epilogue=store, regions=regions,
+    emit_gemm(emitter, schedule, name="c", a=left, b=right, m=m, n=n, terms=left.k, epilogue=store, regions=regions,
               a_placer=OperandPlacer(tile, "A", "c"))
     float_output(builder, "out", out, m, n)
     return builder.finish()
@@ -183,4 +183,4 @@ def test_a_group_must_fit_the_region_it_is_given() -> None:
     regions = acc_regions(AccPlacer(TALL, "c"), schedule, align(16, 16), 4, 64, TALL.cols)
     with pytest.raises(CompileError, match="c: a group of 2 tiles of 8 rows does not fit its 8 accumulator rows"):
         emit_gemm(emitter, schedule, name="c", a=a, b=operand(builder, "b", 64, 16), m=8, n=64,
-                  epilogue=lambda group: None, regions=regions, a_placer=OperandPlacer(TALL, "A", "c"))
+                  terms=a.k, epilogue=lambda group: None, regions=regions, a_placer=OperandPlacer(TALL, "A", "c"))

@@ -30,7 +30,6 @@ from tilescore.compiler.checkpoint import from_safetensors  # noqa: E402
 from tilescore.compiler.layers import Workload  # noqa: E402
 from tilescore.compiler.models import attention_layer, load_model, moe_layer  # noqa: E402
 from tilescore.compiler.moe.inputs import calibrate as calibrate_moe  # noqa: E402
-from tilescore.compiler.numerics import Numerics  # noqa: E402
 from tilescore.compiler.report import rel_rms_error  # noqa: E402
 from tilescore.compiler.schedule import AttentionSchedule  # noqa: E402
 from tilescore.compiler.tensors import AttentionTensors, MoETensors  # noqa: E402
@@ -71,8 +70,7 @@ def test_attention(family: str, phase: str, tile: TileConfig, tmp_path: Path, se
     compiled, result = compile_and_play(tensors.workload, tile, tensors=tensors)
     assert isinstance(compiled.schedule, AttentionSchedule)
     scales = calibrate_attention(tensors, oracle.attention(tensors))
-    quantized = quantized_oracle.attention(tensors, scales,
-                                           Numerics(softmax_block=compiled.schedule.core.kv_cols))
+    quantized = quantized_oracle.attention(tensors, scales, compiled.numerics)
     check(result, quantized, their_attention(model, tensors, own_rotary=True))
 
 

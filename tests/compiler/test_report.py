@@ -13,6 +13,7 @@ import pytest
 from tilescore.compiler.bounds import bounds
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.numerics import DEFAULT
 from tilescore.compiler.report import check_description, describe, layer_report, rel_rms_error, table
 from tilescore.rtl.errors import ProgramError
 from tilescore.sim.program import Program
@@ -67,7 +68,8 @@ def test_the_object_is_valid_json(made: tuple[CompiledLayer, dict]) -> None:
 
 def test_error_is_null_when_only_timing_ran() -> None:
     _, report = report_of(MOE, ("timing",))
-    assert report["numerics"] == {"rel_rms_error": None, "finite": None, "flags": None}
+    assert report["numerics"] == DEFAULT.to_dict() | {"rel_rms_error": None, "finite": None, "flags": None}
+    assert report["levels"]["timing"]["numerics"] == DEFAULT.digest
     assert list(report["levels"]) == ["timing"] and report["levels"]["timing"]["result_sha256"] is None
 
 

@@ -85,8 +85,8 @@ def test_sizes_are_cut_and_the_request_is_kept(request_: dict) -> None:
     workload = Workload(layer=ATTENTION, **request_)
     small = slice_workload(workload)
     assert (small.phase, small.mask) == (workload.phase, workload.mask)
-    assert small.tokens == min(workload.tokens, 6) and small.batch == min(workload.batch, 2)
-    assert small.cached == min(workload.cached, 6)
+    assert small.tokens == min(workload.tokens, 18) and small.batch == min(workload.batch, 2)
+    assert small.cached == min(workload.cached, 18)
     layer = small.attention
     assert (layer.hidden, layer.heads, layer.kv_heads, layer.head_dim) == (32, 2, 1, 16)
     assert (layer.qk_norm, layer.rope_theta, layer.norm_eps) == ("head", 5e5, ATTENTION.norm_eps)

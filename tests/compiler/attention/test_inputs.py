@@ -68,7 +68,7 @@ def test_zero_tensors_have_scale_one() -> None:
 @pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
 def test_timing_needs_no_data_and_the_same_places(tile: TileConfig) -> None:
     """Without tensors: equal names and sizes; only the rotary tables, which are no data, are made."""
-    workload = dataclasses.replace(WORKLOAD, layer=dataclasses.replace(LAYER, head_dim=2 * tile.cols))
+    workload = dataclasses.replace(WORKLOAD, layer=dataclasses.replace(LAYER, head_dim=4 * tile.cols))
     places = []
     for tensors in (None, held_of(workload)):
         builder = ProgramBuilder(tile)

@@ -26,7 +26,6 @@ from tilescore.compiler.auto import attention_schedule
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.models import attention_layer, load_model
-from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.schedule import AttentionSchedule
 from tilescore.compiler.tensors import AttentionTensors
@@ -56,11 +55,10 @@ PHASES: dict[str, dict[str, Any]] = {
 
 
 def quantized(compiled: CompiledLayer) -> np.ndarray:
-    """The float64 layer with quantizers, keys cut as the schedule cuts them."""
+    """The float64 layer with quantizers, keys in the same softmax blocks."""
     assert isinstance(compiled.tensors, AttentionTensors) and isinstance(compiled.schedule, AttentionSchedule)
     scales = calibrate(compiled.tensors, oracle.attention(compiled.tensors))
-    return quantized_oracle.attention(compiled.tensors, scales,
-                                      Numerics(softmax_block=compiled.schedule.core.kv_cols))
+    return quantized_oracle.attention(compiled.tensors, scales, compiled.numerics)
 
 
 def check(workload: Workload, tile: TileConfig, seed: int = 0) -> None:
@@ -186,13 +184,13 @@ def test_masked_blocks_are_not_computed() -> None:
 
 @pytest.mark.parametrize("tile, layer, message", [
     (NANO, {"head_dim": 12}, "attention layer of custom: head_dim = 12 must be a multiple of lanes = 8"),
-    (NANO, {"head_dim": 8}, "projection k: head_dim = 8: half a head must be a multiple of cols = 4 and lanes = 8"),
-    (NANO, {"head_dim": 64, "qk_norm": "head"}, "projection k: norm weights needs 16 words in a statistics bank, the "
-                                                "tile has stat_bank_rows = 8"),
+    (NANO, {"head_dim": 8}, "custom: head_dim = 8: half a head must be a multiple of cols = 4 and lanes = 8"),
+    (NANO, {"head_dim": 64, "qk_norm": "head"}, "custom: QK-norm of head_dim = 64 needs 16 words of weights in a "
+                                                "statistics bank, tile nano has stat_bank_rows = 8"),
     (NANO, {"head_dim": 512}, r"(projection|attention core).*: no tiling of .* fits tile nano: .*buffer"),
-    (EDGE, {"head_dim": 8, "qk_norm": "head"}, "projection k: QK-norm needs head_dim of at least cols = 16, got 8"),
-    (EDGE, {"head_dim": 40}, "projection k: head_dim = 40: half a head must be a multiple of cols = 16 and lanes = 8"),
-    (SERVER, {"head_dim": 48}, "projection k: head_dim = 48: a head that is not wider than the array must be a power "
+    (EDGE, {"head_dim": 8, "qk_norm": "head"}, "custom: QK-norm needs head_dim of at least cols = 16, got 8"),
+    (EDGE, {"head_dim": 40}, "custom: head_dim = 40: half a head must be a multiple of cols = 16 and lanes = 8"),
+    (SERVER, {"head_dim": 48}, "custom: head_dim = 48: a head that is not wider than the array must be a power "
                                "of two that divides cols = 128"),
     (EDGE, {"head_dim": 16, "qk_norm": "full"}, "attention layer of custom: QK-norm over the whole projection is not "
                                                 "built yet; allowed: none, head"),

@@ -151,10 +151,10 @@ def test_results_are_staged_while_the_next_group_is_computed() -> None:
 
 
 @pytest.mark.parametrize("tile, layer, message", [
-    (NANO, {"head_dim": 24}, "projection k: head_dim = 24: half a head must be a multiple of cols = 4 and lanes = 8"),
-    (EDGE, {"head_dim": 48}, "projection k: head_dim = 48: half a head must be a multiple of cols = 16 and lanes = 8"),
-    (SERVER, {"head_dim": 24}, "projection k: head_dim = 24: a head that is not wider than the array must be a power "),
-    (SERVER, {"head_dim": 64, "qk_norm": "head"}, "projection k: QK-norm needs head_dim of at least cols = 128, got "),
+    (NANO, {"head_dim": 24}, "custom: head_dim = 24: half a head must be a multiple of cols = 4 and lanes = 8"),
+    (EDGE, {"head_dim": 48}, "custom: head_dim = 48: half a head must be a multiple of cols = 16 and lanes = 8"),
+    (SERVER, {"head_dim": 24}, "custom: head_dim = 24: a head that is not wider than the array must be a power "),
+    (SERVER, {"head_dim": 64, "qk_norm": "head"}, "custom: QK-norm needs head_dim of at least cols = 128, got "),
 ])
 def test_heads_that_cannot_be_rotated_are_named(tile: TileConfig, layer: dict, message: str) -> None:
     workload = Workload(layer=AttentionLayer(hidden=48, heads=2, kv_heads=1, **layer), tokens=3)
