@@ -123,7 +123,7 @@ def test_moe_bytes_count_the_experts_in_use() -> None:
     layer = MoELayer(hidden=48, experts=6, top_k=1, intermediate=32, norm_topk=True)
     workload = Workload(layer=layer, tokens=2)
     routing = compile_layer(workload, NANO, data=False, routing="balanced").routing
-    assert routing is not None and routing.active == (0, 1)
+    assert routing is not None and len(routing.active) == 2
     out = 4 * 2 * 48
     assert compulsory_bytes(workload, routing) == (48 * 6 + 2 * 3 * 48 * 32 + 2 * 48, out)
     assert compulsory_bytes(workload) == (48 * 6 + 6 * 3 * 48 * 32 + 2 * 48, out)
