@@ -16,8 +16,8 @@ from .formats import E4M3, LayerFormat, parse_format
 SOFTMAX_BLOCK = 256
 """Keys per softmax block, unless said otherwise: docs/decisions/0011-softmax-block.md."""
 
-ROUTER_TERMS = (1,)
-"""E4M3 terms per operand of the router's matmul that are built."""
+ROUTER_TERMS = (1, 2, 3)
+"""E4M3 terms per operand of the router's matmul: docs/decisions/0012-router-terms.md."""
 
 RULES = {rule.name.lower(): rule for rule in ScaleRule}
 """Rules of power-of-two block scales by the names that ``--scale-rule`` takes."""
@@ -36,7 +36,7 @@ class Numerics:
 
     formats: LayerFormat = E4M3
     softmax_block: int = SOFTMAX_BLOCK
-    router_terms: int = 1
+    router_terms: int = 3
     scale_rule: ScaleRule = ScaleRule.FLOOR
 
     def __post_init__(self) -> None:
