@@ -28,8 +28,8 @@ def report_of(workload: Workload, levels: tuple[str, ...] = ("reference", "timin
     meta = describe(compiled, NANO, seed=5)
     compiled.program.meta.update(meta)
     result = simulate(compiled.program, levels)
-    return compiled, layer_report(meta, compiled.program, result, expected=compiled.expected, compile_s=0.12345,
-                                  simulate_s=1.5)
+    return compiled, layer_report(meta, compiled.program, result, expected=compiled.expected,
+                                  expected_routed=compiled.expected_routed, compile_s=0.12345, simulate_s=1.5)
 
 
 @pytest.fixture(scope="module", params=[ATTENTION, MOE], ids=["attention", "moe"])
