@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tilescore.compiler import oracle
 from tilescore.compiler.bounds import bounds
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import check_description, describe, layer_report, rel_rms_error, table
 from tilescore.rtl.errors import ProgramError
 from tilescore.sim.program import Program
@@ -66,7 +69,9 @@ def test_the_object_is_valid_json(made: tuple[CompiledLayer, dict]) -> None:
 
 def test_error_is_null_when_only_timing_ran() -> None:
     _, report = report_of(MOE, ("timing",))
-    assert report["numerics"] == {"rel_rms_error": None, "finite": None, "flags": None}
+    for field in ("rel_rms_error", "finite", "flags", "rel_rms_error_float64_routing"):
+        assert report["numerics"][field] is None
+    assert report["numerics"]["routing_flips"] == 0
     assert list(report["levels"]) == ["timing"] and report["levels"]["timing"]["result_sha256"] is None
 
 
@@ -76,6 +81,29 @@ def test_error_is_that_of_the_result(made: tuple[CompiledLayer, dict]) -> None:
     assert out is not None and compiled.expected is not None
     assert report["numerics"]["rel_rms_error"] == rel_rms_error(out["out"], compiled.expected)
     assert 0.01 < report["numerics"]["rel_rms_error"] < 0.5 and report["numerics"]["finite"]
+
+
+def test_flips_and_the_error_with_float64_s_routing() -> None:
+    """One term of the router flips tokens of this layer; attention and a forced routing have no flips."""
+    workload = Workload(layer=replace(MOE.moe, experts=12), tokens=50, batch=2)
+    compiled = compile_layer(workload, NANO, seed=1, numerics=Numerics(router_terms=1))
+    compiled.program.meta.update(describe(compiled, NANO, seed=1))
+    check_description(compiled.program)
+    result = simulate(compiled.program)
+    report = layer_report(compiled.program.meta, compiled.program, result, expected=compiled.expected,
+                          expected_routed=compiled.expected_routed, compile_s=0, simulate_s=0)
+    numerics, whole = report["numerics"], oracle.moe(compiled.tensors).out
+    assert compiled.flipped and numerics["routing_flips"] == compiled.flipped / 100
+    assert result.outputs is not None
+    assert numerics["rel_rms_error_float64_routing"] == pytest.approx(rel_rms_error(result.outputs["out"], whole))
+    assert numerics["rel_rms_error_float64_routing"] > 1.2 * numerics["rel_rms_error"]
+    assert f"{compiled.flipped}.00 %, error with its routing " in table([report])
+
+
+@pytest.mark.parametrize("workload, routing", [(ATTENTION, None), (MOE, "balanced")])
+def test_no_flips_without_a_choice(workload: Workload, routing: str | None) -> None:
+    compiled = compile_layer(workload, NANO, data=False, routing=routing)
+    assert describe(compiled, NANO, seed=0)["flipped_tokens"] is None
 
 
 # The error ---------------------------------------------------------------------------------------------
