@@ -29,7 +29,7 @@ from tilescore.rtl.events import event_counts
 from tilescore.rtl.formats import decode_e4m3_float
 from tilescore.sim.timing import time_program
 
-TOKENS, SEEDS = 2048, range(4)
+TOKENS, SEEDS = 1024, range(4)
 TILE = "server"
 WORKLOADS = (("prefill", 512), ("decode", 1))
 
