@@ -102,7 +102,7 @@ def _taller(resident: GemmSchedule, streamed: Callable[[], GemmSchedule]) -> Gem
     """The one with more rows at once: a single group reads A once either way, and streamed it leaves room for rows."""
     try:
         return max(resident, streamed(), key=lambda schedule: schedule.m_tile)
-    except CompileError:
+    except DoesNotFit:
         return resident
 
 

@@ -34,9 +34,9 @@ class CompiledLayer:
     """A program and what it was made from.
 
     tensors, expected, expected_routed: None without data; ``expected`` is the float64 layer's output, (rows, hidden),
-    with this layer's routing, ``expected_routed`` with its own. routing: None for attention; routing_source: the name or
-    file it was forced by, None for the router's own choice. flipped: number of tokens that float64 logits send to other
-    experts; it and ``expected_routed`` are None for attention and forced routings.
+    with this layer's routing, ``expected_routed`` with its own. routing: None for attention; routing_source: the name
+    or file it was forced by, None for the router's own choice. flipped: number of tokens that float64 logits send to
+    other experts; it and ``expected_routed`` are None for attention and forced routings.
     numerics: also in the program's ``meta``.
     """
 

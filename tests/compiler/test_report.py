@@ -17,6 +17,7 @@ from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import check_description, describe, layer_report, rel_rms_error, table
 from tilescore.rtl.errors import ProgramError
+from tilescore.sim.energy import load_table
 from tilescore.sim.program import Program
 from tilescore.sim.simulate import simulate
 from tilescore.tests.compiler.play import EDGE, NANO
@@ -31,7 +32,7 @@ def report_of(workload: Workload, levels: tuple[str, ...] = ("reference", "timin
     meta = describe(compiled, NANO, seed=5)
     compiled.program.meta.update(meta)
     result = simulate(compiled.program, levels)
-    return compiled, layer_report(meta, compiled.program, result, expected=compiled.expected,
+    return compiled, layer_report(meta, compiled.program, result, load_table("7nm"), expected=compiled.expected,
                                   expected_routed=compiled.expected_routed, compile_s=0.12345, simulate_s=1.5)
 
 
@@ -90,8 +91,8 @@ def test_flips_and_the_error_with_float64_s_routing() -> None:
     compiled.program.meta.update(describe(compiled, NANO, seed=1))
     check_description(compiled.program)
     result = simulate(compiled.program)
-    report = layer_report(compiled.program.meta, compiled.program, result, expected=compiled.expected,
-                          expected_routed=compiled.expected_routed, compile_s=0, simulate_s=0)
+    report = layer_report(compiled.program.meta, compiled.program, result, load_table("7nm"),
+                          expected=compiled.expected, expected_routed=compiled.expected_routed, compile_s=0, simulate_s=0)
     numerics, whole = report["numerics"], oracle.moe(compiled.tensors).out
     assert compiled.flipped and numerics["routing_flips"] == compiled.flipped / 100
     assert result.outputs is not None
