@@ -92,7 +92,8 @@ def test_flips_and_the_error_with_float64_s_routing() -> None:
     check_description(compiled.program)
     result = simulate(compiled.program)
     report = layer_report(compiled.program.meta, compiled.program, result, load_table("7nm"),
-                          expected=compiled.expected, expected_routed=compiled.expected_routed, compile_s=0, simulate_s=0)
+                          expected=compiled.expected, expected_routed=compiled.expected_routed, compile_s=0,
+                          simulate_s=0)
     numerics, whole = report["numerics"], oracle.moe(compiled.tensors).out
     assert compiled.flipped and numerics["routing_flips"] == compiled.flipped / 100
     assert result.outputs is not None
