@@ -76,8 +76,9 @@ def _compiled(arguments: argparse.Namespace, layer: str, data: bool, config: Til
         raise DoesNotFit(f"{error}; {hint}") from None
 
 
-def report(program: Program, energy: EnergyTable, *, expected: np.ndarray | None, compile_s: float,
-           levels: tuple[str, ...], command: list[str]) -> tuple[dict, Timing]:
+def report(program: Program, energy: EnergyTable, *, expected: np.ndarray | None,
+           expected_routed: np.ndarray | None, compile_s: float, levels: tuple[str, ...],
+           command: list[str]) -> tuple[dict, Timing]:
     """Simulate ``program``, which carries its description, at ``levels``; the report, and the times of instructions."""
     if "rtl" in levels and (missing := missing_for_verilator()):
         print("tilescore: the rtl level runs in Amaranth's simulator, some 1000 times slower than under Verilator, "
@@ -85,6 +86,6 @@ def report(program: Program, energy: EnergyTable, *, expected: np.ndarray | None
     start = time.perf_counter()
     with Progress(f"simulate {program.meta['layer']}") as progress:
         result = simulate(program, levels, energy_table=energy, progress=progress)
-    made = layer_report(program.meta, program, result, energy, expected=expected, compile_s=compile_s,
-                        simulate_s=time.perf_counter() - start, command=command)
+    made = layer_report(program.meta, program, result, energy, expected=expected, expected_routed=expected_routed,
+                        compile_s=compile_s, simulate_s=time.perf_counter() - start, command=command)
     return made, result.timing

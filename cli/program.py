@@ -6,7 +6,7 @@ import json
 from ..compiler.listing import listing
 from ..compiler.report import check_description, phase_table, table
 from ..compiler.schedule import to_text
-from ..compiler.store import embed_expected, expected_of
+from ..compiler.store import ROUTED_SEGMENT, embed_expected, expected_of
 from ..rtl.config import load_tile
 from ..rtl.errors import ProgramError, WorkloadError
 from ..sim.energy import load_table
@@ -29,6 +29,8 @@ def compile_(arguments: argparse.Namespace) -> int:
     program = compiled.program
     if compiled.expected is not None:
         program = embed_expected(program, compiled.expected)
+    if compiled.expected_routed is not None and compiled.flipped:
+        program = embed_expected(program, compiled.expected_routed, ROUTED_SEGMENT)
     with named_errors(arguments.output):
         program.save(arguments.output)
     if arguments.listing:
@@ -50,9 +52,10 @@ def simulate(arguments: argparse.Namespace) -> int:
             raise ProgramError("compiled with --no-data; allowed: --level timing")
         verify(program)
         expected = expected_of(program)
+        routed = expected if program.meta.get("flipped_tokens") == 0 else expected_of(program, ROUTED_SEGMENT)
     except ProgramError as error:
         raise ProgramError(f"program file {arguments.program}: {error}") from None
-    reported, _ = report(program, energy, expected=expected, compile_s=0.0, levels=arguments.level,
-                         command=arguments.words)
+    reported, _ = report(program, energy, expected=expected, expected_routed=routed, compile_s=0.0,
+                         levels=arguments.level, command=arguments.words)
     print(json.dumps(reported, indent=2) if arguments.json else f"{table([reported])}\n\n{phase_table(reported)}")
     return 0

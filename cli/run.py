@@ -68,7 +68,8 @@ def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) ->
     done = _Done()
     for layer in layers:
         compiled, seconds = build(arguments, layer, data, config)
-        made, timing = report(compiled.program, energy, expected=compiled.expected, compile_s=seconds,
+        made, timing = report(compiled.program, energy, expected=compiled.expected,
+                              expected_routed=compiled.expected_routed, compile_s=seconds,
                               levels=arguments.level, command=arguments.words)
         done.reports.append(made)
         if arguments.out:
@@ -111,7 +112,8 @@ def _cross_check(compiled: CompiledLayer, energy: EnergyTable, arguments: argpar
                            numerics=SLICE_NUMERICS)
     sliced.program.meta.update(describe(sliced, load_tile("nano"), seed=arguments.seed))
     verify(sliced.program)
-    return report(sliced.program, energy, expected=sliced.expected, compile_s=time.perf_counter() - start,
+    return report(sliced.program, energy, expected=sliced.expected, expected_routed=sliced.expected_routed,
+                  compile_s=time.perf_counter() - start,
                   levels=LEVELS, command=arguments.words)[0]
 
 

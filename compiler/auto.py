@@ -104,7 +104,7 @@ def moe_schedule(workload: Workload, routing: Routing, config: TileConfig, numer
     most = int(routing.counts.max())
     router_tiles = -(-moe.experts // cols)
     router = gemm_schedule(config, name="router", m=workload.rows, n=router_tiles * cols, k=moe.hidden,
-                           group_tiles=router_tiles, extra_tiles=(router_tiles,))
+                           group_tiles=router_tiles, extra_tiles=(router_tiles,), terms=numerics.router_terms)
     gate_up = _expert_gemm(config, formats, moe, most, hidden, width)
     down = _down(config, formats, gate_up, moe, hidden, width)
     combine_rows, combine_tiles = _combine_shape(workload, config)

@@ -5,7 +5,7 @@ B is read once per block of A rows, so ``m_tile`` is as large as buffers A and A
 blocks; B pieces are cut so that at least `PIECES` of them fit and loads run ahead.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..rtl.config import TileConfig
 from ..rtl.errors import DoesNotFit
@@ -61,20 +61,27 @@ def _even(config: TileConfig, m: int, rows: int) -> int:
 def gemm_schedule(config: TileConfig, *, name: str, m: int, n: int, k: int, a: TensorFormat = PLAIN,
                   b: TensorFormat = PLAIN, group_tiles: int | None = None, acc_banks_used: int = 0,
                   extra_tiles: tuple[int, ...] = (), stage: bool = False, copies: int = 1,
-                  group_step: int = 1) -> GemmSchedule:
+                  group_step: int = 1, terms: int = 1) -> GemmSchedule:
     """A `GemmSchedule` for C (m, n); ``k`` counts elements and is rounded up to the formats' unit.
 
     group_tiles: fixed size of an epilogue group, else chosen; group_step: the group is a multiple of it.
     acc_banks_used: accumulator banks taken by others; extra_tiles: column tiles of ``m_tile`` rows of each region
     that the epilogue needs besides two groups; stage: results are quantized (to bytes) through buffer A; copies: A
-    blocks that must fit at once.
+    blocks that must fit at once; terms: of both operands (`gemm.py`), each of ``k`` elements.
     """
     k = align(k, k_unit(config, a, b))
     total_tiles = -(-n // config.cols)
     k_tile = largest_chunk(config, k, name, a, b)
-    panel = align(a.bytes_of(k), max(config.bus_bytes, config.a_word_bytes)) // config.lanes
-    raw = k_tile < k
+    panel = align(a.bytes_of(terms * k), max(config.bus_bytes, config.a_word_bytes)) // config.lanes
+    raw = k_tile < k or terms > 1
     groups = [group_tiles] if group_tiles else _group_sizes(config, total_tiles, group_step)
+
+    def streamed() -> GemmSchedule:
+        group = groups[-1]
+        stage_panel = align(group * config.cols, config.a_word_bytes) // config.lanes if stage else 0
+        return _streamed(config, name=name, m=m, k=k, a=a, b=b, group_tiles=group, total_tiles=total_tiles,
+                         extra_tiles=extra_tiles, stage_panel=stage_panel, acc_banks_used=acc_banks_used, terms=terms)
+
     for rows in row_counts(config, m):
         panels = -(-rows // config.rows)
         for group in groups:
@@ -83,13 +90,20 @@ def gemm_schedule(config: TileConfig, *, name: str, m: int, n: int, k: int, a: T
             a_banks = copies * -(-panels * panel // config.a_bank_groups)
             fits = _acc_fits(config, name, rows, group, raw, extra_tiles, acc_banks_used, -(-total_tiles // group))
             if a_banks + stage_banks <= config.a_banks and fits:
-                return GemmSchedule(m_tile=_even(config, m, rows), k_tile=k_tile,
-                                    n_tiles=_n_tiles(config, k, k_tile, group, b), group_tiles=group,
-                                    stage_banks=max(stage_banks, int(stage)))
-    group = groups[-1]
-    stage_panel = align(group * config.cols, config.a_word_bytes) // config.lanes if stage else 0
-    return _streamed(config, name=name, m=m, k=k, a=a, b=b, group_tiles=group, total_tiles=total_tiles,
-                     extra_tiles=extra_tiles, stage_panel=stage_panel, acc_banks_used=acc_banks_used)
+                found = GemmSchedule(m_tile=_even(config, m, rows), k_tile=k_tile,
+                                     n_tiles=_n_tiles(config, k, k_tile, group, b), group_tiles=group,
+                                     stage_banks=max(stage_banks, int(stage)))
+                one_group = group_tiles is not None and group_tiles >= total_tiles
+                return _taller(found, streamed) if one_group and found.m_tile < m else found
+    return streamed()
+
+
+def _taller(resident: GemmSchedule, streamed: Callable[[], GemmSchedule]) -> GemmSchedule:
+    """The one with more rows at once: a single group reads A once either way, and streamed it leaves room for rows."""
+    try:
+        return max(resident, streamed(), key=lambda schedule: schedule.m_tile)
+    except DoesNotFit:
+        return resident
 
 
 def _group_sizes(config: TileConfig, total_tiles: int, step: int) -> list[int]:
@@ -128,14 +142,15 @@ def _acc_fits(config: TileConfig, name: str, rows: int, group_tiles: int, raw: b
 
 
 def _streamed(config: TileConfig, *, name: str, m: int, k: int, a: TensorFormat, b: TensorFormat, group_tiles: int,
-              total_tiles: int, extra_tiles: tuple[int, ...], stage_panel: int, acc_banks_used: int) -> GemmSchedule:
+              total_tiles: int, extra_tiles: tuple[int, ...], stage_panel: int, acc_banks_used: int,
+              terms: int) -> GemmSchedule:
     """A is read again for every group of column tiles: the last resort, for k too long to keep a panel on chip."""
     for rows in row_counts(config, m):
         panels = -(-rows // config.rows)
         stage_banks = -(-panels * stage_panel // config.a_bank_groups)
         for k_tile in _chunk_sizes(k, k_unit(config, a, b)):
-            chunk_banks = -(-panels * (a.bytes_of(k_tile) // config.lanes) // config.a_bank_groups)
-            fits = _acc_fits(config, name, rows, group_tiles, k_tile < k, extra_tiles, acc_banks_used,
+            chunk_banks = -(-terms * panels * (a.bytes_of(k_tile) // config.lanes) // config.a_bank_groups)
+            fits = _acc_fits(config, name, rows, group_tiles, k_tile < k or terms > 1, extra_tiles, acc_banks_used,
                              -(-total_tiles // group_tiles))
             if fits and stage_banks + 2 * chunk_banks <= config.a_banks and pieces(config, 1, k_tile, b) >= 2:
                 return GemmSchedule(m_tile=_even(config, m, rows), k_tile=k_tile, n_tiles=1, group_tiles=group_tiles,

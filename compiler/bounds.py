@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from ..rtl.config import TileConfig
+from .formats import E4M3
 from .layers import Workload
 from .numerics import DEFAULT, Numerics
 from .routing import Routing
@@ -34,6 +35,7 @@ def compulsory_bytes(workload: Workload, routing: Routing | None = None,
     """(read, write): weights, input and cached keys and values; output, and new keys and values.
 
     Block scales count with their elements; a DeepSeek weight block shares one scale among its rows, which is left out.
+    The router reads the E4M3 terms of its weights and of the input, whose first is the input of E4M3 experts.
     """
     layer, rows, formats = workload.layer, workload.rows, numerics.formats
     out = 4 * rows * layer.hidden
@@ -45,7 +47,10 @@ def compulsory_bytes(workload: Workload, routing: Routing | None = None,
         return math.floor(attention.weights * weight) + x + cached, out + 2 * rows * attention.kv_width
     moe = workload.moe
     active = moe.experts if routing is None else len(routing.active)
-    return moe.hidden * moe.experts + math.floor(active * moe.expert_weights * weight) + x, out
+    terms = numerics.router_terms
+    x_terms = terms - 1 if formats.activations == E4M3.activations else terms
+    router = moe.hidden * (terms * moe.experts + x_terms * rows)
+    return router + math.floor(active * moe.expert_weights * weight) + x, out
 
 
 def peak_macs_per_cycle(config: TileConfig, numerics: Numerics = DEFAULT) -> int:

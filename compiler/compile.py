@@ -18,8 +18,10 @@ from .attention.inputs import calibrate as calibrate_attention
 from .attention.lower import lower_attention
 from .fit import Change, smallest_change
 from .layers import Workload
+from .moe.flips import flipped_tokens, float64_routed
 from .moe.inputs import calibrate as calibrate_moe
-from .moe.inputs import tile_logits, unit_scales
+from .moe.inputs import unit_scales
+from .moe.logits import tile_logits
 from .moe.lower import lower_moe
 from .numerics import DEFAULT, Numerics
 from .routing import Routing, forced_choice, forced_route, topk_softmax_route
@@ -31,8 +33,10 @@ from .tensors import AttentionTensors, LayerTensors, MoETensors, synthetic
 class CompiledLayer:
     """A program and what it was made from.
 
-    tensors, expected: None without data; ``expected`` is the float64 layer's output, (rows, hidden).
-    routing: None for attention; routing_source: the name or file it was forced by, None for the router's own choice.
+    tensors, expected, expected_routed: None without data; ``expected`` is the float64 layer's output, (rows, hidden),
+    with this layer's routing, ``expected_routed`` with its own. routing: None for attention; routing_source: the name
+    or file it was forced by, None for the router's own choice. flipped: number of tokens that float64 logits send to
+    other experts; it and ``expected_routed`` are None for attention and forced routings.
     numerics: also in the program's ``meta``.
     """
 
@@ -44,6 +48,8 @@ class CompiledLayer:
     numerics: Numerics = DEFAULT
     tensors: LayerTensors | None = None
     expected: np.ndarray | None = None
+    expected_routed: np.ndarray | None = None
+    flipped: int | None = None
 
     def __repr__(self) -> str:
         return f"CompiledLayer({self.workload}, {self.program}, {'with' if self.tensors else 'without'} data)"
@@ -94,20 +100,24 @@ def _compile_moe(workload: Workload, config: TileConfig, tensors, schedule, rout
     tensors = tensors or synthetic(workload, seed)
     if not isinstance(tensors, MoETensors):
         raise CompileError(f"tensors: expected those of an MoE layer, got {type(tensors).__name__}")
-    choice = _choice(workload, tensors, routing, seed)
+    choice = _choice(workload, tensors, routing, seed, numerics)
+    flips = None if routing else flipped_tokens(oracle.router_logits(tensors), choice.chosen)
+    flipped = None if flips is None else int(flips.sum())
     schedule = schedule or auto.moe_schedule(workload, choice, config, numerics)
     if not data:
         program = lower_moe(workload, choice, config, schedule, unit_scales(choice), None, numerics)
         return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice,
-                             routing_source=routing, numerics=numerics)
+                             routing_source=routing, numerics=numerics, flipped=flipped)
     trace = oracle.moe(tensors, choice)
     program = lower_moe(workload, choice, config, schedule, calibrate_moe(tensors, trace, numerics), tensors, numerics)
     return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice,
-                         routing_source=routing, tensors=tensors, expected=trace.out, numerics=numerics)
+                         routing_source=routing, tensors=tensors, expected=trace.out, numerics=numerics,
+                         flipped=flipped,
+                         expected_routed=None if flips is None else float64_routed(tensors, trace.out, flips))
 
 
-def _choice(workload: Workload, tensors: MoETensors, routing: str | None, seed: int) -> Routing:
-    layer, logits = workload.moe, tile_logits(tensors)
+def _choice(workload: Workload, tensors: MoETensors, routing: str | None, seed: int, numerics: Numerics) -> Routing:
+    layer, logits = workload.moe, tile_logits(tensors, numerics.router_terms)
     if routing is None:
         return topk_softmax_route(logits, layer.top_k, norm_topk=layer.norm_topk)
     chosen = forced_choice(routing, tokens=workload.rows, experts=layer.experts, top_k=layer.top_k, seed=seed)
@@ -129,5 +139,5 @@ def fitting_change(workload: Workload, config: TileConfig, *, tensors: LayerTens
     tensors = tensors or synthetic(workload, seed)
     if not isinstance(tensors, MoETensors):
         raise CompileError(f"tensors: expected those of an MoE layer, got {type(tensors).__name__}")
-    choice = _choice(workload, tensors, routing, seed)
+    choice = _choice(workload, tensors, routing, seed, numerics)
     return smallest_change(config, lambda tile: auto.moe_schedule(workload, choice, tile, numerics), compiles)

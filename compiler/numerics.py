@@ -17,8 +17,8 @@ from .formats import E4M3, LayerFormat, parse_format
 LARGEST_BLOCK = 16384
 """P's codes are at most 256, and a row sum holds less than 2**23: docs/numerics.md."""
 
-ROUTER_TERMS = (1,)
-"""E4M3 terms per operand of the router's matmul that are built."""
+ROUTER_TERMS = (1, 2, 3)
+"""E4M3 terms per operand of the router's matmul: docs/decisions/0012-router-terms.md."""
 
 RULES = {name: ScaleRule[name.upper()] for name in SCALE_RULE_NAMES}
 """Rules of power-of-two block scales by the names that ``--scale-rule`` takes."""
@@ -37,7 +37,7 @@ class Numerics:
 
     formats: LayerFormat = E4M3
     softmax_block: int = SOFTMAX_BLOCK
-    router_terms: int = 1
+    router_terms: int = 3
     scale_rule: ScaleRule = ScaleRule.FLOOR
 
     def __post_init__(self) -> None:

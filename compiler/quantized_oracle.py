@@ -13,6 +13,7 @@ from .attention.core import P_GAIN
 from .attention.inputs import AttentionScales
 from .formats import E4M3, TensorFormat, query_format, value_weights
 from .moe.inputs import MoEScales
+from .moe.logits import term_logits
 from .numerics import DEFAULT, Numerics
 from .oracle import positions, rms_norm, rotary_tables, rotate, silu
 from .quantize import stored_values
@@ -85,9 +86,8 @@ def moe(tensors: MoETensors, routing: Routing, scales: MoEScales, numerics: Nume
     """(rows, hidden) float64, with the experts that ``routing`` chooses."""
     workload, layer, formats, rule = tensors.workload, tensors.workload.moe, numerics.formats, numerics.scale_rule
     x = fake_quantize(tensors.x, scales.x, formats.activations, rule=rule)
-    x_router = fake_quantize(tensors.x, scales.x_router)
-    weights = combine_weights(x_router @ fake_quantize(tensors.router, scales.router).T, routing.chosen,
-                              norm_topk=layer.norm_topk)
+    logits = term_logits(tensors, scales.x_router, scales.router, numerics.router_terms)
+    weights = combine_weights(logits, routing.chosen, norm_topk=layer.norm_topk)
     out = np.zeros((workload.rows, layer.hidden))
     for expert in routing.active:
         tokens, ranks = routing.tokens_of(expert)

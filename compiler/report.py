@@ -44,6 +44,7 @@ def describe(compiled: CompiledLayer, config: TileConfig, *, seed: int | None) -
         "peak_macs_per_cycle": peak_macs_per_cycle(config, compiled.numerics),
         "e4m3_read_bytes": _e4m3_read_bytes(compiled, config),
         "schedule": to_dict(compiled.schedule), "routing": compiled.routing_source,
+        "flipped_tokens": compiled.flipped,
     }
 
 
@@ -68,7 +69,7 @@ def check_description(program: Program) -> None:
     """Raise `ProgramError` unless ``program`` has a result ``out`` and in ``meta`` what `describe` puts there."""
     def need(meta: dict, keys: dict, prefix: str = "") -> None:
         for key, kind in keys.items():
-            value, low = meta.get(key), 0 if key == "context" else 1
+            value, low = meta.get(key), 0 if key in ("context", "flipped_tokens") else 1
             if type(value) is not kind or (isinstance(value, int) and not low <= value < 1 << 63):
                 kind_name = {str: "a string", dict: "an object",
                              int: f"an integer of at least {low} and below 2**63"}[kind]
@@ -85,6 +86,8 @@ def check_description(program: Program) -> None:
     numerics_of(program.meta)
     if program.meta.get("e4m3_read_bytes") is not None:
         need(program.meta, {"e4m3_read_bytes": int})
+    if program.meta.get("flipped_tokens") is not None:
+        need(program.meta, {"flipped_tokens": int})
     need(program.meta["bounds"], {"compute_cycles": int, "dram_cycles": int}, "bounds.")
     names = [region.name for region in program.outputs]
     if names[:1] != ["out"]:
@@ -123,16 +126,15 @@ def report_compiled(compiled: CompiledLayer, *, energy: str | EnergyTable = "7nm
 
 
 def layer_report(meta: dict, program: Program, result: Result, table: EnergyTable, *, expected: np.ndarray | None,
-                 compile_s: float, simulate_s: float, command: list[str] | None = None) -> dict:
-    """The JSON object of one layer. table: the one that ``result`` was made with."""
+                 expected_routed: np.ndarray | None = None, compile_s: float, simulate_s: float,
+                 command: list[str] | None = None) -> dict:
+    """The JSON object of one layer. table: the one that ``result`` was made with. expected, expected_routed: as in
+    `CompiledLayer`."""
     config, numerics = program.config, numerics_of(meta)
     peak = meta["peak_macs_per_cycle"]
     useful = meta["useful_macs"]
-    error = finite = None
-    if result.outputs is not None:
-        finite = bool(np.isfinite(result.outputs["out"]).all())
-        if expected is not None and math.isfinite(found := rel_rms_error(result.outputs["out"], expected)):
-            error = found
+    finite = None if result.outputs is None else bool(np.isfinite(result.outputs["out"]).all())
+    flipped = meta.get("flipped_tokens")
     bus = config.bus_bytes
     return {
         **{key: meta[key] for key in ("layer", "model", "phase", "tokens", "context", "batch", "mask")},
@@ -152,7 +154,9 @@ def layer_report(meta: dict, program: Program, result: Result, table: EnergyTabl
         "energy": {**result.energy.to_dict(), "digest": table_digest(table)},
         "phases": [phase.to_dict() for phase in phases_of(program, result.timing, table)],
         "critical_path": critical_path(program, result.timing),
-        "numerics": {**numerics.to_dict(), "rel_rms_error": error, "finite": finite,
+        "numerics": {**numerics.to_dict(), "rel_rms_error": _error_of(result, expected), "finite": finite,
+                     "routing_flips": None if flipped is None else flipped / (meta["batch"] * meta["tokens"]),
+                     "rel_rms_error_float64_routing": _error_of(result, expected_routed),
                      "flags": None if result.status is None else list(result.status)},
         "instructions": len(program.instructions),
         "levels": {name: {"cycles": level.cycles, "result_sha256": level.result_sha256, "numerics": numerics.digest}
@@ -161,6 +165,14 @@ def layer_report(meta: dict, program: Program, result: Result, table: EnergyTabl
         "clock_mhz": config.clock_mhz,
         **provenance(meta, program, command),
     }
+
+
+def _error_of(result: Result, expected: np.ndarray | None) -> float | None:
+    """`rel_rms_error` of the layer's output; None without either, or when it is not finite."""
+    if result.outputs is None or expected is None:
+        return None
+    error = rel_rms_error(result.outputs["out"], expected)
+    return error if math.isfinite(error) else None
 
 
 def _gain(e4m3_bytes: int | None, read_bytes: int) -> float | None:
@@ -241,6 +253,15 @@ def _error(report: dict) -> str:
     return "-" if numerics["rel_rms_error"] is None else f"{numerics['rel_rms_error']:.4f}"
 
 
+def _flips(report: dict) -> str:
+    numerics = report["numerics"]
+    if numerics["routing_flips"] is None:
+        return "-"
+    error = numerics["rel_rms_error_float64_routing"]
+    share = f"{100 * numerics['routing_flips']:.2f} %"
+    return share if error is None else f"{share}, error with its routing {error:.4f}"
+
+
 def _levels(report: dict) -> str:
     return ", ".join(report["levels"])
 
@@ -270,6 +291,7 @@ _ROWS = (
      f"{1e3 * r['energy']['leakage_watt']:,.2f} mW"),
     ("largest shares", _largest_components),
     ("relative RMS error", _error),
+    ("tokens routed unlike float64", _flips),
     ("flags of MATMUL results", lambda r: _flags(r["numerics"]["flags"])),
     ("instructions", lambda r: f"{r['instructions']:,}"),
     ("levels that agree", _levels),

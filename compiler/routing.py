@@ -3,10 +3,7 @@
 Three sources of the choice, one result:
 
 - the layer's own router: softmax over all experts, the top k (``topk_softmax_route``);
-- a synthetic load, for benchmarks that must not depend on a random router: ``balanced``, or ``zipf-S`` with
-  expert popularity ~ rank^-S. Fitted to published traces, S = 0.3 resembles Mixtral-8x7B on MMLU (mean
-  exponent 0.29, max/mean load 1.31; efeslab/fiddler, branch ``popularity``) and S = 0.5 is its 95th
-  percentile;
+- a synthetic load (`routing_loads.py`): ``balanced``, or ``zipf-S`` with expert popularity ~ rank^-S;
 - a JSON file with a recorded or hand-written choice.
 
 The combine weights always come from the logits, so a forced choice changes the load and not the mathematics.
@@ -25,6 +22,8 @@ from typing import Any
 import numpy as np
 
 from ..rtl.errors import WorkloadError, did_you_mean
+from .routing_loads import balanced, zipf
+from .tensors import check_seed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,13 +125,15 @@ def forced_choice(spec: str | Path, *, tokens: int, experts: int, top_k: int, se
     """The choice ``(tokens, top_k) int32`` that a ``--routing`` argument names: balanced, zipf-S, or a JSON
     file.
 
-    Raises WorkloadError for an unknown name, a malformed exponent, or a file that does not fit the layer.
+    seed: the layer's. Raises WorkloadError for an unknown name, a malformed exponent, a seed that is none, or a file
+    that does not fit the layer.
     """
+    check_seed(seed)
     name = str(spec)
     if not 1 <= top_k <= experts:
         raise WorkloadError(f"routing {name}: top_k: expected an integer from 1 to {experts}, got {top_k}")
     if name == "balanced":
-        return balanced(tokens=tokens, experts=experts, top_k=top_k)
+        return balanced(tokens=tokens, experts=experts, top_k=top_k, seed=seed)
     if name.startswith("zipf-") and not Path(name).exists():
         return zipf(_exponent(name), tokens=tokens, experts=experts, top_k=top_k, seed=seed)
     if not Path(name).is_file():
@@ -154,25 +155,6 @@ def _exponent(name: str) -> float:
             f"routing {name!r}: expected an exponent from 0 to 10, such as zipf-0.3, got {text!r}"
         )
     return exponent
-
-
-def balanced(*, tokens: int, experts: int, top_k: int) -> np.ndarray:
-    """Choice number i goes to expert i mod E: loads differ by at most one, and k <= E keeps a token's experts
-    distinct."""
-    return (np.arange(tokens * top_k) % experts).reshape(tokens, top_k).astype(np.int32)
-
-
-def zipf(exponent: float, *, tokens: int, experts: int, top_k: int, seed: int) -> np.ndarray:
-    """``top_k`` distinct experts per token, drawn one after another with probability ~ popularity
-    rank^-exponent.
-
-    Which expert has which rank is itself drawn, so that popular experts are not neighbours. The draw without
-    replacement is Gumbel top-k: the k largest of log p + Gumbel noise (Efraimidis-Spirakis, in logarithms).
-    """
-    rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(7, experts))))
-    log_popularity = -exponent * np.log(rng.permutation(experts) + 1.0)
-    noise = -np.log(-np.log(rng.random((tokens, experts)) + 2.0**-60))
-    return np.argsort(-(log_popularity + noise), axis=1, kind="stable")[:, :top_k].astype(np.int32)
 
 
 def read_choice(path: Path, *, tokens: int, experts: int, top_k: int) -> np.ndarray:

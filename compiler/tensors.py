@@ -66,6 +66,12 @@ _TENSOR_IDS = {
 }
 
 
+def check_seed(seed: object) -> None:
+    """Raise WorkloadError unless ``seed`` is an integer from 0 to 2**63 - 1."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
+        raise WorkloadError(f"seed: expected an integer from 0 to 2**63 - 1, got {seed!r}")
+
+
 def check_tensor(where: str, name: str, value: object, shape: tuple[int, ...]) -> None:
     """Raise WorkloadError unless ``value`` is a finite float32 array of ``shape``."""
     if not isinstance(value, np.ndarray):
@@ -216,8 +222,7 @@ def synthetic_cache(workload: Workload, seed: int, name: str) -> np.ndarray:
 
 def synthetic(workload: Workload, seed: int = 0) -> LayerTensors:
     """Seeded synthetic tensors for a workload: the same seed gives the same tensors on every machine."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
-        raise WorkloadError(f"seed: expected an integer from 0 to 2**63 - 1, got {seed!r}")
+    check_seed(seed)
     if workload.layer.kind == "moe":
         return _synthetic_moe(workload, seed)
     shapes = attention_shapes(workload)

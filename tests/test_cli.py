@@ -85,7 +85,8 @@ FIELDS: dict[str, Any] = {
     "energy": {"total_pj": float, "pj_per_mac": float, "pj_per_op": float, "components": dict, "table": str,
                "low_pj": float, "high_pj": float, "average_watt": float, "leakage_watt": float, "digest": str},
     "numerics": {"digest": str, "formats": str, "softmax_block": int, "router_terms": int, "scale_rule": str,
-                 "rel_rms_error": float, "finite": bool, "flags": list},
+                 "rel_rms_error": float, "finite": bool, "flags": list, "routing_flips": (float, type(None)),
+                 "rel_rms_error_float64_routing": (float, type(None))},
     "instructions": int, "levels": dict,
     "wall_s": {"compile": NUMBER, "simulate": NUMBER},
     "context": int, "batch": int, "mask": str, "seed": int, "clock_mhz": float, "events": dict,
@@ -135,13 +136,17 @@ def test_report(options: list[object], model: str, run: Run) -> None:
     assert report["dram_bytes"] == {"read": 16 * events["dram_read_beats"], "write": 16 * events["dram_write_beats"],
                                     "scales": 0}
     assert report["format"] == "e4m3:e4m3:e4m3" and report["bandwidth_gain"] is None
+    choice = given["--layer"] == "moe" and "--routing" not in given
+    for field in ("routing_flips", "rel_rms_error_float64_routing"):
+        assert (report["numerics"][field] is None) == (not choice)
     energy = report["energy"]
     assert set(energy["components"]) == set(COMPONENTS) and energy["table"] == "7nm"
     assert math.isclose(sum(energy["components"].values()), energy["total_pj"])
     assert math.isclose(energy["pj_per_op"] * 2 * report["useful_macs"], energy["total_pj"])
     assert energy["low_pj"] < energy["total_pj"] < energy["high_pj"]
     assert list(report["levels"]) == ["reference", "timing"]
-    assert report["levels"]["timing"] == {"cycles": cycles, "result_sha256": None, "numerics": Numerics().digest}
+    assert report["levels"]["timing"] == {"cycles": cycles, "result_sha256": None,
+                                          "numerics": report["numerics"]["digest"]}
     assert report["levels"]["reference"]["cycles"] is None
     assert len(bytes.fromhex(report["levels"]["reference"]["result_sha256"])) == 32
     assert 0 < report["numerics"]["rel_rms_error"] < 0.25 and report["numerics"]["finite"]
@@ -151,7 +156,8 @@ def test_report(options: list[object], model: str, run: Run) -> None:
 def test_timing_alone_has_the_same_times_and_no_results(kind: str, model: str, run: Run) -> None:
     both = run("run", *layer(model, kind), "--json")
     timing = run("run", *layer(model, kind), "--level", "timing", "--json")
-    assert timing["numerics"] == Numerics().to_dict() | {"rel_rms_error": None, "finite": None, "flags": None}
+    flips = {"routing_flips": timing["numerics"]["routing_flips"], "rel_rms_error_float64_routing": None}
+    assert timing["numerics"] == Numerics().to_dict() | flips | {"rel_rms_error": None, "finite": None, "flags": None}
     assert timing["levels"] == {"timing": both["levels"]["timing"]}
     for changing in ("numerics", "levels", "wall_s"):
         del both[changing], timing[changing]
@@ -204,7 +210,7 @@ def test_a_result_that_overflows_is_reported_in_valid_json(model: str, run: Run,
     path = write_safetensors(tmp_path / "huge.safetensors", weights)
     report = run("run", *layer(model, "moe"), "--weights", path, "--json")
     assert report["numerics"] | {"flags": []} == Numerics().to_dict() | {
-        "rel_rms_error": None, "finite": False, "flags": []}
+        "routing_flips": 0, "rel_rms_error_float64_routing": None, "rel_rms_error": None, "finite": False, "flags": []}
     assert "the result is not finite" in run("run", *layer(model, "moe"), "--weights", path)
 
 
@@ -388,7 +394,8 @@ def test_instructions_without_data(kind: str, model: str, run: Run, tmp_path: Pa
     full = run("run", *layer(model, kind), "--json")
     bare = run("simulate", path, "--level", "timing", "--json")
     assert bare["cycles"] == full["cycles"] and bare["instructions"] == full["instructions"]
-    assert bare["numerics"] == Numerics().to_dict() | {"rel_rms_error": None, "finite": None, "flags": None}
+    flips = {"routing_flips": full["numerics"]["routing_flips"], "rel_rms_error_float64_routing": None}
+    assert bare["numerics"] == Numerics().to_dict() | flips | {"rel_rms_error": None, "finite": None, "flags": None}
 
 
 def test_a_program_keeps_its_description(model: str, run: Run, tmp_path: Path) -> None:

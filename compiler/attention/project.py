@@ -89,7 +89,7 @@ class RotaryProjection:
                                    label=f"{self.what.name} norm weights")
         emit_gemm(self.emitter, self.schedule, name=self.what.name, a=self.memory.x, b=self.what.weight,
                   m=self.workload.rows, n=self.what.heads * self.head_dim,
-                  terms=self.workload.layer.hidden, epilogue=self._finish, regions=self.regions,
+                  layer_k=self.workload.layer.hidden, epilogue=self._finish, regions=self.regions,
                   a_placer=self.a)
 
     def _finish(self, group: Group) -> None:
@@ -221,7 +221,7 @@ def emit_values(emitter: Emitter, workload: Workload, memory: AttentionMemory, s
                                 src_byte=at, label="store v")
 
     x = replace(memory.x, scales=memory.x_scales_v)
-    emit_gemm(emitter, schedule, name="v", a=memory.wv, b=x, m=layer.kv_width, n=workload.rows, terms=layer.hidden,
+    emit_gemm(emitter, schedule, name="v", a=memory.wv, b=x, m=layer.kv_width, n=workload.rows, layer_k=layer.hidden,
               epilogue=finish, regions=regions, a_placer=a)
 
 
@@ -237,7 +237,7 @@ def emit_output(emitter: Emitter, workload: Workload, memory: AttentionMemory, s
         store_scaled(emitter, group, memory.out, layer.hidden, scales.mixed * scales.wo)
 
     emit_gemm(emitter, schedule, name="out", a=memory.mixed, b=memory.wo, m=workload.rows, n=layer.hidden,
-              terms=layer.heads * align(layer.head_dim, WIDEST_BUS), epilogue=finish, regions=regions, a_placer=a)
+              layer_k=layer.heads * align(layer.head_dim, WIDEST_BUS), epilogue=finish, regions=regions, a_placer=a)
 
 
 def store_scaled(emitter: Emitter, group: Group, target: Matrix, columns: int, factor: float) -> None:

@@ -75,9 +75,9 @@ class Experts:
             raise DoesNotFit(f"experts: {BUFFERS} lists of {entries} indices do not fit index_entries = "
                              f"{config.index_entries}")
         self.index_slots = [i * entries for i in range(config.index_entries // entries)]
-        self.gemm_gate_up = Gemm(emitter, schedule.gate_up, name="gate_up", k=k, n=2 * width, terms=moe.hidden,
+        self.gemm_gate_up = Gemm(emitter, schedule.gate_up, name="gate_up", k=k, n=2 * width, layer_k=moe.hidden,
                                  a=self.activations, b=numerics.formats.weights, acc_regions=self.gate_up_regions)
-        self.gemm_down = Gemm(emitter, schedule.down, name="down", k=width, n=moe.hidden, terms=moe.intermediate,
+        self.gemm_down = Gemm(emitter, schedule.down, name="down", k=width, n=moe.hidden, layer_k=moe.intermediate,
                               a=self.activations, b=numerics.formats.weights, acc_regions=self.down_regions)
 
     def _check_schedule(self) -> None:

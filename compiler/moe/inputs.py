@@ -1,8 +1,7 @@
-"""Scales, routing, quantized tensors and DRAM layout of an MoE layer.
+"""Scales, quantized tensors and DRAM layout of an MoE layer.
 
-Routing is decided before the program is built: by the tile's own logits (the exact integer matmul of the
-quantized input and router, rounded once, as the tile computes it) or by ``--routing``. The combine weights are
-computed on the tile either way.
+Routing is decided before the program is built: by the tile's own logits (`logits.py`) or by ``--routing``. The combine
+weights are computed on the tile either way.
 """
 
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...rtl.config import TileConfig
-from ...sim.numerics import exact_matmul_e4m3, round_acc_to_fp32
 from ..builder import ProgramBuilder
 from ..dram import float_matrix
 from ..emitter import Matrix
@@ -23,7 +21,8 @@ from ..placement import align
 from ..quantize import StoredTensor, store, tensor_factor
 from ..routing import Routing
 from ..schedule import MoESchedule
-from ..tensors import MoETensors, per_tensor_scale, quantize_per_tensor
+from ..tensors import MoETensors
+from .logits import input_scales, split_terms
 
 NEGATIVE_INFINITY = np.float32(-np.inf)
 
@@ -40,7 +39,7 @@ class ExpertScales:
 
 @dataclass(frozen=True, kw_only=True)
 class MoEScales:
-    """Per-tensor factors; ``experts`` holds the experts that have tokens. x_router, router: always E4M3."""
+    """Per-tensor factors; ``experts`` holds the experts that have tokens. x_router, router: of all their E4M3 terms."""
 
     x: float = 1.0
     x_router: float = 1.0
@@ -51,12 +50,6 @@ class MoEScales:
 def unit_scales(routing: Routing) -> MoEScales:
     """Scales for a program of which only the time is wanted."""
     return MoEScales(experts={expert: ExpertScales() for expert in routing.active})
-
-
-def input_scales(tensors: MoETensors) -> tuple[float, float]:
-    """E4M3 scales of x and the router, as the router multiplies them."""
-    x, router = (float(per_tensor_scale(float(np.abs(a).max(initial=0.0)))) for a in (tensors.x, tensors.router))
-    return x, router
 
 
 def calibrate(tensors: MoETensors, trace: MoETrace, numerics: Numerics = DEFAULT) -> MoEScales:
@@ -74,16 +67,6 @@ def calibrate(tensors: MoETensors, trace: MoETrace, numerics: Numerics = DEFAULT
     return MoEScales(x=x, x_router=x_router, router=router, experts=experts)
 
 
-def tile_logits(tensors: MoETensors) -> np.ndarray:
-    """(rows, experts) float64: the router's logits exactly as the tile's drain rounds them, dequantized."""
-    x_scale, router_scale = input_scales(tensors)
-    x = quantize_per_tensor(tensors.x, np.float32(x_scale))[0]
-    router = quantize_per_tensor(tensors.router, np.float32(router_scale))[0]
-    accumulators, nan = exact_matmul_e4m3(x, router)
-    rounded = round_acc_to_fp32(accumulators, -18, nan.astype(np.uint8))
-    return rounded.astype(np.float64) * (x_scale * router_scale)
-
-
 @dataclass(frozen=True, kw_only=True)
 class ExpertMemory:
     """gate_up: blocks of ``cols`` gate rows and ``cols`` up rows in turn; down: (hidden, width)."""
@@ -96,9 +79,10 @@ class ExpertMemory:
 class MoEMemory:
     """Matrices of the layer in DRAM.
 
-    width: intermediate size padded to whole column tiles, bus beats and blocks. x_router: x in E4M3 (x itself if the
-    activations are E4M3). bias: FP32 (rows, experts), 0 where the
-    softmax counts an expert, -inf elsewhere. weights: FP32 (rows, experts) combine weights, made by the tile.
+    width: intermediate size padded to whole column tiles, bus beats and blocks. x_router, router: their E4M3 terms side
+    by side along k (`logits.py`); x_router is x itself if one term is what the activations are. bias: FP32 (rows,
+    experts), 0 where the softmax counts an expert, -inf elsewhere. weights: FP32 (rows, experts) combine weights, made
+    by the tile.
     slots: FP32 (rows * top_k, hidden), the weighted expert results, ordered by expert, then token.
     """
 
@@ -129,17 +113,21 @@ def product_tiles(config: TileConfig, activations: TensorFormat) -> int:
 def lay_out(builder: ProgramBuilder, workload: Workload, routing: Routing, schedule: MoESchedule, scales: MoEScales,
             tensors: MoETensors | None, numerics: Numerics = DEFAULT) -> MoEMemory:
     """Allocate every matrix of the layer, with data when there are tensors."""
-    moe, config = workload.moe, builder.config
+    moe, config, terms = workload.moe, builder.config, numerics.router_terms
     plain, activations, weights = TENSOR_FORMATS["e4m3"], numerics.formats.activations, numerics.formats.weights
     width = padded_width(moe.intermediate, config, numerics)
     hidden = padded_k(moe.hidden, config, activations, weights)
     experts_padded = align(moe.experts, config.cols)
     beat_lanes = config.bus_bytes // 4
 
-    def rows_of(name: str, label: str, factor: float, tensor_format: TensorFormat, count: int, k: int,
-                pad_rows: int = 1) -> Operand:
-        make = (lambda: store(getattr(tensors, name), tensor_format, factor, numerics.scale_rule)) if tensors else None
-        return place_operand(builder, label, count, k, tensor_format, make, pad_rows=pad_rows)
+    def terms_of(name: str, label: str, factor: float, count: int, k: int, pad_rows: int = 1) -> Operand:
+        """``k`` elements per term."""
+        def make() -> StoredTensor:
+            codes = np.zeros((count, terms, k), np.uint8)
+            for term, part in enumerate(split_terms(getattr(tensors, name), factor, terms)):
+                codes[:, term, :moe.hidden] = part
+            return StoredTensor(codes.reshape(count, terms * k), np.zeros((count, 0), np.uint8))
+        return place_operand(builder, label, count, terms * k, plain, make if tensors else None, pad_rows=pad_rows)
 
     def bias() -> np.ndarray:
         values = np.full((workload.rows, experts_padded), NEGATIVE_INFINITY, np.float32)
@@ -149,13 +137,16 @@ def lay_out(builder: ProgramBuilder, workload: Workload, routing: Routing, sched
             values[:, :moe.experts] = 0
         return values
 
-    x = rows_of("x", "x", scales.x, activations, workload.rows, hidden)
-    router_k = padded_k(moe.hidden, config, plain)
-    x_router = x if activations == plain else rows_of("x", "x for the router", scales.x_router, plain, workload.rows,
-                                                      router_k)
+    x = place_operand(builder, "x", workload.rows, hidden, activations,
+                      (lambda: store(tensors.x, activations, scales.x, numerics.scale_rule)) if tensors else None)
+    if terms == 1 and activations == plain:
+        router_k, x_router = hidden, x
+    else:
+        router_k = padded_k(moe.hidden, config, plain)
+        x_router = terms_of("x", "x for the router", scales.x_router, workload.rows, router_k)
     return MoEMemory(
         width=width, x=x, x_router=x_router,
-        router=rows_of("router", "router", scales.router, plain, moe.experts, x_router.k, config.cols),
+        router=terms_of("router", "router", scales.router, moe.experts, router_k, config.cols),
         bias=float_matrix(builder, "bias", workload.rows, experts_padded, bias),
         one_hot=float_matrix(builder, "one_hot", beat_lanes, config.cols,
                              lambda: np.eye(beat_lanes, config.cols, dtype=np.float32)),

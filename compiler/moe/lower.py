@@ -26,7 +26,7 @@ def lower_moe(workload: Workload, routing: Routing, config: TileConfig, schedule
     emitter = Emitter(builder)
     memory = lay_out(builder, workload, routing, schedule, scales, tensors, numerics)
     with builder.phase("router"):
-        emit_router(emitter, workload, memory, scales, schedule.router)
+        emit_router(emitter, workload, memory, scales, schedule.router, numerics.router_terms)
     with builder.phase("experts"):
         Experts(emitter, workload, routing, memory, scales, schedule, numerics).emit()
     with builder.phase("combine"):

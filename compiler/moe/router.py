@@ -1,4 +1,4 @@
-"""The router: logits, softmax over the counted experts, combine weights to DRAM.
+"""The router: logits (`logits.py`), softmax over the counted experts, combine weights to DRAM.
 
 The bias matrix is 0 for experts that the softmax counts (the chosen ones when the layer renormalizes, all of them
 otherwise) and -inf elsewhere, so one softmax serves both rules and padding columns never count.
@@ -15,11 +15,12 @@ from ..layers import Workload
 from ..placement import AccPlacer, OperandPlacer, StatPlacer
 from ..schedule import GemmSchedule
 from .inputs import MoEMemory, MoEScales
+from .logits import term_products
 
 
 def emit_router(emitter: Emitter, workload: Workload, memory: MoEMemory, scales: MoEScales,
-                schedule: GemmSchedule) -> None:
-    """Logits to combine weights for every row."""
+                schedule: GemmSchedule, terms: int) -> None:
+    """Logits to combine weights for every row. terms: E4M3 terms of x and of the router."""
     config = emitter.config
     placer, stats = AccPlacer(config, "router"), StatPlacer(config, "router")
     a = OperandPlacer(config, "A", "router")
@@ -28,7 +29,8 @@ def emit_router(emitter: Emitter, workload: Workload, memory: MoEMemory, scales:
     if schedule.group_tiles < n // config.cols:
         raise CompileError(f"router: group_tiles must be at least {n // config.cols}, the softmax is over all experts, "
                            f"got {schedule.group_tiles}")
-    regions = acc_regions(placer, schedule, memory.x_router.k, rows, n, config.cols)
+    products = term_products(terms)
+    regions = acc_regions(placer, schedule, memory.x_router.k // terms, rows, n, config.cols, products=products)
     bias = placer.take(n // config.cols * rows, what="the router's bias").addr
     words = -(-rows // config.cols)
     maxima, sums, inverse = (stats.take(words, what) for what in ("maxima", "sums", "inverse sums"))
@@ -51,4 +53,4 @@ def emit_router(emitter: Emitter, workload: Workload, memory: MoEMemory, scales:
                           label="store combine weights")
 
     emit_gemm(emitter, schedule, name="router", a=memory.x_router, b=memory.router, m=workload.rows, n=n,
-              terms=workload.moe.hidden, epilogue=finish, regions=regions, a_placer=a)
+              layer_k=workload.moe.hidden, epilogue=finish, regions=regions, a_placer=a, products=products)

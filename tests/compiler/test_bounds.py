@@ -123,19 +123,30 @@ def test_moe_bytes_count_the_experts_in_use() -> None:
     layer = MoELayer(hidden=48, experts=6, top_k=1, intermediate=32, norm_topk=True)
     workload = Workload(layer=layer, tokens=2)
     routing = compile_layer(workload, NANO, data=False, routing="balanced").routing
-    assert routing is not None and routing.active == (0, 1)
+    assert routing is not None and len(routing.active) == 2
     out = 4 * 2 * 48
-    assert compulsory_bytes(workload, routing) == (48 * 6 + 2 * 3 * 48 * 32 + 2 * 48, out)
-    assert compulsory_bytes(workload) == (48 * 6 + 6 * 3 * 48 * 32 + 2 * 48, out)
+    for terms in (1, 2, 3):
+        numerics, router = Numerics(router_terms=terms), terms * 48 * (6 + 2)
+        assert compulsory_bytes(workload, routing, numerics) == (router + 2 * 3 * 48 * 32, out)
+        assert compulsory_bytes(workload, numerics=numerics) == (router + 6 * 3 * 48 * 32, out)
+
+
+def test_the_router_s_terms_are_read_beside_an_input_in_another_format() -> None:
+    layer = MoELayer(hidden=64, experts=6, top_k=1, intermediate=32, norm_topk=True)
+    workload = Workload(layer=layer, tokens=2)
+    numerics = Numerics(formats=PRESETS["mxfp8"], router_terms=2)
+    x, experts = 2 * (64 + 2), 6 * 3 * 32 * (64 + 2)
+    assert compulsory_bytes(workload, numerics=numerics)[0] == 2 * 64 * (6 + 2) + x + experts
 
 
 def test_bounds_by_hand() -> None:
     layer = MoELayer(hidden=48, experts=2, top_k=1, intermediate=32, norm_topk=True)
     workload = Workload(layer=layer, tokens=10)
     macs, read, write = 10 * (48 * 2 + 3 * 48 * 32), 48 * 2 + 2 * 3 * 48 * 32 + 10 * 48, 4 * 10 * 48
-    assert bounds(workload, NANO) == Bounds(compute_cycles=-(-macs // 128), dram_cycles=-(-read // 16),
-                                            read_bytes=read, write_bytes=write)
-    assert bounds(workload, NANO).cycles == max(-(-macs // 128), -(-read // 16))
+    one_term = Numerics(router_terms=1)
+    assert bounds(workload, NANO, numerics=one_term) == Bounds(
+        compute_cycles=-(-macs // 128), dram_cycles=-(-read // 16), read_bytes=read, write_bytes=write)
+    assert bounds(workload, NANO, numerics=one_term).cycles == max(-(-macs // 128), -(-read // 16))
 
 
 def test_the_slower_port_decides() -> None:

@@ -12,7 +12,7 @@ from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.dram import code_matrix, float_matrix, float_output
 from tilescore.compiler.emitter import Emitter
 from tilescore.compiler.formats import TENSOR_FORMATS
-from tilescore.compiler.gemm import Group, acc_regions, emit_gemm
+from tilescore.compiler.gemm import SINGLE, Group, Products, acc_regions, emit_gemm
 from tilescore.compiler.operands import Operand
 from tilescore.compiler.placement import AccPlacer, OperandPlacer, align, places_fit
 from tilescore.compiler.schedule import GemmSchedule
@@ -39,22 +39,25 @@ def random_codes(rng: np.random.Generator, rows: int, columns: int) -> np.ndarra
     return codes | rng.integers(0, 2, codes.shape, dtype=np.uint8) << 7
 
 
-def matmul_program(tile: TileConfig, schedule: GemmSchedule, a: np.ndarray, b: np.ndarray) -> Program:
-    """C = A @ B.T of codes (m, k) and (n, k), FP32 with no scale."""
+def matmul_program(tile: TileConfig, schedule: GemmSchedule, a: np.ndarray, b: np.ndarray,
+                   products: Products = SINGLE) -> Program:
+    """C = A @ B.T of codes (m, k) and (n, k), FP32 with no scale; with ``products``, terms lie side by side."""
     builder = ProgramBuilder(tile)
     emitter = Emitter(builder)
     (m, k), n = a.shape, len(b)
-    left, right = operand(builder, "a", m, k, a), operand(builder, "b", n, k, b)
+    left, right = operand(builder, "a", m, k, a), operand(builder, "b", n, b.shape[1], b)
     out = float_matrix(builder, "out", m, n)
-    regions = acc_regions(AccPlacer(tile, "c"), schedule, left.k, min(schedule.m_tile, m), n, tile.cols)
+    regions = acc_regions(AccPlacer(tile, "c"), schedule, left.k // (1 + max(i for i, _ in products)),
+                          min(schedule.m_tile, m), n, tile.cols, products=products)
 
     def store(group: Group) -> None:
         width = min(group.tiles * tile.cols, n - group.n0)
         emitter.store_acc(out, first_row=group.m0, rows=group.rows, first_byte=4 * group.n0, row_bytes=4 * width,
                           addr=group.addr, pitch=group.pitch)
 
-    emit_gemm(emitter, schedule, name="c", a=left, b=right, m=m, n=n, terms=left.k, epilogue=store, regions=regions,
-              a_placer=OperandPlacer(tile, "A", "c"))
+    emit_gemm(emitter, schedule, name="c", a=left, b=right, m=m, n=n,
+              layer_k=left.k // (1 + max(i for i, _ in products)), epilogue=store, regions=regions,
+              a_placer=OperandPlacer(tile, "A", "c"), products=products)
     float_output(builder, "out", out, m, n)
     return builder.finish()
 
@@ -94,6 +97,25 @@ def test_schedules_give_identical_bits(tile: TileConfig, data: st.DataObject, si
     assert same_bits(result, product(a, b))
     assert same_bits(result, play(matmul_program(tile, second, a, b)))
     assert same_bits(result, play(matmul_program(tile, turned, b, a)).T.copy())
+
+
+@pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
+@hypothesis.settings(max_examples=20)
+@hypothesis.given(data=st.data(), beats=st.integers(1, 6), a_terms=st.integers(1, 3), b_terms=st.integers(1, 3),
+                  m=st.integers(1, 12), n=st.integers(1, 70), seed=st.integers(0, 2**32 - 1))
+def test_terms_are_summed_in_one_accumulator(tile: TileConfig, data: st.DataObject, beats: int, a_terms: int,
+                                             b_terms: int, m: int, n: int, seed: int) -> None:
+    """Any set of pairs that uses the last term of A: the exact sum of their products, rounded once."""
+    k, rng = beats * tile.bus_bytes, np.random.default_rng(seed)
+    schedule = data.draw(schedules(tile))
+    panels = -(-min(schedule.m_tile, m) // tile.rows)
+    hypothesis.assume(2 * panels * a_terms * k // tile.lanes <= tile.a_banks * tile.a_bank_groups)
+    others = data.draw(st.sets(st.tuples(st.integers(0, a_terms - 1), st.integers(0, b_terms - 1)), max_size=6))
+    products = sorted(others | {(a_terms - 1, 0)}, reverse=data.draw(st.booleans()))
+    a, b = random_codes(rng, m, a_terms * k), random_codes(rng, n, b_terms * k)
+    pairs = [(a[:, i * k:(i + 1) * k], b[:, j * k:(j + 1) * k]) for i, j in products]
+    expected = product(*(np.concatenate(side, axis=1) for side in zip(*pairs, strict=True)))
+    assert same_bits(play(matmul_program(tile, schedule, a, b, products)), expected)
 
 
 @pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
@@ -183,4 +205,4 @@ def test_a_group_must_fit_the_region_it_is_given() -> None:
     regions = acc_regions(AccPlacer(TALL, "c"), schedule, align(16, 16), 4, 64, TALL.cols)
     with pytest.raises(CompileError, match="c: a group of 2 tiles of 8 rows does not fit its 8 accumulator rows"):
         emit_gemm(emitter, schedule, name="c", a=a, b=operand(builder, "b", 64, 16), m=8, n=64,
-                  terms=a.k, epilogue=lambda group: None, regions=regions, a_placer=OperandPlacer(TALL, "A", "c"))
+                  layer_k=a.k, epilogue=lambda group: None, regions=regions, a_placer=OperandPlacer(TALL, "A", "c"))

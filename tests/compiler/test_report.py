@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tilescore.compiler import oracle
 from tilescore.compiler.bounds import bounds
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
-from tilescore.compiler.numerics import DEFAULT
+from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import check_description, describe, layer_report, rel_rms_error, table
 from tilescore.rtl.errors import ProgramError
+from tilescore.sim.energy import load_table
 from tilescore.sim.program import Program
 from tilescore.sim.simulate import simulate
 from tilescore.tests.compiler.play import EDGE, NANO
@@ -30,8 +33,8 @@ def report_of(workload: Workload, levels: tuple[str, ...] = ("reference", "timin
     meta = describe(compiled, NANO, seed=5)
     compiled.program.meta.update(meta)
     result = simulate(compiled.program, levels)
-    return compiled, layer_report(meta, compiled.program, result, expected=compiled.expected, compile_s=0.12345,
-                                  simulate_s=1.5)
+    return compiled, layer_report(meta, compiled.program, result, load_table("7nm"), expected=compiled.expected,
+                                  expected_routed=compiled.expected_routed, compile_s=0.12345, simulate_s=1.5)
 
 
 @pytest.fixture(scope="module", params=[ATTENTION, MOE], ids=["attention", "moe"])
@@ -68,8 +71,9 @@ def test_the_object_is_valid_json(made: tuple[CompiledLayer, dict]) -> None:
 
 def test_error_is_null_when_only_timing_ran() -> None:
     _, report = report_of(MOE, ("timing",))
-    assert report["numerics"] == DEFAULT.to_dict() | {"rel_rms_error": None, "finite": None, "flags": None}
-    assert report["levels"]["timing"]["numerics"] == DEFAULT.digest
+    assert report["numerics"] == Numerics().to_dict() | {"rel_rms_error": None, "finite": None, "flags": None,
+                                                         "routing_flips": 0, "rel_rms_error_float64_routing": None}
+    assert report["levels"]["timing"]["numerics"] == Numerics().digest
     assert list(report["levels"]) == ["timing"] and report["levels"]["timing"]["result_sha256"] is None
 
 
@@ -79,6 +83,30 @@ def test_error_is_that_of_the_result(made: tuple[CompiledLayer, dict]) -> None:
     assert out is not None and compiled.expected is not None
     assert report["numerics"]["rel_rms_error"] == rel_rms_error(out["out"], compiled.expected)
     assert 0.01 < report["numerics"]["rel_rms_error"] < 0.5 and report["numerics"]["finite"]
+
+
+def test_flips_and_the_error_with_float64_s_routing() -> None:
+    """One term of the router flips tokens of this layer; attention and a forced routing have no flips."""
+    workload = Workload(layer=replace(MOE.moe, experts=12), tokens=50, batch=2)
+    compiled = compile_layer(workload, NANO, seed=1, numerics=Numerics(router_terms=1))
+    compiled.program.meta.update(describe(compiled, NANO, seed=1))
+    check_description(compiled.program)
+    result = simulate(compiled.program)
+    report = layer_report(compiled.program.meta, compiled.program, result, load_table("7nm"),
+                          expected=compiled.expected, expected_routed=compiled.expected_routed, compile_s=0,
+                          simulate_s=0)
+    numerics, whole = report["numerics"], oracle.moe(compiled.tensors).out
+    assert compiled.flipped and numerics["routing_flips"] == compiled.flipped / 100
+    assert result.outputs is not None
+    assert numerics["rel_rms_error_float64_routing"] == pytest.approx(rel_rms_error(result.outputs["out"], whole))
+    assert numerics["rel_rms_error_float64_routing"] > 1.2 * numerics["rel_rms_error"]
+    assert f"{compiled.flipped}.00 %, error with its routing " in table([report])
+
+
+@pytest.mark.parametrize("workload, routing", [(ATTENTION, None), (MOE, "balanced")])
+def test_no_flips_without_a_choice(workload: Workload, routing: str | None) -> None:
+    compiled = compile_layer(workload, NANO, data=False, routing=routing)
+    assert describe(compiled, NANO, seed=0)["flipped_tokens"] is None
 
 
 # The error ---------------------------------------------------------------------------------------------

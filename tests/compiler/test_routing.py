@@ -8,18 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tilescore.compiler.routing import (
     Routing,
-    balanced,
     combine_weights,
     forced_choice,
     forced_route,
     read_choice,
     topk_softmax_route,
-    zipf,
 )
 from tilescore.rtl.errors import WorkloadError
 
@@ -76,57 +72,6 @@ def test_lists_per_expert() -> None:
 # ---- forced loads ----
 
 
-@given(st.data(), st.integers(1, 64), st.integers(0, 50))
-def test_balanced(data: st.DataObject, experts: int, tokens: int) -> None:
-    top_k = data.draw(st.integers(1, experts))
-    chosen = balanced(tokens=tokens, experts=experts, top_k=top_k)
-    assert chosen.shape == (tokens, top_k)
-    assert all(len(set(row)) == top_k for row in chosen.tolist())
-    counts = np.bincount(chosen.ravel(), minlength=experts)
-    assert counts.sum() == tokens * top_k
-    assert counts.max() - counts.min() <= 1
-
-
-def test_balanced_load_of_the_common_moe_workload() -> None:
-    """OLMoE, 512 tokens: 64 tokens for each of 64 experts."""
-    chosen = forced_choice("balanced", tokens=512, experts=64, top_k=8, seed=0)
-    assert np.bincount(chosen.ravel()).tolist() == [64] * 64
-
-
-def test_zipf_draws_by_popularity(seed: int) -> None:
-    """Top 1 of 20,000 tokens: each expert's share within 5 standard deviations of rank^-S / sum."""
-    chosen = zipf(0.7, tokens=20_000, experts=16, top_k=1, seed=seed)
-    counts = np.sort(np.bincount(chosen.ravel(), minlength=16))[::-1]
-    shares = np.arange(1, 17) ** -0.7
-    shares /= shares.sum()
-    assert (np.abs(counts - 20_000 * shares) < 5 * np.sqrt(20_000 * shares) + 5).all()
-
-
-def test_zipf_draws_without_replacement(seed: int) -> None:
-    """Of two draws from three experts, the pair probabilities are those of drawing one after another."""
-    chosen = zipf(1.0, tokens=40_000, experts=3, top_k=2, seed=seed)
-    popularity = np.bincount(chosen[:, 0], minlength=3).argsort()[::-1]
-    shares = np.empty(3)
-    shares[popularity] = np.array([6, 3, 2]) / 11
-    for first in range(3):
-        for second in set(range(3)) - {first}:
-            expected = 40_000 * shares[first] * shares[second] / (1 - shares[first])
-            found = ((chosen[:, 0] == first) & (chosen[:, 1] == second)).sum()
-            assert abs(found - expected) < 5 * expected**0.5
-
-
-@given(st.integers(0, 2**32), st.floats(0, 10), st.data())
-def test_zipf_is_a_legal_choice(seed: int, exponent: float, data: st.DataObject) -> None:
-    top_k = data.draw(st.integers(1, 12))
-    chosen = forced_choice(f"zipf-{exponent}", tokens=9, experts=12, top_k=top_k, seed=seed)
-    assert (
-        Routing(experts=12, chosen=chosen, weights=np.ones((9, top_k), np.float32)).counts.sum() == 9 * top_k
-    )
-    assert np.array_equal(
-        chosen, forced_choice(f"zipf-{exponent}", tokens=9, experts=12, top_k=top_k, seed=seed)
-    )
-
-
 def test_forced_choice_keeps_the_router_s_weights(rng: np.random.Generator) -> None:
     logits = rng.standard_normal((6, 5)).astype(np.float32)
     own = topk_softmax_route(logits, 2, norm_topk=False)
@@ -164,6 +109,12 @@ def test_unknown_routing(spec: str, expected: str) -> None:
         forced_choice(spec, tokens=4, experts=8, top_k=2, seed=0)
     assert expected in str(error.value)
     assert spec in str(error.value)
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 63, True])
+def test_bad_seed(seed: int) -> None:
+    with pytest.raises(WorkloadError, match="seed: expected an integer from 0 to"):
+        forced_choice("balanced", tokens=4, experts=8, top_k=2, seed=seed)
 
 
 @pytest.mark.parametrize(

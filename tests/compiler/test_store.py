@@ -9,7 +9,7 @@ import pytest
 
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import MoELayer, Workload
-from tilescore.compiler.store import SEGMENT, embed_expected, expected_of
+from tilescore.compiler.store import ROUTED_SEGMENT, SEGMENT, embed_expected, expected_of
 from tilescore.rtl.errors import ProgramError
 from tilescore.sim.program import Program, Segment
 from tilescore.sim.timing import time_program
@@ -33,6 +33,15 @@ def test_round_trip_through_a_file(compiled: CompiledLayer, tmp_path: Path) -> N
     held = expected_of(loaded)
     assert held is not None and compiled.expected is not None and same_bits(held, compiled.expected)
     assert loaded.instructions == compiled.program.instructions and loaded.labels == compiled.program.labels
+
+
+def test_both_references_lie_beside_each_other(compiled: CompiledLayer) -> None:
+    assert compiled.expected is not None
+    both = embed_expected(embedded(compiled), 2 * compiled.expected, ROUTED_SEGMENT)
+    one, other = expected_of(both), expected_of(both, ROUTED_SEGMENT)
+    assert one is not None and other is not None
+    assert same_bits(one, compiled.expected) and same_bits(other, 2 * compiled.expected)
+    assert expected_of(embedded(compiled), ROUTED_SEGMENT) is None
 
 
 def test_the_program_does_not_notice(compiled: CompiledLayer) -> None:

@@ -1,4 +1,4 @@
-"""Scales, logits and DRAM layout of MoE layers."""
+"""Scales and DRAM layout of MoE layers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from tilescore.compiler import oracle
 from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import MoELayer, Workload
-from tilescore.compiler.moe.inputs import calibrate, input_scales, lay_out, padded_width, tile_logits, unit_scales
+from tilescore.compiler.moe.inputs import calibrate, lay_out, padded_width, unit_scales
+from tilescore.compiler.moe.logits import input_scales
 from tilescore.compiler.quantized_oracle import fake_quantize
 from tilescore.compiler.schedule import MoESchedule
-from tilescore.compiler.tensors import MoETensors, synthetic
+from tilescore.compiler.tensors import MoETensors
 from tilescore.rtl.config import TileConfig
 from tilescore.rtl.formats import decode_e4m3_float
 from tilescore.sim.reference import run_reference
@@ -56,29 +57,6 @@ def test_unit_scales_cover_the_experts_in_use() -> None:
     assert routing is not None
     scales = unit_scales(routing)
     assert tuple(scales.experts) == routing.active and scales.x == scales.experts[routing.active[0]].down == 1.0
-
-
-def test_logits_are_those_of_the_quantized_router() -> None:
-    """Exact products of codes, one rounding to FP32 (2**-24), scales in float64."""
-    held = held_of(compiled_on(NANO))
-    x_scale, router_scale = input_scales(held)
-    exact = fake_quantize(held.x, x_scale) @ fake_quantize(held.router, router_scale).T
-    assert np.allclose(tile_logits(held), exact, rtol=2.0**-23, atol=np.abs(exact).max() * 2.0**-23)
-
-
-def test_logits_decide_near_ties_as_the_tile_does() -> None:
-    """Two experts with equal codes have equal logits, even if their weights differ in float; the lower index wins."""
-    held = synthetic(WORKLOAD, 2)
-    assert isinstance(held, MoETensors)
-    router = held.router.copy()
-    router[4] = router[1] * np.float32(1 + 2.0**-20)
-    tied = dataclasses.replace(held, router=router)
-    logits = tile_logits(tied)
-    assert np.array_equal(logits[:, 1], logits[:, 4])
-    routing = compile_layer(WORKLOAD, NANO, tensors=tied).routing
-    assert routing is not None
-    chosen = [set(row.tolist()) for row in routing.chosen]
-    assert not any(4 in row and 1 not in row for row in chosen) and any(1 in row for row in chosen)
 
 
 @pytest.mark.parametrize("tile, intermediate, width", [(NANO, 20, 32), (EDGE, 20, 32), (SERVER, 20, 128),

@@ -22,7 +22,8 @@ from tilescore.compiler import oracle, quantized_oracle
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import MoELayer, Workload
 from tilescore.compiler.models import load_model, moe_layer
-from tilescore.compiler.moe.inputs import calibrate, tile_logits
+from tilescore.compiler.moe.inputs import calibrate
+from tilescore.compiler.moe.logits import tile_logits
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.tensors import MoETensors, synthetic
 from tilescore.rtl.config import TileConfig
@@ -105,7 +106,7 @@ def test_the_tile_chooses_by_its_own_logits() -> None:
     compiled = check(TINY, NANO, seed=4)
     held, routing = compiled.tensors, compiled.routing
     assert isinstance(held, MoETensors) and routing is not None
-    order = np.argsort(-tile_logits(held), axis=1, kind="stable")[:, :2]
+    order = np.argsort(-tile_logits(held, compiled.numerics.router_terms), axis=1, kind="stable")[:, :2]
     assert np.array_equal(routing.chosen, order)
 
 

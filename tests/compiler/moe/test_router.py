@@ -9,7 +9,7 @@ import pytest
 
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import MoELayer, Workload
-from tilescore.compiler.moe.inputs import tile_logits
+from tilescore.compiler.moe.logits import tile_logits
 from tilescore.compiler.schedule import GemmSchedule, MoESchedule
 from tilescore.compiler.tensors import MoETensors, synthetic
 from tilescore.rtl.config import TileConfig
@@ -54,7 +54,7 @@ def test_weights_are_the_softmax(tile: TileConfig, norm: bool, experts: int, top
     compiled = compile_layer(Workload(layer=layer, tokens=19), tile, seed=2)
     held, routing = compiled.tensors, compiled.routing
     assert isinstance(held, MoETensors) and routing is not None
-    logits = tile_logits(held)
+    logits = tile_logits(held, compiled.numerics.router_terms)
     if norm:
         chosen = np.zeros(logits.shape, bool)
         np.put_along_axis(chosen, routing.chosen.astype(np.int64), True, axis=1)
