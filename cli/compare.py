@@ -8,11 +8,11 @@ from ..compiler.comparison import compare, exceeded, parse_limits
 from ..compiler.comparison_text import markdown, text
 from ..compiler.provenance import check_report
 from ..compiler.report import report_compiled
-from ..rtl.config import load_tile
 from ..rtl.errors import ConfigError, WorkloadError
 from ..sim.energy import load_table
 from .layer import build
 from .parser import parser
+from .tiles import tile_of
 
 BASE = "base"
 
@@ -61,7 +61,7 @@ def _run(arguments: argparse.Namespace, side: str, options: list[str]) -> dict:
         if getattr(own, name) is None:
             raise WorkloadError(f"compare {side!r}: --{name} is needed (or {name}=... in it), unless it is a saved "
                                 "report")
-    compiled, _ = build(own, own.layer, False, load_tile(own.tile))
+    compiled, _ = build(own, own.layer, False, tile_of(own))
     return report_compiled(compiled, energy=load_table(own.energy), seed=own.seed)
 
 

@@ -4,15 +4,15 @@ import argparse
 import json
 import sys
 
-from ..rtl.config import load_tile
 from ..rtl.tile_file import tile_toml
 from ..sim.progress import Progress
 from .files import check_targets, write_text
+from .tiles import tile_of
 
 
 def tile(arguments: argparse.Namespace) -> int:
     """Print a tile as `load_tile` reads it back."""
-    config = load_tile(arguments.tile)
+    config = tile_of(arguments)
     print(json.dumps(config.to_dict(), indent=2) if arguments.json else tile_toml(config).rstrip())
     return 0
 
@@ -21,7 +21,7 @@ def verilog(arguments: argparse.Namespace) -> int:
     """Print or write the Verilog of a tile."""
     from ..rtl.verilog import tile_verilog
 
-    config = load_tile(arguments.tile)
+    config = tile_of(arguments)
     if arguments.output is not None:
         check_targets([arguments.output])
     with Progress(f"generate {config.name}"):
@@ -37,7 +37,7 @@ def export(arguments: argparse.Namespace) -> int:
     """Write a folder for FPGA tools."""
     from ..rtl.export import export_tile
 
-    config = load_tile(arguments.tile)
+    config = tile_of(arguments)
     with Progress(f"export {config.name}"):
         folder = export_tile(config, arguments.folder, name=arguments.name, force=arguments.force)
     print(f"{folder}: tile {config.name}, configuration {config.digest}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..compiler.format_names import PRESET_NAMES, SCALE_RULE_NAMES, SOFTMAX_BLOCK
 from ..rtl.config import PRESETS
 from ..rtl.errors import did_you_mean
+from ..rtl.tile_settings import OPTION
 from ..sim.names import LEVELS, TABLES
 
 DEFAULT_TILE = "edge"
@@ -15,6 +16,13 @@ def tile_options(command: argparse.ArgumentParser) -> None:
     """Which tile."""
     command.add_argument("--tile", default=DEFAULT_TILE, metavar="NAME|FILE",
                          help=f"{', '.join(PRESETS)} or a TOML file (see `tilescore tile`)")
+    tile_set_option(command)
+
+
+def tile_set_option(command: argparse.ArgumentParser) -> None:
+    """Changes to the tile."""
+    command.add_argument(OPTION, action="append", default=[], dest="tile_set", metavar="KEY=VALUE[,KEY=VALUE...]",
+                         help="change keys of the tile, such as formats=e4m3+e2m1,scales=e4m3; may be repeated")
 
 
 def layer_options(command: argparse.ArgumentParser) -> None:

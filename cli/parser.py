@@ -15,7 +15,15 @@ from typing import Any, NoReturn
 from ..rtl.config import PRESETS
 from ..rtl.errors import did_you_mean
 from .completion import SHELLS
-from .options import energy_options, json_option, layer_options, simulation_options, tile_options, workload_options
+from .options import (
+    energy_options,
+    json_option,
+    layer_options,
+    simulation_options,
+    tile_options,
+    tile_set_option,
+    workload_options,
+)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -174,6 +182,7 @@ def _tile(commands: argparse._SubParsersAction) -> None:
     tile = _command(commands, "tile", "a tile as TOML, each key with its meaning, range and default",
                     ("hardware", "tile"), "edge > my_tile.toml", "my_tile.toml --json")
     tile.add_argument("tile", metavar="NAME|FILE", help=f"{', '.join(PRESETS)} or a TOML file")
+    tile_set_option(tile)
     json_option(tile)
 
 

@@ -7,7 +7,6 @@ from ..compiler.listing import listing
 from ..compiler.report import check_description, phase_table, table
 from ..compiler.schedule import to_text
 from ..compiler.store import ROUTED_SEGMENT, embed_expected, expected_of
-from ..rtl.config import load_tile
 from ..rtl.errors import ProgramError, WorkloadError
 from ..sim.energy import load_table
 from ..sim.program import Program
@@ -15,6 +14,7 @@ from ..sim.verifier import verify
 from .files import check_targets, named_errors, write_text
 from .ignored import check_layer_options
 from .layer import build, report
+from .tiles import tile_of
 
 
 def compile_(arguments: argparse.Namespace) -> int:
@@ -22,7 +22,7 @@ def compile_(arguments: argparse.Namespace) -> int:
     if arguments.model is None or arguments.layer is None:
         raise WorkloadError("compile needs --model (see `tilescore models`) and --layer (attention, moe)")
     check_layer_options(arguments, (arguments.layer,), not arguments.no_data)
-    config = load_tile(arguments.tile)
+    config = tile_of(arguments)
     outputs = (arguments.output, arguments.listing, arguments.schedule_out)
     check_targets([path for path in outputs if path is not None])
     compiled, seconds = build(arguments, arguments.layer, not arguments.no_data, config)

@@ -23,6 +23,7 @@ from ..sim.verifier import verify
 from .files import output_folder, write_text
 from .ignored import check_layer_options, refuse
 from .layer import build, data_needed, report
+from .tiles import tile_of
 
 DEFAULT_MODEL, DEFAULT_TOKENS = "qwen3-30b-a3b", 128
 OUT = Path("out")
@@ -64,7 +65,7 @@ class _Done:
 
 
 def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) -> _Done:
-    config, energy, data = load_tile(arguments.tile), load_table(arguments.energy), data_needed(arguments)
+    config, energy, data = tile_of(arguments), load_table(arguments.energy), data_needed(arguments)
     done = _Done()
     for layer in layers:
         compiled, seconds = build(arguments, layer, data, config)

@@ -6,7 +6,7 @@ from itertools import product
 
 from ..rtl.config import TileConfig
 from ..rtl.errors import CompileError, DoesNotFit
-from .attention.heads import check_heads
+from .attention.heads import check_heads, mixed_head
 from .attention.place import CorePlacement, check_block, key_unit
 from .auto_gemm import GROUP_BYTES, PIECES, gemm_schedule, largest_chunk, pieces, row_counts
 from .emitter import VECTOR_TILES
@@ -39,7 +39,7 @@ def attention_schedule(workload: Workload, config: TileConfig, numerics: Numeric
     v = gemm_schedule(config, name="projection v", m=layer.kv_width, n=workload.rows, k=hidden, a=wv, b=x,
                       stage=True)
     out = gemm_schedule(config, name="output projection", m=workload.rows, n=layer.hidden, a=x,
-                        b=weights, k=layer.heads * align(layer.head_dim, config.bus_bytes))
+                        b=weights, k=layer.heads * mixed_head(layer.head_dim, config, formats))
     return AttentionSchedule(q=q, k=k, v=v, core=core_schedule(workload, config, numerics),
                              out=out)
 

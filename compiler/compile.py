@@ -24,6 +24,7 @@ from .moe.inputs import unit_scales
 from .moe.logits import tile_logits
 from .moe.lower import lower_moe
 from .numerics import DEFAULT, Numerics
+from .products import check_built
 from .routing import Routing, forced_choice, forced_route, topk_softmax_route
 from .schedule import AttentionSchedule, MoESchedule
 from .tensors import AttentionTensors, LayerTensors, MoETensors, synthetic
@@ -71,6 +72,7 @@ def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTenso
         raise CompileError(f"routing {routing!r}: only an MoE layer is routed, this one is {kind}")
     if tensors is not None and tensors.workload != workload:
         raise CompileError(f"tensors: expected those of {workload}, got those of {tensors.workload}")
+    check_built(workload, config, numerics)
     if kind == "attention":
         compiled = _compile_attention(workload, config, tensors, schedule, seed, data, numerics)
     else:

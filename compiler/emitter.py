@@ -92,10 +92,11 @@ class Emitter:
     # DMA ---------------------------------------------------------------------------------------------
 
     def load_operand(self, space: Space, source: Matrix, *, first_row: int, rows: int, addr: int, pitch: int,
-                     first_byte: int = 0, row_bytes: int | None = None, label: str = "") -> None:
-        """Rows of ``source`` to slices from 0 on; panels ``pitch`` groups apart."""
+                     first_byte: int = 0, row_bytes: int | None = None, from_row: int = 0, label: str = "") -> None:
+        """Rows of ``source`` to slices from ``from_row`` on; panels ``pitch`` groups apart."""
         self.builder.emit(Load(space=space, dram_addr=source.at(first_row, first_byte), row_stride=source.stride,
-                               rows=rows, row_bytes=row_bytes or source.row_bytes, addr=addr, pitch=pitch), label)
+                               rows=rows, row_bytes=row_bytes or source.row_bytes, addr=addr, pitch=pitch,
+                               row_offset=from_row), label)
 
     def load_piece(self, space: Space, source: "Operand", *, first_row: int, rows: int, addr: int, pitch: int,
                    k0: int = 0, size: int | None = None, label: str = "") -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..rtl.isa import ScaleRule
+from ..rtl.isa import Scale, ScaleRule
 from ..sim.block_scales import BLOCK_FORMATS, anchor_exponent, power_of_two
 from ..sim.quantizers import dequantize, quantize_block
 from .formats import TensorFormat
@@ -37,6 +37,16 @@ def tensor_factor(tensor_format: TensorFormat, amax: float, rule: ScaleRule = Sc
         bits = np.array([amax], np.float32).view(np.uint32)
         return float(power_of_two(anchor_exponent(bits, block_format, rule))[0])
     return max(float(np.float32(amax) / np.float32(block_format.tensor_divisor)), MIN_SCALE)
+
+
+def made_factor(tensor_format: TensorFormat, amax: float, rule: ScaleRule = ScaleRule.FLOOR) -> float:
+    """`tensor_factor` of a tensor that the tile makes itself; ``amax`` is that of the float64 layer.
+
+    The tile's values may be larger by their quantization errors. Most formats saturate then. An FP32 block scale that
+    is twice its anchor counts as NaN (docs/numerics.md), so the anchor is twice as large as ``amax`` asks for.
+    """
+    factor = tensor_factor(tensor_format, amax, rule)
+    return 2 * factor if tensor_format.scale == Scale.FP32 else factor
 
 
 def _quantize(x: np.ndarray, tensor_format: TensorFormat, factor: float, rule: ScaleRule, square: bool):

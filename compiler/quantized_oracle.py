@@ -10,8 +10,9 @@ import numpy as np
 
 from ..rtl.isa import ScaleRule
 from .attention.core import P_GAIN
+from .attention.heads import blocked_head
 from .attention.inputs import AttentionScales
-from .formats import E4M3, TensorFormat, query_format, value_weights
+from .formats import E4M3, LayerFormat, TensorFormat, query_format, value_weights
 from .moe.inputs import MoEScales
 from .moe.logits import term_logits
 from .numerics import DEFAULT, Numerics
@@ -77,9 +78,15 @@ def attention(tensors: AttentionTensors, scales: AttentionScales, numerics: Nume
                 scores[hidden_keys] = -np.inf
             p = rounded_probabilities(scores, numerics.softmax_block, query)
             mixed[new, head] = p @ values / p.sum(axis=-1, keepdims=True)
-    flat = fake_quantize(mixed.reshape(workload.rows, layer.q_width), scales.mixed, formats.activations,
-                         rule=rule)
-    return flat @ fake_quantize(tensors.wo, scales.wo, weights, square=True, rule=rule).T
+    flat = fake_quantize(whole_blocks(mixed, formats), scales.mixed, formats.activations, rule=rule)
+    wo = tensors.wo.reshape(layer.hidden, layer.heads, layer.head_dim)
+    return flat @ fake_quantize(whole_blocks(wo, formats), scales.wo, weights, square=True, rule=rule).T
+
+
+def whole_blocks(x: np.ndarray, formats: LayerFormat) -> np.ndarray:
+    """(rows, heads, head_dim) as (rows, heads * d): each head padded with zeros to whole blocks, as on the tile."""
+    padding = blocked_head(x.shape[2], formats) - x.shape[2]
+    return np.pad(x, ((0, 0), (0, 0), (0, padding))).reshape(len(x), -1)
 
 
 def moe(tensors: MoETensors, routing: Routing, scales: MoEScales, numerics: Numerics = DEFAULT) -> np.ndarray:

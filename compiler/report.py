@@ -31,6 +31,9 @@ from .numerics import Numerics
 from .provenance import provenance, table_digest
 from .schedule import to_dict
 
+BOUNDS = ("compute_cycles", "dram_cycles", "vector_cycles")
+"""Fields of `Bounds` that are reported."""
+
 
 def describe(compiled: CompiledLayer, config: TileConfig, *, seed: int | None) -> dict:
     """What a program file must remember of its layer, so that `simulate` reports what `run` reports."""
@@ -41,7 +44,7 @@ def describe(compiled: CompiledLayer, config: TileConfig, *, seed: int | None) -
         "tokens": workload.tokens, "context": workload.cached, "batch": workload.batch, "mask": workload.mask,
         "seed": seed, "useful_macs": workload.useful_macs(), "bounds": asdict(limit),
         "numerics": compiled.numerics.to_dict(),
-        "peak_macs_per_cycle": peak_macs_per_cycle(config, compiled.numerics),
+        "peak_macs_per_cycle": peak_macs_per_cycle(config, workload, compiled.numerics),
         "e4m3_read_bytes": _e4m3_read_bytes(compiled, config),
         "schedule": to_dict(compiled.schedule), "routing": compiled.routing_source,
         "flipped_tokens": compiled.flipped,
@@ -88,7 +91,7 @@ def check_description(program: Program) -> None:
         need(program.meta, {"e4m3_read_bytes": int})
     if program.meta.get("flipped_tokens") is not None:
         need(program.meta, {"flipped_tokens": int})
-    need(program.meta["bounds"], {"compute_cycles": int, "dram_cycles": int}, "bounds.")
+    need(program.meta["bounds"], dict.fromkeys(BOUNDS, int), "bounds.")
     names = [region.name for region in program.outputs]
     if names[:1] != ["out"]:
         raise ProgramError("not made by `tilescore compile`: expected a result named out, "
@@ -144,7 +147,7 @@ def layer_report(meta: dict, program: Program, result: Result, table: EnergyTabl
         "useful_macs": useful,
         "peak_macs_per_cycle": peak,
         "utilization": useful / (peak * result.cycles),
-        "bounds": {key: meta["bounds"][key] for key in ("compute_cycles", "dram_cycles")},
+        "bounds": {key: meta["bounds"][key] for key in BOUNDS},
         "dram_bytes": {"read": result.events["dram_read_beats"] * bus,
                        "write": result.events["dram_write_beats"] * bus,
                        "scales": result.events["scale_beats"] * bus},
@@ -275,7 +278,8 @@ _ROWS = (
     ("utilization", lambda r: _percent(r["utilization"])),
     ("bound: compute cycles", lambda r: f"{r['bounds']['compute_cycles']:,}"),
     ("bound: DRAM cycles", lambda r: f"{r['bounds']['dram_cycles']:,}"),
-    ("cycles / larger bound", lambda r: f"{r['cycles'] / max(r['bounds'].values()):.3f}"),
+    ("bound: vector cycles", lambda r: f"{r['bounds']['vector_cycles']:,}"),
+    ("cycles / largest bound", lambda r: f"{r['cycles'] / max(r['bounds'].values()):.3f}"),
     ("format: weights:activations:kv", lambda r: r["format"]),
     ("numerics, softmax block", lambda r: f"{r['numerics']['digest']}, {r['numerics']['softmax_block']} keys"),
     ("scale bytes, gain over e4m3", lambda r: f"{r['dram_bytes']['scales']:,} B"

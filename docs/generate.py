@@ -14,14 +14,22 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tilescore.cli.main import main as command_line
+from tilescore.compiler.bounds import bounds
+from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.formats import PRESETS
+from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.numerics import Numerics
 from tilescore.rtl.axi.register_text import markdown as registers
+from tilescore.rtl.config import load_tile
 from tilescore.rtl.events import EVENTS
 from tilescore.rtl.isa import reference_page
 from tilescore.rtl.ledger import LEDGER_COUNTERS
 from tilescore.rtl.tile_file import keys_table
 from tilescore.sim.energy import TABLES, load_table
+from tilescore.sim.timing import time_program
 
 DOCS = Path(__file__).resolve().parent
 _PART = re.compile(r"(?<=<!-- generated: )(\S+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
@@ -73,7 +81,63 @@ def comparison() -> str:
     return "\n".join([*head, *rows]) + "\n"
 
 
-MEASURED: dict[str, Callable[[], str]] = {"comparison": comparison}
+def experts(count: int, hidden: int, intermediate: int, tokens: int, top_k: int = 1) -> Workload:
+    return Workload(layer=MoELayer(hidden=hidden, experts=count, top_k=top_k, intermediate=intermediate,
+                                   norm_topk=True), tokens=tokens)
+
+
+def heads(count: int, kv_heads: int, head_dim: int, hidden: int, tokens: int, **request: Any) -> Workload:
+    return Workload(layer=AttentionLayer(hidden=hidden, heads=count, kv_heads=kv_heads, head_dim=head_dim),
+                    tokens=tokens, **request)
+
+
+BOUNDED: tuple[tuple[str, Workload, str, str, str], ...] = (
+    ("2 experts, 1 token", experts(2, 1024, 1024, 1, 2), "edge", "e4m3", ""),
+    ("2 experts, 1 token", experts(2, 1024, 1024, 1, 2), "edge", "nvfp4", ""),
+    ("1 expert, 17 tokens", experts(1, 1024, 1024, 17), "edge", "e4m3", ""),
+    ("attention, 512 tokens, no mask", heads(16, 4, 128, 2048, 512, mask="none"), "edge", "e4m3", ""),
+    ("attention, 1 token after 2,000", heads(16, 4, 128, 2048, 1, context=2000), "edge", "e4m3", ""),
+    ("attention, 1 token after 8,000", heads(16, 4, 128, 256, 1, context=8000), "edge", "e4m3", ""),
+    ("1 expert, 128 tokens", experts(1, 1024, 2048, 128), "edge", "e4m3",
+     "buffer A holds the products of a part of the tokens: weights are read again for each part"),
+    ("1 expert, 128 tokens", experts(1, 1024, 2048, 128), "edge", "nvfp4",
+     "as above"),
+    ("16 experts, 64 tokens, top 8", experts(16, 1024, 256, 64, 8), "edge", "e4m3",
+     "each token's results of 8 experts go to DRAM and come back"),
+    ("attention, 512 tokens, causal", heads(4, 2, 128, 256, 512), "edge", "e4m3",
+     "the array and the vector unit each have their work, and a short layer has little to overlap; blocks of keys on "
+     "the diagonal are computed whole"),
+    ("short heads, 1,024 tokens", heads(8, 8, 32, 64, 1024, mask="none"), "server", "e4m3",
+     "a head of 32 fills 32 of 128 columns of the array in P V and of the lanes in the merges"),
+    ("4 experts, 8 tokens", experts(4, 64, 64, 8, 2), "edge", "e4m3",
+     "filling and draining, program pages and the waits between router, experts and combine"),
+)
+"""Layers of bounds.md: name, workload, tile, format, and why the bound is more than a tenth away, if it is."""
+
+
+def bounds_reached() -> str:
+    """How close the schedules chosen by rule come to the bounds, as a Markdown table."""
+    rows = []
+    for name, workload, tile, preset, reason in BOUNDED:
+        config, numerics = load_tile(tile), Numerics(formats=PRESETS[preset])
+        compiled = compile_layer(workload, config, data=False, numerics=numerics,
+                                 routing="balanced" if workload.layer.kind == "moe" else None)
+        limit, timing = bounds(workload, config, compiled.routing, numerics), time_program(compiled.program)
+        cycles = {"compute": limit.compute_cycles, "DRAM": limit.dram_cycles, "vector": limit.vector_cycles}
+        which = max(cycles, key=cycles.__getitem__)
+        ratio = timing.cycles / limit.cycles
+        if (ratio > 1.1) != bool(reason):
+            raise ValueError(f"bounds.md: {name}, {preset}: {ratio:.3f} of its bound; a reason is for more than 1.1")
+        read = timing.events["dram_read_beats"] * config.bus_bytes / limit.read_bytes
+        rows.append(f"| {name} | {tile}, {preset} | {which} | {ratio:.2f} | {read:.2f} | "
+                    f"{timing.ledger['matrix']['compute'] / limit.compute_cycles:.2f} | "
+                    f"{timing.ledger['vector']['busy'] / limit.vector_cycles:.2f} | {reason} |")
+    head = ["| layer | tile, format | bound | cycles | bytes read | array | vector | why it is more than 1.10 |",
+            "|---|---|---|---|---|---|---|---|"]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+MEASURED: dict[str, Callable[[], str]] = {"comparison": comparison, "bounds": bounds_reached}
 
 
 def with_parts(text: str, measure: bool = False) -> str:

@@ -326,7 +326,14 @@ TILE = [
     Case("tile is not text", f"{MOE} --tile t.toml", ("tile file t.toml", "cannot be read as text"),
          lambda folder: (folder / "t.toml").write_bytes(b"\xff\xfe\x00")),
     Case("tile is a folder", f"{MOE} --tile m", ("tile 'm'", "nano, edge, server", "file")),
-    Case("format that the tile does not build", f"{MOE} --format nvfp4", ("tile nano does not build", "it has")),
+    Case("format that the tile does not build", f"{MOE} --format nvfp4",
+         ("tile nano does not build", "it has", "--tile-set formats=e4m3+e2m1,scales=e4m3")),
+    Case("unknown key to set", f"{MOE} --tile-set colums=4", ("--tile-set", "unknown key 'colums'", "allowed:")),
+    Case("no value to set", f"{MOE} --tile-set rows", ("--tile-set rows", "KEY=VALUE")),
+    Case("value to set", f"{MOE} --tile-set rows=6", ("--tile-set", "rows", "power of two", "got 6")),
+    Case("list value to set", f"{MOE} --tile-set formats=e4m3+posit8", ("--tile-set", "formats", "'posit8'", "e5m2")),
+    Case("value to set on export", "export folder --tile nano --tile-set rows=x", ("--tile-set", "rows", "'x'")),
+    Case("value to set for verilog", "verilog --tile nano --tile-set bus_bytes=64", ("--tile-set", "bus_bytes", "64")),
 ]
 
 

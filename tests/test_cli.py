@@ -78,7 +78,7 @@ NUMBER = (int, float)
 FIELDS: dict[str, Any] = {
     "layer": str, "model": str, "phase": str, "tokens": int, "tile": str, "cycles": int, "useful_macs": int,
     "peak_macs_per_cycle": int, "utilization": float,
-    "bounds": {"compute_cycles": int, "dram_cycles": int},
+    "bounds": {"compute_cycles": int, "dram_cycles": int, "vector_cycles": int},
     "dram_bytes": {"read": int, "write": int, "scales": int},
     "format": str, "bandwidth_gain": (float, type(None)),
     "ledger": dict,
@@ -486,6 +486,22 @@ def test_scale_rules_change_bytes_errors_and_results(model: str, run: Run, rng: 
         digests.add(report["levels"]["reference"]["result_sha256"])
     assert len(digests) == 3
     assert len({errors["mxfp4"] for errors in found.values()}) == 3 and len({e["nvfp4"] for e in found.values()}) == 1
+def test_every_command_with_a_tile_takes_changes_to_it(model: str, run: Run, tmp_path: Path) -> None:
+    """The name shows the change, and formats that the tile lacks become possible."""
+    change = ("--tile-set", "formats=e4m3+e2m1", "--tile-set", "scales=e4m3")
+    report = run("run", *layer(model, "moe"), "--format", "nvfp4", *change, "--level", "timing", "--json")
+    assert report["tile"] == "nano+formats+scales"
+    path = tmp_path / "p.tsp"
+    assert "tile nano+formats+scales" in run("compile", *layer(model, "moe"), "--format", "nvfp4", *change, "-o", path)
+    assert Program.load(path).config.formats == ("e4m3", "e2m1")
+    costs = {row["format"]: row for row in run("formats", *layer(model, "moe"), *change, "--json")["layer"]}
+    assert costs["nvfp4"]["cycles"] == report["cycles"] and "--tile-set " in costs["e5m2"]["not_built"]
+    run("verilog", "--tile", "nano", "--tile-set", "queue_depth=2", "-o", tmp_path / "t.v")
+    run("verilog", "--tile", "nano", "-o", tmp_path / "nano.v")
+    assert (tmp_path / "t.v").read_text() != (tmp_path / "nano.v").read_text()
+    text = run("export", tmp_path / "ip", "--tile", "nano", "--tile-set", "queue_depth=2")
+    assert "tile nano+queue_depth, " in text
+    assert load_tile(tmp_path / "ip" / "tile.toml").queue_depth == 2
 
 
 def test_models(run: Run) -> None:

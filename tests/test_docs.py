@@ -107,6 +107,11 @@ def test_generated_parts_are_current(generate: ModuleType) -> None:
     assert stale == [], "run: python docs/generate.py"
 
 
+def test_the_bounds_are_measured(generate: ModuleType) -> None:
+    """What docs/bounds.md says of each layer, and that every bound is reached within a tenth or a reason is given."""
+    assert generate.bounds_reached() in (ROOT / "docs/bounds.md").read_text(), "run: python docs/generate.py --measure"
+
+
 def test_every_generated_part_is_used(generate: ModuleType) -> None:
     used = {name for page in PAGES for name in re.findall(r"<!-- generated: (\S+) -->", page.read_text())}
     assert used == set(generate.PARTS) | set(generate.MEASURED)

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...rtl.isa import Combine, Func, Reduce, Space
+from ..dram import code_matrix, float_matrix
 from ..emitter import Emitter, Matrix, acc, imm, row
 from ..formats import matmul_mode, query_format
 from ..layers import Workload
@@ -101,11 +102,32 @@ class AttentionCore:
 
     def emit(self) -> None:
         """Every sequence, every kv head, every group of sub-tiles."""
+        self._clear_padding()
         for sequence in range(self.workload.batch):
             for kv_head in range(self.workload.attention.kv_heads):
                 tiles = sub_tiles(self.workload, self.memory, self.schedule, sequence, kv_head)
                 for first in range(0, len(tiles), self.schedule.q_tiles):
                     self._pass(sequence, kv_head, tiles[first:first + self.schedule.q_tiles])
+
+    def _clear_padding(self) -> None:
+        """Zeros where a head is stored with more elements than it has, to fill its last block.
+
+        They are results of buffer B's slices behind the head's, which no block of values overwrites, and column tiles
+        of the outputs that no matmul writes.
+        """
+        place, head_dim, cols = self.place, self.head_dim, self.config.cols
+        builder, emitter = self.emitter.builder, self.emitter
+        behind = min(place.stored_head, place.head_tiles * cols) - head_dim
+        if behind > 0:
+            zeros = code_matrix(builder, "zero values", behind, place.v_groups * self.config.lanes)
+            for addr in place.v_ring:
+                emitter.load_operand(Space.B, zeros, first_row=0, rows=behind, addr=addr, pitch=place.v_groups,
+                                     from_row=head_dim, label="clear values behind a head")
+        if place.out_tiles > place.head_tiles:
+            zeros = float_matrix(builder, "zero outputs", place.rows, (place.out_tiles - place.head_tiles) * cols)
+            for addr in place.outputs:
+                emitter.load_rows(zeros, first_row=0, rows=place.rows, addr=addr + place.head_tiles * place.rows,
+                                  pitch=place.rows, label="clear outputs behind a head")
 
     def visible(self, tile: SubTile) -> int:
         """Keys that the sub-tile's last row may see."""
@@ -283,10 +305,10 @@ class _Step:
             emitter.matmul(label="PV", a_addr=self._p + start // config.lanes, a_pitch=place.p_pitch,
                            b_addr=self.keys.v(start), b_pitch=place.v_groups,
                            k_steps=align(count, config.bus_bytes) // config.lanes, m_rows=rows,
-                           n_tiles=place.head_tiles, acc_addr=target, acc_pitch=rows, merge=int(start > 0),
+                           n_tiles=place.head_tiles, acc_addr=target, acc_pitch=place.rows, merge=int(start > 0),
                            raw=int((start, count) != pieces[-1]), **core.mix_mode)
-        fields: dict[str, Any] = {"rows": rows, "tiles": place.head_tiles, "pitch": rows, "to_acc": out,
-                                  "dst_pitch": rows}
+        fields: dict[str, Any] = {"rows": rows, "tiles": place.head_tiles, "pitch": place.rows, "to_acc": out,
+                                  "dst_pitch": place.rows}
         if not first:
             emitter.vector(**fields, x=out, y=row(self._alpha), combine=Combine.ADD, z=acc(target), label="merge")
         elif target != out:
@@ -299,14 +321,15 @@ class _Step:
         stage = place.stage[self.slot % len(place.stage)]
         core.emitter.vector(rows=self._words, x=place.l + self._stat, func=Func.RECIPROCAL, to_acc=place.inverse,
                             label="1 / sum")
-        core.emitter.vector(rows=rows, tiles=place.head_tiles, pitch=rows, x=out, y=row(place.inverse), z=core.out_z,
-                            w=imm(core.out_factor), to_a=stage, dst_pitch=place.o_pitch, quant=core.out_format.quant,
-                            scale_rule=core.scale_rule, label="normalize output")
-        fields: dict[str, Any] = {"k0": self.tile.head * place.head_bytes, "size": core.head_dim, "addr": stage,
+        core.emitter.vector(rows=rows, tiles=place.out_tiles, pitch=place.rows, x=out, y=row(place.inverse),
+                            z=core.out_z, w=imm(core.out_factor), to_a=stage, dst_pitch=place.o_pitch,
+                            quant=core.out_format.quant, scale_rule=core.scale_rule, label="normalize output")
+        step = core.memory.mixed_head
+        fields: dict[str, Any] = {"k0": self.tile.head * step, "size": place.stored_head, "addr": stage,
                                   "pitch": place.o_pitch, "label": "store output"}
         if self.tile.step:
             core.emitter.store_operand(core.memory.mixed, first_row=self.tile.row, rows=rows, **fields)
             return
         for r in range(rows):
             core.emitter.store_operand(core.memory.mixed, first_row=self.tile.row, rows=1, from_row=r,
-                                       **{**fields, "k0": (self.tile.head + r) * place.head_bytes})
+                                       **{**fields, "k0": (self.tile.head + r) * step})

@@ -1,8 +1,10 @@
-"""Which heads an attention layer may have on a tile, whatever the schedule."""
+"""Heads: which a layer may have on a tile, whatever the schedule, and how many elements each is stored with."""
 
 from ...rtl.config import TileConfig
 from ...rtl.errors import CompileError, DoesNotFit
+from ..formats import LayerFormat
 from ..layers import AttentionLayer
+from ..placement import align
 
 
 def check_heads(layer: AttentionLayer, config: TileConfig) -> None:
@@ -23,3 +25,23 @@ def check_heads(layer: AttentionLayer, config: TileConfig) -> None:
     if layer.qk_norm == "head" and head_dim // cols > config.stat_bank_rows:
         raise DoesNotFit(f"{where}: QK-norm of head_dim = {head_dim} needs {head_dim // cols} words of weights in a "
                          f"statistics bank, tile {config.name} has stat_bank_rows = {config.stat_bank_rows}")
+
+
+def blocked_head(head_dim: int, formats: LayerFormat) -> int:
+    """``head_dim`` in whole blocks of the activations and weights: no block holds values of two heads."""
+    return align(head_dim, max(formats.activations.block, formats.weights.block, 1))
+
+
+def mixed_head(head_dim: int, config: TileConfig, formats: LayerFormat) -> int:
+    """Elements from one head to the next in a row of ``mixed``, the core's output.
+
+    Heads are stored one by one: codes and block scales of each are whole bus beats, or a power of two of them fills
+    one. Codes of one scale per tensor start on beats.
+    """
+    x, bus = formats.activations, config.bus_bytes
+    pitch = blocked_head(head_dim, formats)
+    if not x.scaled:
+        return align(pitch, bus)
+    while any(size % bus and bus % size for size in (x.bytes_of(pitch), x.scale_bytes_of(pitch))):
+        pitch += max(x.block, formats.weights.block)
+    return pitch

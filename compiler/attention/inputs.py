@@ -17,9 +17,10 @@ from ..numerics import DEFAULT, Numerics
 from ..operands import Operand, ScaleTable, padded_k, place_operand, place_scales
 from ..oracle import AttentionTrace, rotary_tables
 from ..placement import align
-from ..quantize import StoredTensor, store, tensor_factor
+from ..quantize import StoredTensor, made_factor, store, tensor_factor
 from ..schedule import AttentionSchedule
 from ..tensors import AttentionTensors
+from .heads import mixed_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +52,9 @@ def calibrate(tensors: AttentionTensors, trace: AttentionTrace, numerics: Numeri
         "wk": (weights, amax(tensors.wk)), "wv": (value_weights(formats), amax(tensors.wv)),
         "wo": (weights, amax(tensors.wo)), "q": (query, amax(trace.q)),
         "k": (formats.kv, amax(trace.k, tensors.k_cache)), "v": (formats.kv, amax(trace.v, tensors.v_cache)),
-        "mixed": (formats.activations, amax(trace.mixed)),
     }
     scales = {name: tensor_factor(tensor_format, largest, rule) for name, (tensor_format, largest) in found.items()}
+    scales["mixed"] = made_factor(formats.activations, amax(trace.mixed), rule)
     raw = {}
     if tensors.workload.attention.qk_norm == "head":
         raw = {f"{name}_raw_amax": amax(tensors.x @ weight.T) or 1.0
@@ -65,13 +66,15 @@ def calibrate(tensors: AttentionTensors, trace: AttentionTrace, numerics: Numeri
 class AttentionMemory:
     """Matrices of the layer in DRAM.
 
-    head_bytes: elements of one head's row, head_dim padded to the bus; q and mixed have heads * head_bytes columns.
+    head_bytes: bytes of one head's row of q or k, head_dim padded to the bus; q has heads * head_bytes columns.
+    mixed_head: elements per head of mixed, see `mixed_head`; mixed has heads * mixed_head columns, and so has wo.
     x_scales_v: the block scales of x, cut as the value projection loads them.
     k[s][g]: (keys, head_bytes) of sequence s and kv head g. v[s]: (kv_heads * head_dim, keys) transposed, keys
     padded with zero codes. cos, sin: FP32, a row per row of x, laid out as the rotary epilogue reads them.
     """
 
     head_bytes: int
+    mixed_head: int
     x: Operand
     x_scales_v: ScaleTable | None
     wq: Operand
@@ -96,7 +99,8 @@ def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSche
     x_format, weights, wv_format = formats.activations, formats.weights, value_weights(formats)
     head_bytes = align(layer.head_dim, config.bus_bytes)
     hidden = padded_k(layer.hidden, config, x_format, weights, wv_format)
-    mixed_k = padded_k(layer.heads * head_bytes, config, x_format, weights)
+    mixed_pitch = mixed_head(layer.head_dim, config, formats)
+    mixed_k = padded_k(layer.heads * mixed_pitch, config, x_format, weights)
 
     def stored(name: str, tensor_format: TensorFormat, square: bool) -> StoredTensor:
         return store(getattr(tensors, name), tensor_format, getattr(scales, name), rule, square)
@@ -107,7 +111,7 @@ def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSche
 
     def make_wo() -> StoredTensor:
         assert tensors is not None
-        wide = np.zeros((layer.hidden, layer.heads, head_bytes), np.float32)
+        wide = np.zeros((layer.hidden, layer.heads, mixed_pitch), np.float32)
         wide[:, :, :layer.head_dim] = tensors.wo.reshape(layer.hidden, layer.heads, layer.head_dim)
         return store(wide.reshape(layer.hidden, -1), weights, scales.wo, rule, square=True)
 
@@ -125,7 +129,7 @@ def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSche
                                   (lambda: make_x().scales) if make_x else None, chunk=schedule.v.k_tile, packed=True)
     wv_chunk = hidden if schedule.v.a_resident else schedule.v.k_tile
     return AttentionMemory(
-        head_bytes=head_bytes, x=x, x_scales_v=x_scales_v,
+        head_bytes=head_bytes, mixed_head=mixed_pitch, x=x, x_scales_v=x_scales_v,
         wq=weight("wq", layer.q_width, weights, schedule.q.k_tile),
         wk=weight("wk", layer.kv_width, weights, schedule.k.k_tile),
         wv=weight("wv", layer.kv_width, wv_format, wv_chunk, packed=False),

@@ -15,6 +15,7 @@ from ..layers import Workload
 from ..numerics import Numerics
 from ..placement import AccPlacer, OperandPlacer, StatPlacer, align
 from ..schedule import CoreSchedule
+from .heads import blocked_head
 
 
 def key_unit(config: TileConfig) -> int:
@@ -33,6 +34,7 @@ def check_block(workload: Workload, config: TileConfig, numerics: Numerics) -> N
 class CorePlacement:
     """The regions of one core. Raises `CompileError` naming what has no room.
 
+    stored_head, out_tiles: elements of a head's outputs in whole blocks, and their column tiles.
     columns: of a block's scores; kv_tile: keys per piece, ``pieces`` of which make a block. scores, partial, p, q,
     stage: addresses of the copies. partial holds raw accumulators when there are several pieces.
     k_ring, v_ring: addresses of pieces in buffer B, as many as fit.
@@ -56,6 +58,9 @@ class CorePlacement:
         self.pieces = -(-self.columns // self.kv_tile)
         self.head_tiles = -(-layer.head_dim // config.cols)
         self.head_bytes = align(layer.head_dim, config.bus_bytes)
+        formats = numerics.formats
+        self.stored_head = blocked_head(layer.head_dim, formats) if formats.activations.scaled else layer.head_dim
+        self.out_tiles = -(-self.stored_head // config.cols)
         self._place_results()
         self._place_statistics()
         self._place_operands(numerics.formats.activations)
@@ -86,7 +91,7 @@ class CorePlacement:
                                             what="partial outputs (q_rows)").addr for _ in range(partial)]
                 self.scores = [placer.take(self.rows * (self.columns // self._config.cols),
                                            what="scores (q_rows * softmax_block)").addr for _ in range(scores)]
-                self.outputs = [placer.take(self.rows * self.head_tiles, what="outputs (q_rows, q_tiles times)").addr
+                self.outputs = [placer.take(self.rows * self.out_tiles, what="outputs (q_rows, q_tiles times)").addr
                                 for _ in range(self._schedule.q_tiles)]
                 return
             except CompileError:
@@ -101,7 +106,7 @@ class CorePlacement:
             return align(row_bytes, config.a_word_bytes) // config.lanes
 
         self.q_pitch, self.p_pitch = pitch(self.head_bytes), pitch(self.columns)
-        self.o_pitch = pitch(out_format.bytes_of(self.head_tiles * config.cols))
+        self.o_pitch = pitch(out_format.bytes_of(self.out_tiles * config.cols))
         self.tile_groups = panels * self.q_pitch
         for copies in product((2, 1), repeat=3):
             placer = OperandPlacer(config, "A", "core")

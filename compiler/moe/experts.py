@@ -86,8 +86,8 @@ class Experts:
         unit = 2 * product_tiles(config, self.activations)
         if gate_up.group_tiles % unit:
             raise CompileError(f"gate_up: group_tiles must be a multiple of {unit}, pairs of column tiles whose "
-                               f"products fill groups of {config.lanes} bytes and blocks of {self.activations.name}, "
-                               f"got {gate_up.group_tiles} tiles of {config.cols}")
+                               f"products fill rows of {max(config.lanes, config.cols)} bytes of buffer A and blocks "
+                               f"of {self.activations.name}, got {gate_up.group_tiles} tiles of {config.cols}")
         for name, gemm in (("gate_up", gate_up), ("down", down)):
             if not gemm.a_resident:
                 raise CompileError(f"{name}: a_resident must be true, tokens and products of a block stay in buffer A")

@@ -18,7 +18,7 @@ from ..numerics import DEFAULT, Numerics
 from ..operands import Operand, k_unit, padded_k, place_operand
 from ..oracle import MoETrace
 from ..placement import align
-from ..quantize import StoredTensor, store, tensor_factor
+from ..quantize import StoredTensor, made_factor, store, tensor_factor
 from ..routing import Routing
 from ..schedule import MoESchedule
 from ..tensors import MoETensors
@@ -61,7 +61,7 @@ def calibrate(tensors: MoETensors, trace: MoETrace, numerics: Numerics = DEFAULT
         factors = {name: tensor_factor(weights, float(np.abs(getattr(held, name)).max(initial=0.0)), rule)
                    for name in ("gate", "up", "down")}
         experts[expert] = ExpertScales(
-            **factors, product=tensor_factor(activations, float(trace.product_amax[expert]), rule))
+            **factors, product=made_factor(activations, float(trace.product_amax[expert]), rule))
     x_router, router = input_scales(tensors)
     x = tensor_factor(activations, float(np.abs(tensors.x).max(initial=0.0)), rule)
     return MoEScales(x=x, x_router=x_router, router=router, experts=experts)
@@ -106,8 +106,12 @@ def padded_width(intermediate: int, config: TileConfig, numerics: Numerics = DEF
 
 
 def product_tiles(config: TileConfig, activations: TensorFormat) -> int:
-    """Column tiles of products that make whole groups of codes and whole blocks."""
-    return max(1, config.lanes * 8 // activations.bits // config.cols, activations.block // config.cols)
+    """Column tiles of products between two places in buffer A where a VECTOR may start to write them.
+
+    Such a place is a multiple of ``cols`` bytes (a row of codes), of a group of ``lanes`` bytes and of a block.
+    """
+    row_bytes = max(config.lanes, config.cols)
+    return max(1, row_bytes * 8 // activations.bits // config.cols, activations.block // config.cols)
 
 
 def lay_out(builder: ProgramBuilder, workload: Workload, routing: Routing, schedule: MoESchedule, scales: MoEScales,

@@ -11,16 +11,21 @@ from tilescore.compiler.bounds import Bounds, bounds, compulsory_bytes, peak_mac
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.models import attention_layer, load_model
 from tilescore.compiler.numerics import Numerics
 from tilescore.rtl.config import TileConfig
 from tilescore.rtl.errors import CompileError
 from tilescore.sim.timing import Timing, time_program
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL
+from tilescore.tests.compiler.test_format_matrix import SMALL
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")
 st = hypothesis.strategies
 
-TILES = {tile.name: tile for tile in (NANO, EDGE, SERVER, SQUAT, TALL)}
+TILES = {tile.name: tile for tile in (NANO, EDGE, SERVER, SQUAT, TALL, SMALL)}
+BUILT = {"edge": sorted(set(PRESETS) - {"e5m2", "deepseek"}), "server": sorted(set(PRESETS) - {"e5m2", "deepseek"}),
+         "small": list(PRESETS)}
+"""Presets that a tile builds; the others build E4M3."""
 
 
 @st.composite
@@ -47,9 +52,12 @@ def moe_workloads(draw: st.DrawFn, tile: TileConfig) -> Workload:
 
 def check(compiled: CompiledLayer, tile: TileConfig) -> None:
     """Every promise about cycles, bytes and the ledger of one program."""
-    timing, limit = time_program(compiled.program), bounds(compiled.workload, tile, compiled.routing)
-    assert timing.cycles >= limit.cycles >= max(limit.compute_cycles, limit.dram_cycles)
-    assert 0 < compiled.workload.useful_macs() / (tile.macs_per_cycle * timing.cycles) <= 1
+    workload, numerics = compiled.workload, compiled.numerics
+    timing, limit = time_program(compiled.program), bounds(workload, tile, compiled.routing, numerics)
+    assert timing.cycles >= limit.cycles == max(limit.compute_cycles, limit.dram_cycles, limit.vector_cycles)
+    assert 0 < workload.useful_macs() / (peak_macs_per_cycle(tile, workload, numerics) * timing.cycles) <= 1
+    assert limit.compute_cycles <= timing.ledger["matrix"]["compute"]
+    assert limit.vector_cycles <= timing.ledger["vector"]["busy"]
     assert timing.events["dram_read_beats"] * tile.bus_bytes >= limit.read_bytes
     assert timing.events["dram_write_beats"] * tile.bus_bytes >= limit.write_bytes
     assert timing.events["dram_read_beats"] <= timing.cycles and timing.events["dram_write_beats"] <= timing.cycles
@@ -65,10 +73,10 @@ def check_ledger(timing: Timing) -> None:
 
 def property_test(tile: TileConfig, workloads: Callable) -> None:
     @hypothesis.settings(max_examples=25)
-    @hypothesis.given(workload=workloads(tile))
-    def run(workload: Workload) -> None:
+    @hypothesis.given(workload=workloads(tile), preset=st.sampled_from(BUILT.get(tile.name, ["e4m3"])))
+    def run(workload: Workload, preset: str) -> None:
         try:
-            compiled = compile_layer(workload, tile, data=False)
+            compiled = compile_layer(workload, tile, data=False, numerics=Numerics(formats=PRESETS[preset]))
         except CompileError:
             hypothesis.assume(False)
             return
@@ -144,9 +152,13 @@ def test_bounds_by_hand() -> None:
     workload = Workload(layer=layer, tokens=10)
     macs, read, write = 10 * (48 * 2 + 3 * 48 * 32), 48 * 2 + 2 * 3 * 48 * 32 + 10 * 48, 4 * 10 * 48
     one_term = Numerics(router_terms=1)
-    assert bounds(workload, NANO, numerics=one_term) == Bounds(
-        compute_cycles=-(-macs // 128), dram_cycles=-(-read // 16), read_bytes=read, write_bytes=write)
-    assert bounds(workload, NANO, numerics=one_term).cycles == max(-(-macs // 128), -(-read // 16))
+    vector = 10 * (2 + 2 * 32 + 48)
+    expected = Bounds(compute_cycles=-(-macs // 128), dram_cycles=-(-read // 16), vector_cycles=vector // 4,
+                      read_bytes=read, write_bytes=write)
+    assert bounds(workload, NANO, numerics=one_term) == expected
+    assert expected.cycles == max(-(-macs // 128), -(-read // 16))
+    six_products = bounds(workload, NANO, numerics=Numerics(router_terms=3))
+    assert six_products.compute_cycles == -(-(macs + 5 * 10 * 48 * 2) // 128)
 
 
 def test_the_slower_port_decides() -> None:
@@ -157,16 +169,46 @@ def test_the_slower_port_decides() -> None:
 
 
 def test_stored_formats_change_the_bytes_and_the_rate() -> None:
-    """Half a byte per element and one scale byte per block; two 4-bit products per lane."""
+    """Half a byte per element and one scale byte per block; two 4-bit products per lane, but 8-bit ones in the core."""
     layer = AttentionLayer(hidden=64, heads=4, kv_heads=2, head_dim=16)
     workload = Workload(layer=layer, tokens=32)
     plain, nvfp4, w4a8 = (bounds(workload, EDGE, numerics=Numerics(formats=PRESETS[name]))
                           for name in ("e4m3", "nvfp4", "w4a8-nvfp4"))
     elements = layer.weights + 32 * 64
     assert plain.read_bytes == elements and nvfp4.read_bytes == elements * 9 // 16
-    assert w4a8.read_bytes == layer.weights * 9 // 16 + 32 * 64
-    assert peak_macs_per_cycle(EDGE, Numerics(formats=PRESETS["nvfp4"])) == 2 * EDGE.macs_per_cycle
-    assert nvfp4.compute_cycles == -(-plain.compute_cycles // 2) and w4a8.compute_cycles == plain.compute_cycles
+    values = 64 * 32
+    assert w4a8.read_bytes == (layer.weights - values) * 9 // 16 + values + 32 * 64, "value weights are stored in E4M3"
+    assert peak_macs_per_cycle(EDGE, workload, Numerics(formats=PRESETS["nvfp4"])) == 2 * EDGE.macs_per_cycle
+    core = 2 * 4 * 16 * (32 * 33 // 2)
+    assert plain.compute_cycles == w4a8.compute_cycles == -(-(32 * layer.weights + core) // 2048)
+    assert nvfp4.compute_cycles == -(-(16 * layer.weights + core) // 2048)
+
+
+def test_a_long_nvfp4_prefill_by_hand() -> None:
+    """Projections 2048 * 4096 * (2 * 4096 + 2 * 1024) at 32,768 MAC/cycle, QK and PV 2048**2 * 4096 each at 16,384."""
+    workload = Workload(layer=attention_layer(load_model("llama-3-8b")), tokens=2048, mask="none")
+    limit = bounds(workload, SERVER, numerics=Numerics(formats=PRESETS["nvfp4"]))
+    assert limit.cycles == limit.compute_cycles == 2_621_440 + 2_097_152 == 4_718_592
+
+
+def test_block_scales_count_once_per_block() -> None:
+    """DeepSeek: one FP32 scale per 128 x 128 of weights and 1 x 128 of input; E5M2 caches a byte per element."""
+    layer = AttentionLayer(hidden=256, heads=4, kv_heads=2, head_dim=64)
+    workload = Workload(layer=layer, tokens=3, context=7)
+    cached = 2 * 7 * 128
+    for preset, weights, x in (("deepseek", 256 * 768 + 12 * 4, 3 * (256 + 2 * 4)),
+                               ("deepseek-ue8m0", 256 * 768 + 12, 3 * (256 + 2)), ("e5m2", 256 * 768, 3 * 256),
+                               ("mxfp4", 256 * 768 * 17 // 32, 3 * (128 + 8))):
+        read, write = compulsory_bytes(workload, numerics=Numerics(formats=PRESETS[preset]))
+        assert (read, write) == (weights + x + cached, 4 * 3 * 256 + 2 * 3 * 128)
+
+
+def test_short_heads_are_bounded_by_the_vector_unit() -> None:
+    """128 lanes make a probability in the time of 128 MAC: more than the 2 * 32 of a head of 32 take."""
+    layer = AttentionLayer(hidden=64, heads=8, kv_heads=8, head_dim=32)
+    limit = bounds(Workload(layer=layer, tokens=2048, mask="none"), SERVER)
+    elements = 8 * 2048**2 + 2048 * (6 * 256 + 64)
+    assert limit.cycles == limit.vector_cycles == elements // 128
 
 
 def test_a_faster_bus_and_a_larger_array_lower_the_bounds() -> None:

@@ -47,7 +47,8 @@ def test_figures_follow_from_each_other(made: tuple[CompiledLayer, dict]) -> Non
     workload, limit = compiled.workload, bounds(compiled.workload, NANO, compiled.routing)
     assert report["useful_macs"] == workload.useful_macs()
     assert report["utilization"] == workload.useful_macs() / (128 * report["cycles"])
-    assert report["bounds"] == {"compute_cycles": limit.compute_cycles, "dram_cycles": limit.dram_cycles}
+    assert report["bounds"] == {"compute_cycles": limit.compute_cycles, "dram_cycles": limit.dram_cycles,
+                                "vector_cycles": limit.vector_cycles}
     assert report["cycles"] >= limit.cycles and 0 < report["utilization"] < 1
     for causes in report["ledger"].values():
         assert sum(causes.values()) == report["cycles"]

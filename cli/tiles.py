@@ -1,0 +1,11 @@
+"""The tile that a command line asks for."""
+
+import argparse
+
+from ..rtl.config import TileConfig, load_tile
+from ..rtl.tile_settings import change_tile
+
+
+def tile_of(arguments: argparse.Namespace) -> TileConfig:
+    """``--tile`` with the changes of ``--tile-set``."""
+    return change_tile(load_tile(arguments.tile), arguments.tile_set)

@@ -1,0 +1,97 @@
+"""The matmuls of a layer: what each multiplies, how often, and what a tile must be built with to do it."""
+
+from dataclasses import dataclass, replace
+
+from ..rtl.config import FORMATS, SCALES, TileConfig
+from ..rtl.errors import CompileError, ConfigError
+from ..rtl.formats import PAIRS
+from ..rtl.isa import Pair
+from ..rtl.tile_settings import OPTION, settings_text
+from .formats import ELEMENT_PAIRS, TENSOR_FORMATS, TensorFormat, query_format, value_weights
+from .layers import Workload
+from .moe.logits import term_products
+from .numerics import Numerics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """One matmul of a layer. a, b: formats of its operands in buffers A and B; macs: products that the result needs."""
+
+    name: str
+    a: TensorFormat
+    b: TensorFormat
+    macs: int
+
+    @property
+    def pair(self) -> Pair:
+        """Raises `CompileError` when no MATMUL multiplies these elements."""
+        pair = ELEMENT_PAIRS.get((self.a.element, self.b.element))
+        if pair is None:
+            raise CompileError(f"{self.name}: no MATMUL multiplies {self.a.name} (A) by {self.b.name} (B); allowed "
+                               "element pairs: " + ", ".join(f"{x} x {y}" for x, y in ELEMENT_PAIRS))
+        return pair
+
+    @property
+    def scale_names(self) -> set[str]:
+        """Names of the block scales that it needs."""
+        return {operand.scale.name.lower() for operand in (self.a, self.b) if operand.scaled}
+
+
+def layer_products(workload: Workload, numerics: Numerics) -> tuple[Product, ...]:
+    """All matmuls of the layer with the multiply-accumulates that its result depends on.
+
+    Together they are the workload's `useful_macs`, but for the router, which multiplies several terms per operand.
+    """
+    formats, rows = numerics.formats, workload.rows
+    x, weights, plain = formats.activations, formats.weights, TENSOR_FORMATS["e4m3"]
+    if workload.layer.kind == "attention":
+        layer, query = workload.attention, query_format(formats)
+        core = workload.batch * layer.heads * layer.head_dim * workload.pairs
+        q, kv = rows * layer.hidden * layer.q_width, rows * layer.hidden * layer.kv_width
+        return (Product(name="projection q", a=x, b=weights, macs=q), Product(name="projection k", a=x, b=weights,
+                                                                              macs=kv),
+                Product(name="projection v", a=value_weights(formats), b=x, macs=kv),
+                Product(name="core Q K^T", a=query, b=formats.kv, macs=core),
+                Product(name="core P V", a=query, b=formats.kv, macs=core),
+                Product(name="output projection", a=x, b=weights, macs=q))
+    moe = workload.moe
+    router = rows * moe.hidden * moe.experts * len(term_products(numerics.router_terms))
+    one = rows * moe.top_k * moe.hidden * moe.intermediate
+    return (Product(name="router", a=plain, b=plain, macs=router),
+            Product(name="gate and up", a=x, b=weights, macs=2 * one), Product(name="down", a=x, b=weights, macs=one))
+
+
+def check_built(workload: Workload, config: TileConfig, numerics: Numerics) -> None:
+    """Raise `CompileError` if the tile lacks element formats or block scales of the layer, with the option that adds
+    them."""
+    products = layer_products(workload, numerics)
+    pairs = {PAIRS[product.pair].build_name for product in products} - set(config.formats)
+    scales = set().union(*(product.scale_names for product in products)) - set(config.scales)
+    if not pairs and not scales:
+        return
+    lacking = [f"formats {', '.join(name for name in FORMATS if name in pairs)}"] if pairs else []
+    lacking += [f"scales {', '.join(name for name in SCALES if name in scales)}"] if scales else []
+    raise CompileError(f"format {numerics.formats.name}: tile {config.name} does not build {' and '.join(lacking)}; it "
+                       f"has formats = {list(config.formats)} and scales = {list(config.scales)}"
+                       + _remedy(config, pairs, scales))
+
+
+def _remedy(config: TileConfig, pairs: set[str], scales: set[str]) -> str:
+    """The settings that add formats and what these need, or nothing where the tile's other sizes forbid them."""
+    changes: dict[str, object] = {}
+    if pairs:
+        changes["formats"] = (*config.formats, *(name for name in FORMATS if name in pairs))
+    if scales:
+        changes["scales"] = (*config.scales, *(name for name in SCALES if name in scales))
+        if config.lanes != 8:
+            changes["lanes"] = 8
+    if "e5m2" in pairs and config.acc_bits < 80:
+        changes |= {"acc_bits": 80, "acc_banks": -(-config.acc_banks // 3) * 3}
+    if not pairs.isdisjoint({"e5m2", "e4m3xe5m2"}) and config.multiplier != "fabric":
+        changes["multiplier"] = "fabric"
+    try:
+        replace(config, **changes)
+    except ConfigError:
+        return ""
+    kept = {key: value for key, value in changes.items() if value != getattr(config, key)}
+    return f"; {OPTION} {settings_text(kept)} adds them"
