@@ -49,7 +49,8 @@ def _words(command: argparse.ArgumentParser) -> Iterator[_Word]:
              "level": LEVELS, "routing": ("balanced",)}
     for action in command._actions:
         metavar = str(action.metavar or "")
-        paths = "folders" if metavar == "DIR" else "files" if "FILE" in metavar or "PATH" in metavar else ""
+        paths = "files" if "FILE" in metavar or "PATH" in metavar or action.dest == "program" else ""
+        paths = "folders" if metavar == "DIR" else paths
         values = tuple(str(c) for c in action.choices) if action.choices else names.get(action.dest, ())
         yield _Word(tuple(action.option_strings), values, paths, action.nargs != 0, action.help or "")
 

@@ -149,7 +149,7 @@ def _compile(commands: argparse._SubParsersAction) -> None:
 def _simulate(commands: argparse._SubParsersAction) -> None:
     simulate = _command(commands, "simulate", "program file -> report", ("program", "simulate"), "layer.tsp",
                         "layer.tsp --level reference,timing,rtl --json")
-    simulate.add_argument("program", type=Path, metavar="FILE", help="made by `tilescore compile`")
+    simulate.add_argument("program", type=Path, help="file made by `tilescore compile`")
     simulation_options(simulate)
 
 

@@ -1,8 +1,8 @@
 """When a tile is too small for a layer: the smallest change of one of its keys with which the layer fits.
 
-Found by trying: larger values of each buffer and bank key, smallest first, through the same compiler. Schedules are
-tried first, because that is quick and rules out most; the program of the best candidate is then made in full, since a
-schedule by rule may still find no room for a detail.
+Found by trying larger values of each buffer and bank key, least growth first, through the same compiler. The schedule
+is tried first, because that is quick and rules out most; then the program is made in full, since a schedule by rule may
+still find no room for a detail.
 """
 
 import dataclasses
@@ -39,23 +39,22 @@ def smallest_change(config: TileConfig, schedules: Callable[[TileConfig], object
     schedules: a quick check that raises it whenever ``compiles`` would for want of a schedule. None: no single change
     within the range of the key is enough.
     """
-    found = [change for key in GROWING if (change := _first(config, key, schedules)) is not None]
-    growth = {change.key: change.value / getattr(config, change.key) for change in found}
-    for change in sorted(found, key=lambda change: growth[change.key]):  # stable: then by GROWING
-        if _works(compiles, change.tile):
+    changes = [change for key in GROWING for change in _changes(config, key)]
+    growth = {change: change.value / getattr(config, change.key) for change in changes}
+    for change in sorted(changes, key=growth.__getitem__):  # stable: then by GROWING
+        if _works(schedules, change.tile) and _works(compiles, change.tile):
             return change
     return None
 
 
-def _first(config: TileConfig, key: str, schedules: Callable[[TileConfig], object]) -> Change | None:
+def _changes(config: TileConfig, key: str) -> Iterator[Change]:
+    """Tiles with a larger ``key``, ascending; values with which there is no tile are left out."""
     for value in _larger(getattr(config, key), KEYS[key].high):
         try:
             tile = dataclasses.replace(config, **{key: value})
         except ConfigError:
             continue  # such as a buffer that does not divide into so many banks
-        if _works(schedules, tile):
-            return Change(key=key, value=value, tile=tile)
-    return None
+        yield Change(key=key, value=value, tile=tile)
 
 
 def _larger(value: int, high: int) -> Iterator[int]:

@@ -20,6 +20,7 @@ from tilescore.rtl.axi.register_text import markdown as registers
 from tilescore.rtl.events import EVENTS
 from tilescore.rtl.isa import reference_page
 from tilescore.rtl.ledger import LEDGER_COUNTERS
+from tilescore.rtl.tile_file import keys_table
 from tilescore.sim.energy import TABLES, load_table
 
 DOCS = Path(__file__).resolve().parent
@@ -52,7 +53,7 @@ def ledger() -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    "events": events, "ledger": ledger, "registers": registers,
+    "tile-keys": keys_table, "events": events, "ledger": ledger, "registers": registers,
     **{f"constants-{name}": (lambda name=name: constants(name)) for name in TABLES}}
 
 

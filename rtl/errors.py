@@ -32,7 +32,6 @@ __all__ = [
     "TilescoreError",
     "ToolError",
     "WorkloadError",
-    "did_you_mean",
 ]
 
 

@@ -127,7 +127,30 @@ COMMAND_LINE = [
     Case("formats with an option of run", "formats --format mxfp4", ("unrecognized arguments", "--format")),
     Case("layer index without weights", f"{MOE} --layer-index 3", ("--layer-index 3", "--weights is needed")),
     Case("formats of a model without layer", "formats --model m", ("--layer is needed", "attention, moe")),
-    Case("routing for attention", f"{ATTENTION} --routing balanced", ("routing 'balanced'", "MoE", "attention")),
+    Case("routing for attention", f"{ATTENTION} --routing balanced", ("--routing balanced", "MoE", "attention")),
+    Case("mask of an MoE layer", f"{MOE} --mask none", ("--mask none", "attention", "this one is moe")),
+    Case("context of an MoE layer", f"{MOE} --phase decode --context 8", ("--context 8", "attention", "moe")),
+    Case("seed without data", f"{ATTENTION} --level timing --seed 3", ("--seed 3", "do not depend on data")),
+    Case("seed zero without data", f"{ATTENTION} --level timing --seed 0", ("--seed 0", "do not depend on data")),
+    Case("weights without data", f"{ATTENTION} --level timing --weights m", ("--weights m", "do not depend on data")),
+    Case("weights that nothing reads", f"{MOE} --level timing --routing balanced --weights m",
+         ("--weights m", "--routing balanced", "do not depend on data")),
+    Case("seed that nothing reads", f"{MOE} --level timing --routing balanced --seed 1",
+         ("--seed 1", "--routing balanced", "do not depend on data")),
+    Case("seed without data to compile", f"{ATTENTION} --seed 3".replace("run", "compile", 1) + " --no-data -o p.tsp",
+         ("--seed 3", "do not depend on data")),
+    Case("layer index zero without weights", f"{MOE} --layer-index 0", ("--layer-index 0", "--weights is needed")),
+    Case("format page of two kinds", "isa --markdown --json", ("--markdown", "--json", "not allowed")),
+    Case("formats on a tile without model", "formats --tile nano", ("--tile nano", "--model is needed")),
+    Case("formats with energy without model", "formats --energy 45nm", ("--energy 45nm", "--model is needed")),
+    Case("formats of a phase without model", "formats --phase decode", ("--phase decode", "--model is needed")),
+    Case("formats of a batch without model", "formats --batch 1", ("--batch 1", "--model is needed")),
+    Case("formats with a mask of an MoE layer", "formats --model m --layer moe --tokens 5 --tile nano --mask causal",
+         ("--mask causal", "attention", "moe")),
+    Case("formats with a routing of attention",
+         "formats --model m --layer attention --tokens 5 --tile nano --routing balanced",
+         ("--routing balanced", "MoE")),
+    Case("name of a tensor in a .npy file", "formats --tensor x.npy --tensor-name x", ("--tensor-name x", ".npy")),
 ]
 
 
@@ -260,11 +283,17 @@ def toml(values: dict[str, Any]) -> str:
 TILE = [
     tile("missing key", ("tile file t.toml", "missing key 'rows'"), rows=...),
     tile("unknown key", ("tile file t.toml", "unknown key 'colums'", "allowed:", "cols"), colums=4),
+    tile("wrong keys all at once", ("unknown key 'colums'", "did you mean cols", "unknown key 'speed'",
+                                    "missing keys 'rows', 'cols'"), rows=..., cols=..., colums=4, speed=9),
+    tile("size without a meaning", ("t.toml", "a_buffer_bytes", "64 KiB", "got '8 KB'"), a_buffer_bytes="8 KB"),
+    tile("size that is no whole number", ("t.toml", "index_entries", "4k", "got '0.3k'"), index_entries="0.3k"),
+    tile("clock with a wrong unit", ("t.toml", "clock_mhz", "500 MHz", "got '2 GB'"), clock_mhz="2 GB"),
+    tile("size out of range", ("t.toml", "b_buffer_bytes", "1..67108864", "got 134217728"), b_buffer_bytes="128 MiB"),
     tile("too many rows", ("t.toml", "rows", "4..256", "got 512"), rows=512),
     tile("rows not a power of two", ("t.toml", "rows", "power of two", "got 6"), rows=6),
     tile("lanes as text", ("t.toml", "lanes", "integer", "got '8'"), lanes="8"),
     tile("lanes as switch", ("t.toml", "lanes", "integer", "got True"), lanes=True),
-    tile("accumulator width", ("t.toml", "acc_bits", "64, 80 or 96", "got 48"), acc_bits=48),
+    tile("accumulator width", ("t.toml", "acc_bits", "64, 80, 96", "got 48"), acc_bits=48),
     tile("unknown format", ("t.toml", "formats", "'posit8'", "allowed: e4m3"), formats=["posit8"]),
     tile("no format", ("t.toml", "formats", "at least one", "e4m3"), formats=[]),
     tile("formats as text", ("t.toml", "formats", "list", "'e4m3'"), formats="e4m3"),
@@ -277,7 +306,8 @@ TILE = [
     tile("name as number", ("t.toml", "name", "non-empty string", "got 4"), name=4),
     tile("attention fits no tiling", ("attention", "no tiling", "head_dim = 16", "tile nano", "buffer A", "buffer B"),
          layer="attention", a_buffer_bytes=512, b_buffer_bytes=256),
-    tile("experts fit no tiling", ("experts", "no tiling", "hidden = 48, intermediate = 32", "tile nano", "buffer A"),
+    tile("experts fit no tiling", ("experts", "no tiling", "hidden = 48, intermediate = 32", "tile nano", "buffer A",
+                                   "a_buffer_bytes = ", "would fit"),
          a_buffer_bytes=128, a_banks=2),
     tile("accumulators fit no tiling", ("projection q", "no tiling", "k = 48", "tile nano", "2 banks of 4 rows"),
          layer="attention", acc_banks=2, acc_bank_rows=4),
@@ -668,6 +698,6 @@ def test_unreadable_file(name: str, options: list[str], folder: Path) -> None:
     assert path.read_bytes() == content
 
 
-def test_there_are_at_least_forty_cases() -> None:
+def test_there_are_at_least_two_hundred_cases() -> None:
     tables = [COMMAND_LINE, REQUEST, NOT_BUILT, CONFIG, TILE, SCHEDULE, ENERGY, WEIGHTS, ROUTING, PROGRAM, OUTPUT]
-    assert sum(map(len, tables)) >= 40
+    assert sum(map(len, tables)) >= 200

@@ -426,8 +426,12 @@ def test_formats(model: str, run: Run, rng: np.random.Generator, tmp_path: Path)
     (rows,) = run("formats", "--json").values()
     names = [row["format"] for row in rows]
     assert names[0] == "e4m3" and len(set(names)) == len(names) >= 6
-    text = run("formats").splitlines()
-    assert [line.split()[0] for line in text] == ["format", *names]
+    numbers, meanings = run("formats").split("\n\n")
+    assert [line.split()[0] for line in numbers.splitlines()] == ["format", *names]
+    assert [line.split()[0] for line in meanings.splitlines() if line[0] != " "] == ["format", *names]
+    assert all(len(line) <= 120 for line in (numbers + meanings).splitlines())
+    costs = run("formats", *layer(model, "attention"))
+    assert "not_built" in costs and all(len(line) <= 120 for line in costs.splitlines())
     values = rng.standard_normal((4, 256)).astype(np.float32)
     np.save(tmp_path / "t.npy", values)
     write_safetensors(tmp_path / "t.safetensors", {"t": values})

@@ -77,7 +77,7 @@ WRONG = [
     ({"bus_bytes": 24}, "bus_bytes must be a power of two, got 24"),
     ({"bus_bytes": 4}, "bus_bytes must be between lanes (8) and 4*cols (16), got 4"),
     ({"bus_bytes": 32}, "bus_bytes must be between lanes (8) and 4*cols (16), got 32"),
-    ({"acc_bits": 48}, "acc_bits must be 64, 80 or 96, got 48"),
+    ({"acc_bits": 48}, "acc_bits must be one of 64, 80, 96, got 48"),
     ({"acc_bits": 80}, "acc_banks must be a multiple of 3 (32-bit planes of a 80-bit accumulator), got 16"),
     ({"formats": ()}, "formats must name at least one of e4m3"),
     ({"formats": ("e5m9",)}, "formats: unknown value 'e5m9'; allowed: e4m3"),
@@ -119,9 +119,10 @@ def test_a_file_is_read(tmp_path, tile: TileConfig) -> None:
 
 @pytest.mark.parametrize(("text", "message"), [
     ("rows = ", "not valid TOML"),
-    ('name = "x"\nrow = 4', "unknown key 'row'; allowed: "),
-    ('name = "x"', "missing key 'rows'"),
-    ("name = 3", "missing key 'rows'"),
+    ('name = "x"\nspeed = 4', "unknown key 'speed'; allowed: name, rows"),
+    ('name = "x"', "missing keys 'rows', 'cols'"),
+    ("name = 3", "missing keys 'rows', 'cols', 'lanes', 'a_buffer_bytes'"),
+    ('name = "x"\nrow = 4\ncol = 4', "unknown key 'row'; did you mean rows?; unknown key 'col'; did you mean cols"),
 ])
 def test_wrong_files_are_named(tmp_path, text: str, message: str) -> None:
     path = tmp_path / "tile.toml"

@@ -1,0 +1,92 @@
+"""When a tile is too small: the change that is suggested is enough, and no smaller one of that key is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tilescore.compiler.compile import compile_layer, fitting_change
+from tilescore.compiler.fit import GROWING, smallest_change
+from tilescore.compiler.layers import Workload
+from tilescore.compiler.models import attention_layer, moe_layer, parse_config
+from tilescore.compiler.schedule import GemmSchedule
+from tilescore.rtl.config import TileConfig, load_tile
+from tilescore.rtl.errors import CompileError, DoesNotFit
+from tilescore.tests.compiler.tiny import tiny_config
+
+NANO = load_tile("nano")
+MODEL = parse_config(tiny_config("qwen3_moe"), name="tiny", source="test")
+
+
+def workload(kind: str, tokens: int = 5) -> Workload:
+    return Workload(layer=(attention_layer if kind == "attention" else moe_layer)(MODEL), tokens=tokens)
+
+
+@pytest.mark.parametrize(("kind", "small"), [
+    ("attention", {"b_buffer_bytes": 256}),
+    ("attention", {"a_buffer_bytes": 512, "a_banks": 2}),
+    ("attention", {"acc_banks": 2}),
+    ("attention", {"stat_banks": 1}),
+    ("attention", {"acc_bank_rows": 4, "stat_bank_rows": 4, "acc_banks": 4}),
+    ("moe", {"a_buffer_bytes": 128, "a_banks": 2}),
+    ("moe", {"b_banks": 1}),
+    ("moe", {"stat_banks": 1}),
+    ("moe", {"index_entries": 4}),
+], ids=str)
+def test_the_suggestion_is_enough(kind: str, small: dict[str, int]) -> None:
+    tile = dataclasses.replace(NANO, **small)
+    work = workload(kind)
+    with pytest.raises(DoesNotFit):
+        compile_layer(work, tile, data=False)
+    change = fitting_change(work, tile)
+    assert change is not None and change.key in GROWING
+    assert change.value > getattr(tile, change.key)
+    assert change.tile == dataclasses.replace(tile, **{change.key: change.value})
+    compile_layer(work, change.tile)
+    with pytest.raises(CompileError):  # halfway is not enough, where it is a tile at all
+        half = (getattr(tile, change.key) + change.value) // 2
+        if half == getattr(tile, change.key):
+            raise CompileError("the very next value")
+        compile_layer(work, without_wrong_sizes(tile, change.key, half), data=False)
+
+
+def without_wrong_sizes(tile: TileConfig, key: str, value: int) -> TileConfig:
+    try:
+        return dataclasses.replace(tile, **{key: value})
+    except Exception as error:
+        raise CompileError(str(error)) from None
+
+
+def test_with_a_schedule_of_ones_own() -> None:
+    """The schedule stays; the tile has to follow it."""
+    compiled = compile_layer(workload("attention"), NANO, data=False)
+    schedule = dataclasses.replace(compiled.schedule, out=GemmSchedule(
+        m_tile=4, k_tile=compiled.schedule.out.k_tile, n_tiles=64, group_tiles=64, stage_banks=0))
+    tile = dataclasses.replace(NANO, b_buffer_bytes=4096)
+    with pytest.raises(DoesNotFit):
+        compile_layer(workload("attention"), tile, schedule=schedule, data=False)
+    change = fitting_change(workload("attention"), tile, schedule=schedule)
+    assert change is not None
+    compile_layer(workload("attention"), change.tile, schedule=schedule, data=False)
+
+
+def test_none_when_no_single_key_is_enough() -> None:
+    def never(tile: TileConfig) -> None:
+        raise CompileError("no")
+
+    assert smallest_change(NANO, never, never) is None
+
+
+def test_the_least_growth_wins_and_only_what_really_compiles() -> None:
+    """b_banks = 8 is twice as many, acc_banks = 20 a quarter more; a schedule that does not lower is passed over."""
+    def schedules(tile: TileConfig) -> None:
+        if tile.b_banks < 2 * NANO.b_banks and tile.acc_banks < NANO.acc_banks + 4 and tile.a_banks == NANO.a_banks:
+            raise CompileError("no")
+
+    def compiles(tile: TileConfig) -> None:
+        if tile.a_banks != NANO.a_banks:
+            raise CompileError("looked good, but")
+
+    change = smallest_change(NANO, schedules, compiles)
+    assert change is not None and str(change) == f"acc_banks = {NANO.acc_banks + 4}"
