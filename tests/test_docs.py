@@ -5,20 +5,24 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tilescore.cli.main import main
 from tilescore.cli.parser import parser
 from tilescore.sim.energy import COMPONENTS, load_table
-from tilescore.tests.compiler.tiny import tiny_config, write_config
+from tilescore.sim.toolchain import find_verilator, verilator_env
+from tilescore.tests.compiler.tiny import tiny_config, write_config, write_model
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
@@ -173,19 +177,111 @@ def test_7nm_logic_is_the_45nm_table_divided_by_what_the_page_says() -> None:
 # ---- commands ----
 
 
-def commands(page: Path) -> list[str]:
-    """Lines of code blocks that begin with ``$ tilescore``."""
+def commands(page: Path, program: str = "tilescore ") -> list[str]:
+    """Lines of code blocks that begin with ``$`` and ``program``."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.splitlines()]
-    return [line.removeprefix("$ ") for line in lines if line.startswith("$ tilescore ")]
+    return [line.removeprefix("$ ") for line in lines if line.startswith(f"$ {program}")]
+
+
+def snippets(page: Path) -> list[str]:
+    """Python code blocks of a page."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 def test_documented_commands_parse() -> None:
+    """In code blocks, and inside of sentences where all of the command is there."""
+    inline = [text for page in PAGES if "benchmarks" not in page.parts
+              for text in re.findall(r"`(tilescore [a-z]+ [^`]*)`", page.read_text(encoding="utf-8"))]
     found = [line for page in PAGES for line in commands(page)]
-    assert len(found) >= 10
-    for line in found:
-        arguments = parser().parse_args(shlex.split(line)[1:])
+    assert len(found) >= 10 and inline
+    for line in [*found, *inline]:
+        arguments = parser().parse_args(shlex.split(line.partition(" > ")[0])[1:])
         assert callable(arguments.run), line
+
+
+def test_only_shells_are_prompted_for() -> None:
+    """No command hides in a block without the prompt by which the tests below find it."""
+    for page in PAGES:
+        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+            bare = re.findall(r"^(?:tilescore|iverilog|verilator|fusesoc) .*$", block, re.MULTILINE)
+            assert bare == [], page.name
+
+
+def new_commands() -> dict[str, list[str]]:
+    """{page: its commands that no page before it has, in an order in which each finds the files that it needs}."""
+    new: dict[str, list[str]] = {}
+    for page in sorted(PAGES, key=lambda page: page.parent.name != "docs"):  # those of a subject before the overview
+        seen = {line for lines in new.values() for line in lines}
+        if lines := [line for line in commands(page) if line not in seen]:
+            new[page.name] = lines
+    return new
+
+
+def small(line: str) -> str:
+    """The command on a tiny model and the smallest tile: everything else stays as it is printed."""
+    line = re.sub(r"--model [\w.-]+(?= )", "--model path/to", line)
+    line = re.sub(r"--tile (?:edge|server)|(?<=^tilescore tile )edge", lambda m: m[0].replace("server", "edge").replace(
+        "edge", "nano"), line)
+    line = re.sub(r"--tokens \d+", "--tokens 3", line)
+    line = re.sub(r"--context \d+", "--context 5", re.sub(r"--batch \d+", "--batch 2", line))
+    return re.sub(r"--format nvfp4", "--format e4m3", line)  # the smallest tile builds no other
+
+
+def execute(lines: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch,
+            capsys: pytest.CaptureFixture[str]) -> None:
+    """Run ``tilescore`` commands in order in a folder that holds the files a reader has: a model, weights, a tensor."""
+    monkeypatch.chdir(folder)
+    model = write_model(folder / "path" / "to", "qwen3_moe", seed=1)
+    shutil.copy(model / "model.safetensors", folder)
+    np.save(folder / "weights.npy", np.linspace(-1, 1, 256, dtype=np.float32).reshape(2, 128))
+    for line in lines:
+        command, _, target = line.partition(" > ")
+        capsys.readouterr()
+        assert main(shlex.split(command)[1:]) == 0, (line, capsys.readouterr())
+        printed = capsys.readouterr()
+        assert printed.err == "", line
+        if target:
+            Path(target).write_text(printed.out, encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", new_commands())
+def test_documented_commands_run_when_small(page: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    execute([small(line) for line in new_commands()[page]], tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run_as_printed(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Those of the comparison are run by `test_the_comparison_is_measured`, those of the FPGA page below."""
+    done = set(commands(ROOT / "docs/comparison.md"))
+    execute([line for line in commands(ROOT / "README.md") if line not in done], tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.slow
+def test_the_fpga_page_works_from_one_folder(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Its commands in the order in which they are printed, then its first Python block; tools that are not installed
+    are passed over."""
+    page = ROOT / "docs/fpga.md"
+    execute([small(line) for line in commands(page)], tmp_path, monkeypatch, capsys)
+    install = find_verilator()
+    environment = dict(os.environ) if install is None else verilator_env(install)
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    if install is not None:
+        (bin_folder / "verilator").write_text(f'#!/bin/sh\nexec "{install.binary}" "$@"\n')
+        (bin_folder / "verilator").chmod(0o755)
+    environment["PATH"] = os.pathsep.join([str(bin_folder), str(Path(sys.executable).parent), environment["PATH"]])
+    tools = [line for tool in ("iverilog", "verilator", "fusesoc") for line in commands(page, f"{tool} ")]
+    assert len(tools) == 4
+    for line in tools:
+        if shutil.which(line.split()[0], path=environment["PATH"]):
+            done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True,
+                                  check=False)
+            assert done.returncode == 0, (line, done.stdout[-1000:], done.stderr[-1000:])
+            assert "FAILED" not in done.stdout
+    done = subprocess.run([sys.executable, "-c", snippets(page)[0]], cwd=tmp_path, capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0 and (tmp_path / "memory.bin").stat().st_size > 0, done.stderr
 
 
 # ---- the comparison ----
