@@ -10,6 +10,7 @@ from ..compiler.provenance import check_report
 from ..compiler.report import report_compiled
 from ..rtl.errors import ConfigError, WorkloadError
 from ..sim.energy import load_table
+from .ignored import check_layer_options
 from .layer import build
 from .parser import parser
 from .tiles import tile_of
@@ -61,6 +62,7 @@ def _run(arguments: argparse.Namespace, side: str, options: list[str]) -> dict:
         if getattr(own, name) is None:
             raise WorkloadError(f"compare {side!r}: --{name} is needed (or {name}=... in it), unless it is a saved "
                                 "report")
+    check_layer_options(own, (own.layer,), data=False)
     compiled, _ = build(own, own.layer, False, tile_of(own))
     return report_compiled(compiled, energy=load_table(own.energy), seed=own.seed)
 

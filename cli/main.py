@@ -1,6 +1,7 @@
 """One command from arguments to exit status; whatever goes wrong outside tilescore is one line on standard error."""
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -80,7 +81,7 @@ def _prepare_streams() -> None:
     if sys.stdout is None:
         raise OSError(None, "is closed", "standard output")
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -107,6 +107,8 @@ def _fill_in_demo(arguments: argparse.Namespace) -> None:
 
 def _cross_check(compiled: CompiledLayer, energy: EnergyTable, arguments: argparse.Namespace) -> dict:
     """A slice of the same layer on `nano` at every level. `simulate` raises when two levels differ."""
+    if compiled.tensors is None:
+        raise ValueError("a cross-check needs a layer that was compiled with data")
     workload = slice_workload(compiled.workload)
     start = time.perf_counter()
     sliced = compile_layer(workload, load_tile("nano"), tensors=slice_tensors(compiled.tensors, workload),

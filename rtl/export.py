@@ -124,12 +124,16 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
 
 def axi_verilog(config: TileConfig, name: str = PREFIX) -> str:
     """Verilog-2005 of `TileAxi`: plain names, one module per distinct component, top module ``<name>_axi`` first."""
+    text = re.sub(rf"\b{PREFIX}_(?=\w)", f"{name}_", _converted(config))
+    return f"// tilescore tile {config.name} with AXI ports, {_shape(config)}\n{text}"
+
+
+def _converted(config: TileConfig) -> str:
+    """The Verilog with the names of an export that is given no other."""
     top = TileAxi(config)
     ports = port_texts(top)
     text = without_empty_vectors(plain_names(convert_with_cells(top, TOP)))
-    text = document_top(merge_equal_modules(text, TOP), TOP, ports)
-    text = re.sub(rf"\b{PREFIX}_(?=\w)", f"{name}_", text)
-    return f"// tilescore tile {config.name} with AXI ports, {_shape(config)}\n{text}"
+    return document_top(merge_equal_modules(text, TOP), TOP, ports)
 
 
 def _shape(config: TileConfig) -> str:

@@ -159,6 +159,10 @@ COMMAND_LINE = [
     Case("formats with a routing of attention",
          "formats --model m --layer attention --tokens 5 --tile nano --routing balanced",
          ("--routing balanced", "MoE")),
+    Case("compare with a mask of an MoE layer", "compare base tile=nano --model m --layer moe --tokens 5 --mask none",
+         ("--mask none", "attention", "moe")),
+    Case("compare with a seed without data", "compare base seed=3 --model m --layer attention --tokens 5 --tile nano",
+         ("--seed 3", "do not depend on data")),
     Case("name of a tensor in a .npy file", "formats --tensor x.npy --tensor-name x", ("--tensor-name x", ".npy")),
 ]
 

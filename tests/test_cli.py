@@ -35,6 +35,7 @@ from tilescore.rtl.isa import INSTRUCTIONS, reference_page
 from tilescore.rtl.ledger import LEDGER_UNITS
 from tilescore.sim.energy import COMPONENTS, load_table
 from tilescore.sim.program import Program
+from tilescore.sim.simulate import simulate
 from tilescore.sim.timing import time_program
 from tilescore.sim.toolchain import doctor_report, missing_for_verilator
 from tilescore.tests.compiler.tiny import tiny_config, tiny_weights, write_model, write_safetensors
@@ -273,6 +274,21 @@ def test_out_writes_report_and_listing(model: str, run: Run, tmp_path: Path) -> 
     assert sorted(p.name for p in out.iterdir()) == ["attention.txt", "moe.txt", "report.json"]
 
 
+def test_a_full_disk_costs_the_files_not_the_report(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    """The table is there, the error names the file, and neither half a file nor the new folder stays."""
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    out = tmp_path / "deep" / "out"
+    assert main([str(a) for a in ["run", *layer(model, "attention"), "--out", out]]) == 2
+    printed = capsys.readouterr()
+    assert "tiny attention" in printed.out and "Written" not in printed.out
+    assert printed.err == f"tilescore: {out}/report.json: cannot be written: No space left on device\n"
+    assert not any(tmp_path.iterdir())
+
+
 # ---- run without a model: the demo ----
 
 
@@ -408,6 +424,41 @@ def test_a_program_keeps_its_description(model: str, run: Run, tmp_path: Path) -
     assert time_program(program).cycles == time_program(compiled.program).cycles
 
 
+def test_large_values_have_a_short_repr(model: str, run: Run, tmp_path: Path) -> None:
+    """One line for what holds thousands of instructions or megabytes of data."""
+    path = tmp_path / "layer.tsp"
+    run("compile", *layer(model, "attention"), "-o", path)
+    program = Program.load(path)
+    compiled = compile_layer(Workload(layer=attention_layer(load_model(model)), tokens=5), NANO)
+    result = simulate(program, ("reference", "timing"))
+    for value in (program, program.segments, compiled, compiled.schedule, result, result.timing):
+        assert len(repr(value)) < 1500 and "\n" not in repr(value), type(value)
+    assert repr(program) == (f"Program(tile='nano', instructions={len(program.instructions)}, "
+                             f"dram_bytes={program.dram_bytes}, segments={len(program.segments)}, outputs=1)")
+    assert repr(result).startswith("Result(tile='nano', levels=['reference', 'timing'], cycles=")
+
+
+def test_seed_beside_a_file_that_holds_everything(model: str, tmp_path: Path, run: Run,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights alone: the input is drawn. With the input too: the seed would be ignored, but not by a zipf routing."""
+    weights = tiny_weights(tiny_config("qwen3_moe"), 1)
+    part, whole = tmp_path / "part.safetensors", tmp_path / "whole.safetensors"
+    write_safetensors(part, weights)
+    write_safetensors(whole, weights | {"x": np.ones((5, 48), np.float32)})
+    run("run", *layer(model, "moe"), "--weights", part, "--seed", 3, "--json")
+    run("run", *layer(model, "moe"), "--weights", whole, "--json")
+    run("run", *layer(model, "moe"), "--weights", whole, "--seed", 3, "--routing", "zipf-0.3", "--json")
+    assert main([str(a) for a in ["run", *layer(model, "moe"), "--weights", whole, "--seed", 3]]) == 2
+    assert "--seed 3" in (error := capsys.readouterr().err) and "nothing is drawn" in error
+
+
+def test_tile(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "t.toml"
+    path.write_text(run("tile", "edge"))
+    assert load_tile(path) == load_tile("edge")
+    assert run("tile", path, "--json") == load_tile("edge").to_dict()
+
+
 # ---- the other commands ----
 
 
@@ -443,7 +494,7 @@ def test_formats(model: str, run: Run, rng: np.random.Generator, tmp_path: Path)
     numbers, meanings = run("formats").split("\n\n")
     assert [line.split()[0] for line in numbers.splitlines()] == ["format", *names]
     assert [line.split()[0] for line in meanings.splitlines() if line[0] != " "] == ["format", *names]
-    assert all(len(line) <= 120 for line in (numbers + meanings).splitlines())
+    assert all(len(line) <= 120 for line in [*numbers.splitlines(), *meanings.splitlines()])
     costs = run("formats", *layer(model, "attention"))
     assert "not_built" in costs and all(len(line) <= 120 for line in costs.splitlines())
     values = rng.standard_normal((4, 256)).astype(np.float32)
@@ -535,7 +586,7 @@ def test_doctor(run: Run) -> None:
 # ---- exit status ----
 
 
-@pytest.mark.parametrize("command", ["", "run", "compile", "simulate", "verilog", "isa", "formats", "models", "doctor"])
+@pytest.mark.parametrize("command", ["", *parser().commands])
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])

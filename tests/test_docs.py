@@ -230,7 +230,10 @@ def small(line: str) -> str:
         "edge", "nano"), line)
     line = re.sub(r"--tokens \d+", "--tokens 3", line)
     line = re.sub(r"--context \d+", "--context 5", re.sub(r"--batch \d+", "--batch 2", line))
-    return re.sub(r"--format nvfp4", "--format e4m3", line)  # the smallest tile builds no other
+    line = line.replace("tile=server", "tile=nano")
+    if "--model" in line and "--tile" not in line:
+        line += " --tile nano"
+    return re.sub(r"(--format |format=)nvfp4", r"\1e4m3", line)  # the smallest tile builds no other
 
 
 def execute(lines: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch,

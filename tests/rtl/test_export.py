@@ -349,9 +349,11 @@ def test_bus_that_axi_does_not_have(quick: None, tmp_path: Path) -> None:
 # Names: several exports in one design.
 
 
-def test_two_exports_in_one_design(folder: Path, tmp_path: Path) -> None:
+def test_several_exports_in_one_design(folder: Path, wide: Path, tmp_path: Path, monkeypatch) -> None:
     """nano twice under different names, and a wider tile under a third: no module is there twice, one design takes all
-    three, and slang and Verilator elaborate it."""
+    three, and slang and Verilator elaborate it. Both tiles were converted for other tests; names are given after."""
+    converted = {NANO: folder / f"{TOP}.v", WIDE: wide}
+    monkeypatch.setattr(export, "_converted", lambda config: converted[config].read_text().partition("\n")[2])
     second = export_tile(NANO, tmp_path / "second", name="Second_2")
     third = export_tile(WIDE, tmp_path / "third", name="third")
     files = [folder / f"{TOP}.v", second / "Second_2_axi.v", third / "third_axi.v"]

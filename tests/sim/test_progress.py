@@ -95,3 +95,39 @@ def test_it_is_erased_when_the_step_fails(clock: Clock) -> None:
         bar(1, 2)
         raise ValueError("failed")
     assert terminal.getvalue().endswith(" \r")
+
+
+def test_steps_that_do_not_report_show_their_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread waits on an event; here the wait returns at once, three times, at 1, 2 and 3 seconds."""
+    bar = Progress("compile moe", stream := Terminal())
+    times = iter([1.0, 2.0, 3.0])
+    start = bar._start
+
+    class Ended:
+        def wait(self, timeout: float) -> bool:
+            self.now = next(times, None)
+            monkeypatch.setattr(progress.time, "monotonic", lambda: start + (self.now or 0))
+            return self.now is None
+
+    bar._ended = Ended()  # type: ignore[assignment]
+    bar._count()
+    assert [part.split() for part in stream.getvalue().split("\r")[1:]] == [
+        ["compile", "moe", "2", "s"], ["compile", "moe", "3", "s"]]
+
+
+def test_the_seconds_stop_when_the_step_reports(clock: Clock) -> None:
+    bar = Progress("x", terminal := Terminal())
+    bar(1, 10)
+    clock.now += 100
+    bar._ended.wait = lambda timeout: False  # type: ignore[method-assign]
+    bar._count()
+    assert terminal.getvalue() == ""
+
+
+def test_the_thread_ends_with_the_step() -> None:
+    with Progress("x", Terminal()) as bar:
+        thread = bar._thread
+        assert thread is not None and thread.is_alive()
+    assert not thread.is_alive()
+    with Progress("x", io.StringIO()) as bar:
+        assert bar._thread is None
