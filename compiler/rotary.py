@@ -1,0 +1,207 @@
+"""Rotary frequencies of an attention layer, plain or scaled for contexts longer than the model was trained on.
+
+A rotary embedding turns pair i of a head at position p by ``p * frequency[i]``. The plain frequencies are
+``theta ** (-2i / head_dim)``; each kind of scaling changes them, and two kinds also multiply the cosines and
+sines (``attention_factor``, so that q.k grows by its square). The kinds and their formulas are those of
+``transformers.modeling_rope_utils``:
+
+==========  ==================================================================================================
+linear      every frequency divided by ``factor`` (kaiokendev)
+dynamic     a larger base for sequences longer than ``max_position_embeddings`` (NTK-aware, bloc97)
+yarn        divided by ``factor`` below a ramp between two frequencies (arXiv 2309.00071), scaled tables
+longrope    divided pair by pair by ``short_factor`` or ``long_factor`` (arXiv 2402.13753), scaled tables
+llama3      divided by ``factor`` for long wavelengths only (Llama 3.1)
+==========  ==================================================================================================
+
+Two kinds depend on the length of the sequence. The length is that of the workload, context + tokens, for every
+row: ``transformers`` takes the largest position of the forward pass plus one. It remembers the longest sequence
+seen in dynamic scaling; a workload is one pass and has no past, and its cached keys are taken as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from ..rtl.errors import WorkloadError
+
+REQUIRED = {
+    "linear": ("factor",),
+    "dynamic": ("factor", "max_position_embeddings"),
+    "yarn": ("factor", "original_max_position_embeddings"),
+    "longrope": ("factor", "original_max_position_embeddings", "short_factor", "long_factor"),
+    "llama3": ("factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
+}
+OPTIONAL = {
+    "yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
+    "longrope": ("attention_factor",),
+}
+KINDS = tuple(REQUIRED)
+
+BETA_FAST, BETA_SLOW = 32.0, 1.0
+"""Rotations over the original context at which yarn's ramp starts and ends, unless given (the paper's values)."""
+
+_LENGTHS = ("max_position_embeddings", "original_max_position_embeddings")
+_LISTS = ("short_factor", "long_factor")
+_FROM_ZERO = ("mscale", "mscale_all_dim")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _problem(name: str, value: Any) -> str | None:
+    """What is wrong with one field, or None."""
+    if name in _LENGTHS:
+        good, wanted = type(value) is int and value > 1, "an integer above 1"
+    elif name in _LISTS:
+        good = isinstance(value, list | tuple) and len(value) > 0 and all(_is_number(v) and v > 0 for v in value)
+        wanted = "a list of positive finite numbers"
+    elif name == "truncate":
+        good, wanted = isinstance(value, bool), "true or false"
+    elif name in _FROM_ZERO:
+        good, wanted = _is_number(value) and value >= 0, "a finite number from 0"
+    else:
+        good, wanted = _is_number(value) and value > 0, "a positive finite number"
+    return None if good else f"{name}: expected {wanted}, got {str(value)[:60]!r}"
+
+
+def scaling_problems(kind: str, values: Mapping[str, Any], head_dim: int | None = None,
+                     theta: float | None = None) -> list[str]:
+    """Everything wrong with the fields of a `RopeScaling` of ``kind``, each as "field: expected ..., got ...".
+
+    ``values`` without its None entries; with ``head_dim`` and ``theta`` also what does not fit the layer.
+    """
+    allowed = REQUIRED[kind] + OPTIONAL.get(kind, ())
+    problems = [f"{name}: missing, {kind} scaling needs it" for name in REQUIRED[kind] if name not in values]
+    problems += [f"{name}: not a field of {kind} scaling (allowed: {', '.join(allowed)})"
+                 for name in values if name not in allowed]
+    problems += [found for name in values if name in allowed and (found := _problem(name, values[name]))]
+    if problems:
+        return problems
+    for above, below in (("high_freq_factor", "low_freq_factor"), ("beta_fast", "beta_slow")):
+        limit = values.get(below, BETA_SLOW)
+        if above in allowed and values.get(above, BETA_FAST) <= limit:
+            problems.append(f"{above}: expected more than {below} = {limit}, got {values.get(above, BETA_FAST)}")
+    if head_dim is not None:
+        problems += [f"{name}: expected head_dim / 2 = {head_dim // 2} numbers, got {len(values[name])}"
+                     for name in _LISTS if name in values and len(values[name]) != head_dim // 2]
+        if kind == "dynamic" and head_dim <= 2:
+            problems.append(f"head_dim: dynamic scaling needs more than 2, got {head_dim}")
+    if kind == "yarn" and theta is not None and theta <= 1:
+        problems.append(f"rope_theta: yarn scaling needs more than 1, got {theta:g}")
+    return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """One kind of scaling and its fields, by the names of Hugging Face configurations; None: not given.
+
+    Lengths are tokens. Raises WorkloadError naming the field when one is missing, wrong, or of another kind.
+    """
+
+    kind: str
+    factor: float | None = None
+    max_position_embeddings: int | None = None
+    original_max_position_embeddings: int | None = None
+    attention_factor: float | None = None
+    beta_fast: float | None = None
+    beta_slow: float | None = None
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    truncate: bool | None = None
+    short_factor: tuple[float, ...] | None = None
+    long_factor: tuple[float, ...] | None = None
+    low_freq_factor: float | None = None
+    high_freq_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise WorkloadError(f"rope scaling: kind: expected one of {', '.join(KINDS)}, got {self.kind!r}")
+        if problems := scaling_problems(self.kind, self._given()):
+            raise WorkloadError(f"rope scaling: {'; '.join(problems)}")
+        for name in _LISTS:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def _given(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if name != "kind" and value is not None}
+
+    def layer_problems(self, head_dim: int, theta: float) -> list[str]:
+        """What does not fit a layer of this head_dim and rotary base."""
+        return scaling_problems(self.kind, self._given(), head_dim, theta)
+
+    def cut(self, head_dim: int) -> RopeScaling:
+        """The same scaling for a head of its first ``head_dim`` features."""
+        if self.kind != "longrope" or self.short_factor is None or self.long_factor is None:
+            return self
+        half = head_dim // 2
+        values = self._given() | {"short_factor": self.short_factor[:half], "long_factor": self.long_factor[:half]}
+        return RopeScaling(kind=self.kind, **values)
+
+    @property
+    def attention_scaling(self) -> float:
+        """The factor on cosines and sines."""
+        if self.kind not in OPTIONAL:
+            return 1.0
+        if self.attention_factor is not None:
+            return self.attention_factor
+        factor = self.factor or 1.0
+        if factor <= 1:
+            return 1.0
+        if self.kind == "longrope":
+            return math.sqrt(1 + math.log(factor) / math.log(self.original_max_position_embeddings or math.e))
+        gain = 0.1 * math.log(factor)
+        if self.mscale and self.mscale_all_dim:
+            return (gain * self.mscale + 1) / (gain * self.mscale_all_dim + 1)
+        return gain + 1
+
+
+def frequencies(theta: float, head_dim: int, length: int, scaling: RopeScaling | None = None) -> np.ndarray:
+    """``(head_dim / 2,)`` float64: radians per position of each pair, for sequences of ``length`` tokens."""
+    exponents = np.arange(0, head_dim, 2) / head_dim
+    plain = theta ** -exponents
+    if scaling is None:
+        return plain
+    given = scaling._given()
+    if scaling.kind == "linear":
+        return plain / given["factor"]
+    if scaling.kind == "dynamic":
+        trained, factor = given["max_position_embeddings"], given["factor"]
+        stretch = factor * max(length, trained) / trained - (factor - 1)
+        return (theta * stretch ** (head_dim / (head_dim - 2))) ** -exponents
+    if scaling.kind == "longrope":
+        long = length > given["original_max_position_embeddings"]
+        return plain / np.asarray(given["long_factor" if long else "short_factor"], np.float64)
+    if scaling.kind == "llama3":
+        return _llama3(plain, given)
+    return _yarn(plain, theta, head_dim, given)
+
+
+def _llama3(plain: np.ndarray, given: dict[str, Any]) -> np.ndarray:
+    """Wavelengths above original / low are divided by the factor, below original / high kept, between blended."""
+    rotations = given["original_max_position_embeddings"] * plain / (2 * math.pi)
+    low, high = given["low_freq_factor"], given["high_freq_factor"]
+    kept = np.clip((rotations - low) / (high - low), 0, 1)
+    return plain * (kept + (1 - kept) / given["factor"])
+
+
+def _yarn(plain: np.ndarray, theta: float, head_dim: int, given: dict[str, Any]) -> np.ndarray:
+    """Pairs below ``low`` are kept, above ``high`` divided by the factor, blended linearly in between."""
+    def pair_with(rotations: float) -> float:
+        turns = given["original_max_position_embeddings"] / (rotations * 2 * math.pi)
+        return head_dim * math.log(turns) / (2 * math.log(theta))
+
+    low, high = pair_with(given.get("beta_fast", BETA_FAST)), pair_with(given.get("beta_slow", BETA_SLOW))
+    if given.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, head_dim - 1)
+    if low == high:
+        high += 0.001  # as transformers: a step, not a division by zero
+    divided = np.clip((np.arange(head_dim // 2) - low) / (high - low), 0, 1)
+    return plain * (1 - divided + divided / given["factor"])
