@@ -45,13 +45,16 @@ KINDS = tuple(REQUIRED)
 BETA_FAST, BETA_SLOW = 32.0, 1.0
 """Rotations over the original context at which yarn's ramp starts and ends, unless given (the paper's values)."""
 
+MAX_NUMBER = 1e30
+"""Numbers beyond are treated as not finite; an integer of any length can stand in a file."""
+
 _LENGTHS = ("max_position_embeddings", "original_max_position_embeddings")
 _LISTS = ("short_factor", "long_factor")
 _FROM_ZERO = ("mscale", "mscale_all_dim")
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -MAX_NUMBER <= value <= MAX_NUMBER
 
 
 def _problem(name: str, value: Any) -> str | None:

@@ -111,10 +111,10 @@ def test_field_rules(tmp_path: Path) -> None:
         return load_model(write_config(tmp_path, tiny_config("llama", **changes)))
 
     assert load(num_key_value_heads=...).num_key_value_heads == 4  # LlamaConfig: absent means multi-head
-    assert load(rope_theta=...).rope_theta == 1e4  # LlamaConfig's default, as in Llama-2
+    assert load(rope_theta=...).rope.theta == 1e4  # LlamaConfig's default, as in Llama-2
     assert load(head_dim=...).head_dim == 12
     assert load(head_dim=None).head_dim == 12
-    assert load(rope_theta=..., rope_parameters={"rope_type": "default", "rope_theta": 7e5}).rope_theta == 7e5
+    assert load(rope_theta=..., rope_parameters={"rope_type": "default", "rope_theta": 7e5}).rope.theta == 7e5
     assert attention_layer(load(rope_scaling={"type": "default"})).rope_theta == 5e5
     assert attention_layer(load(layer_types=["full_attention"])).heads == 4
     assert attention_layer(load(rope_scaling=None, sliding_window=None)).heads == 4
@@ -196,7 +196,7 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("llama", {"rope_theta": "1e4"}, ("rope_theta", "got '1e4'")),
     ("llama", {"rope_theta": float("inf")}, ("rope_theta", "finite", "got inf")),
     ("llama", {"rope_parameters": [1e4]}, ("rope_parameters", "an object")),
-    ("llama", {"rope_parameters": {"rope_theta": -1}}, ("rope_parameters: rope_theta", "got -1")),
+    ("llama", {"rope_parameters": {"rope_theta": -1}}, ("rope_parameters.rope_theta", "got -1")),
     ("llama", {"rope_parameters": {"rope_theta": 1e4}}, ("contradictory", "500000", "10000")),
     ("llama", {"rms_norm_eps": float("nan")}, ("rms_norm_eps", "got nan")),
     ("qwen3_moe", {"rms_norm_eps": ...}, ("rms_norm_eps: missing",)),
@@ -211,6 +211,45 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("qwen3_moe", {"moe_intermediate_size": ...}, ("moe_intermediate_size: missing",)),
     ("olmoe", {"intermediate_size": ...}, ("intermediate_size: missing",)),
     ("llama", {"hidden_act": 3}, ("hidden_act", "a string", "got 3")),
+    ("llama", {"layer_types": 3}, ("layer_types", "a list of strings", "got 3")),
+    ("llama", {"layer_types": ["full_attention", 1]}, ("layer_types", "a list of strings")),
+    ("llama", {"num_key_value_heads": [2, 2, 1]}, ("num_key_value_heads", "an integer", "got [2, 2, 1]")),
+    ("llama", {"sliding_window": "4096"}, ("sliding_window", "an integer from 0", "got '4096'")),
+    ("llama", {"use_sliding_window": "no"}, ("use_sliding_window", "true or false")),
+    ("llama", {"rope_theta": 10**400}, ("rope_theta", "positive finite")),
+    ("llama", {"rms_norm_eps": "1e-5"}, ("rms_norm_eps", "'1e-5'")),
+    ("llama", {"hidden_size": 36, "head_dim": ...}, ("hidden_size", "an even multiple", "got 36")),
+    ("qwen3", {"head_dim": ...}, ("head_dim: missing",)),  # its class default is 128, whatever the hidden size
+    ("llama", {"rope_scaling": "linear"}, ("rope_scaling", "an object or null", "'linear'")),
+    ("llama", {"rope_scaling": {"factor": 4.0}}, ("rope_scaling.rope_type: missing", "default, linear, dynamic")),
+    ("llama", {"rope_scaling": {"type": "linear"}}, ("rope_scaling.factor: missing",)),
+    ("llama", {"rope_scaling": {"type": "linear", "factor": "4"}}, ("rope_scaling.factor", "positive", "'4'")),
+    ("llama", {"rope_scaling": {"type": "dynamic", "factor": 4}}, ("max_position_embeddings: missing",)),
+    ("llama", {"rope_scaling": {"type": "yarn", "factor": 4}}, ("original_max_position_embeddings: missing",)),
+    (
+        "llama",
+        {"rope_scaling": {"type": "linear", "rope_type": "yarn", "factor": 4}},
+        ("contradictory", "rope_scaling.rope_type = 'yarn'", "rope_scaling.type = 'linear'"),
+    ),
+    (
+        "llama",
+        {"rope_scaling": {"type": "linear", "factor": 4}, "rope_parameters": {"rope_type": "default"}},
+        ("contradictory", "rope_scaling and rope_parameters differ"),
+    ),
+    (
+        "llama",
+        {
+            "original_max_position_embeddings": 64,
+            "rope_scaling": {"type": "yarn", "factor": 4, "original_max_position_embeddings": 32},
+        },
+        ("contradictory", "original_max_position_embeddings = 64", "= 32"),
+    ),
+    (
+        "llama",
+        {"max_position_embeddings": 64, "rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [2]}},
+        ("rope_scaling.short_factor", "head_dim / 2 = 8 numbers, got 1"),
+    ),
+    ("llama", {"rope_parameters": {"full_attention": 3}}, ("rope_parameters.full_attention", "an object")),
     ("granitemoe", {"attention_multiplier": -1}, ("attention_multiplier", "positive", "got -1")),
 ]
 
@@ -228,18 +267,19 @@ NOT_BUILT_ATTENTION: list[tuple[dict[str, Any], str]] = [
     ({"index_topk": 2048}, "index_topk = 2048"),
     ({"sliding_window": 4096}, "sliding_window = 4096 needs sliding-window attention"),
     ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types = 'linear_attention'"),
-    ({"layer_types": 3}, "layer_types = 3"),
     ({"attention_chunk_size": 8192}, "chunked attention"),
     ({"attention_bias": True}, "attention_bias = True"),
     ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping = 50.0"),
     ({"clip_qkv": 8.0}, "clip_qkv = 8.0"),
     ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
-    ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling = {'rope_type': 'yarn'"),
-    ({"rope_scaling": {"factor": 4.0}}, "rope_scaling"),
-    ({"rope_scaling": "linear"}, "rope_scaling = 'linear'"),
-    ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_parameters = {'rope_type': 'llama3'"),
+    ({"rope_scaling": {"rope_type": "mrope", "mrope_section": [4, 4]}}, "rope_scaling.rope_type = 'mrope' needs"),
+    ({"rope_scaling": {"type": "su", "factor": 4.0}}, "rope_scaling.type = 'su' needs"),
+    (
+        {"rope_theta": ..., "rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.25}},
+        "rope_parameters.partial_rotary_factor = 0.25 needs a partial rotary embedding",
+    ),
     ({"model_type": "gpt_oss"}, "attention sinks"),
-    ({"model_type": "qwen2"}, "model_type = 'qwen2' is not built yet; allowed: llama"),
+    ({"model_type": "qwen2"}, "model_type = 'qwen2' needs biases on q, k and v, which is not built yet (allowed: llama, "),
     ({"model_type": "mistral"}, "sliding_window = 4096"),  # MistralConfig's default when the key is absent
 ]
 
@@ -263,7 +303,7 @@ NOT_BUILT_MOE: list[tuple[dict[str, Any], str]] = [
     ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
     ({"mlp_layer_types": ["hash_moe"]}, "hash routing"),
     ({"model_type": "deepseek_v3"}, "sigmoid routing"),
-    ({"model_type": "qwen2_moe"}, "model_type = 'qwen2_moe' is not built yet; allowed: mixtral"),
+    ({"model_type": "qwen2_moe"}, "model_type = 'qwen2_moe' needs a shared expert, which is not built yet (allowed: mixtral"),
 ]
 
 
