@@ -51,7 +51,7 @@ GRANITE = ("granite", "granitemoe")
 HEAD_DIM_NEEDED = ("qwen3",)
 """Families whose class default of ``head_dim`` is a number and not hidden_size / num_attention_heads."""
 
-SWITCHES = ("attention_bias", "mlp_bias", "qkv_bias", "use_sliding_window", "use_qk_norm", "qk_layernorm",
+SWITCHES = ("attention_bias", "qkv_bias", "use_sliding_window", "use_qk_norm", "qk_layernorm",
             "rope_interleaved", "is_encoder_decoder", "add_cross_attention", "alibi")
 COUNTS = ("sliding_window", "max_position_embeddings", "original_max_position_embeddings", "vocab_size", "kv_lora_rank",
           "q_lora_rank", "index_topk", "attention_chunk_size", "n_group", "n_shared_experts",
@@ -172,7 +172,8 @@ def parse_config(raw: Mapping[str, Any], *, name: str, source: str, part: str = 
 def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
     """The typed fields of `ModelConfig`; what is wrong with them is in ``fields.problems``."""
     hidden, heads = fields.required("hidden_size"), fields.required("num_attention_heads")
-    experts = fields.agreed(EXPERT_COUNT_KEYS, low=0)
+    dense = family in BUILT_FAMILIES and family not in MOE_FAMILIES
+    experts = 0 if dense else fields.agreed(EXPERT_COUNT_KEYS, low=0)
     width_key = (
         "intermediate_size" if family in EXPERT_WIDTH_IN_INTERMEDIATE_SIZE else "moe_intermediate_size"
     )
@@ -197,7 +198,7 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
         "num_hidden_layers": fields.integer("num_hidden_layers"),
         "intermediate_size": fields.integer("intermediate_size"),
         "num_experts": experts,
-        "num_experts_per_tok": _top_k(fields, experts),
+        "num_experts_per_tok": 0 if dense else _top_k(fields, experts),
         "expert_width": width if experts else None,
         "norm_topk_prob": _norm_topk(fields, family),
         "rope": read_rope(fields, family, head_dim),
