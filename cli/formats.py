@@ -16,7 +16,7 @@ from ..rtl.errors import WorkloadError
 from ..sim.energy import load_table
 from ..sim.progress import Progress
 from .ignored import OF_A_LAYER, check_layer_options, refuse
-from .layer import workload_of
+from .layer import model_of, note, workload_of
 
 
 def formats(arguments: argparse.Namespace) -> int:
@@ -37,9 +37,11 @@ def formats(arguments: argparse.Namespace) -> int:
     if arguments.tensor:
         parts["tensor"] = tensor_errors(read_tensor(arguments.tensor, arguments.tensor_name))
     if arguments.model:
-        workload, config = workload_of(arguments, arguments.layer), load_tile(arguments.tile)
+        model, config = model_of(arguments), load_tile(arguments.tile)
+        workload = workload_of(arguments, arguments.layer, model)
         with Progress(f"compile {arguments.layer}"):
             parts["layer"] = layer_costs(workload, config, load_table(arguments.energy), arguments.routing)
+        note(model)
     if arguments.json:
         print(json.dumps(parts, indent=2))
     else:

@@ -28,17 +28,20 @@ def config_file(name_or_path: str | Path) -> Path | None:
     path = Path(name_or_path)
     if not path.is_dir():
         return path if path.is_file() else None
-    found = path / "config.json"
-    if found.is_file():
-        return found
-    snapshots = sorted(path.glob("snapshots/*/config.json"))
-    main = path / "refs" / "main"
-    if len(snapshots) > 1 and main.is_file():
+    found = snapshot(path) / "config.json"
+    if not found.is_file():
+        raise WorkloadError(f"{found}: no such file; a model directory must hold a config.json")
+    return found
+
+
+def snapshot(folder: Path) -> Path:
+    """The snapshot in a model's folder of the Hugging Face cache: the only one, or that of main; else ``folder``."""
+    found = [path for path in folder.glob("snapshots/*") if path.is_dir()]
+    main = folder / "refs" / "main"
+    if len(found) > 1 and main.is_file():
         wanted = main.read_text(encoding="utf-8", errors="replace").strip()
-        snapshots = [snapshot for snapshot in snapshots if snapshot.parent.name == wanted]
-    if len(snapshots) == 1:
-        return snapshots[0]
-    raise WorkloadError(f"{found}: no such file; a model directory must hold a config.json")
+        found = [path for path in found if path.name == wanted]
+    return found[0] if len(found) == 1 else folder
 
 
 def model_name(path: Path) -> str:

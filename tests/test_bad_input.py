@@ -117,7 +117,7 @@ COMMAND_LINE = [
     Case("sum of no accumulator", "formats --acc-bits 32", ("--acc-bits", "32", "64, 80, 96")),
     Case("no tensor file", "formats --tensor none.npy", ("tensor file none.npy", "no such file")),
     Case("tensor file of something else", "formats --tensor m/config.json",
-         ("m/config.json", "not a safetensors file")),
+         ("m/config.json", "not a safetensors file but a JSON file")),
     Case("tensor not in the file", "formats --tensor m/model.safetensors --tensor-name w",
          ("m/model.safetensors", "'w'", "allowed:", "model.layers.0.mlp")),
     Case("one tensor of many, not named", "formats --tensor m/model.safetensors",
@@ -126,6 +126,13 @@ COMMAND_LINE = [
     Case("formats of a layer without model", "formats --layer moe", ("--layer moe", "--model is needed")),
     Case("formats with an option of run", "formats --format mxfp4", ("unrecognized arguments", "--format")),
     Case("layer index without weights", f"{MOE} --layer-index 3", ("--layer-index 3", "--weights is needed")),
+    Case("ignored key without model", "run --ignore-key a_key", ("--ignore-key a_key", "--model is needed")),
+    Case("ignored keys of formats without model", "formats --ignore-key a --ignore-key b",
+         ("--ignore-key a, b", "--model is needed")),
+    Case("ignored key that is understood", f"{MOE} --ignore-key hidden_size",
+         ("--ignore-key hidden_size", "m/config.json", "none, every key is understood")),
+    Case("ignored key that is not there", f"compile -o p {MOE[4:]} --ignore-key a_kye",
+         ("--ignore-key a_kye", "m/config.json", "allowed: none")),
     Case("formats of a model without layer", "formats --model m", ("--layer is needed", "attention, moe")),
     Case("routing for attention", f"{ATTENTION} --routing balanced", ("routing 'balanced'", "MoE", "attention")),
 ]
@@ -421,13 +428,30 @@ def index_of_missing_shard(folder: Path) -> None:
         json.dumps({"weight_map": {f"{SELF}q_proj.weight": "model-00001-of-00002.safetensors"}}))
 
 
+def quantized(folder: Path) -> None:
+    """A model whose configuration says FP8, and a checkpoint whose first projection is."""
+    write_config(folder / "q", tiny_config("llama", quantization_config={"quant_method": "fp8", "fmt": "e4m3"}))
+    tensors = tiny_weights(tiny_config("llama"), 1)
+    name = f"{SELF}q_proj.weight"
+    tensors[name] = tensors[name].astype(np.float16).view(np.uint8)[:, ::2]
+    write_safetensors(folder / "w.safetensors", tensors, dtypes={name: "F8_E4M3"})
+
+
 WEIGHTS = [
     Case("no weights", f"{MOE} --weights none", ("none", "no such file", "safetensors")),
     Case("folder without weights", f"{MOE} --weights w", ("w:", "model.safetensors.index.json", "*.safetensors"),
          lambda folder: (folder / "w").mkdir()),
-    Case("missing shard", f"{MOE} --weights w", ("w/model-00001-of-00002.safetensors", "cannot be read"),
+    Case("missing shard", f"{ATTENTION} --weights w",
+         ("w/model-00001-of-00002.safetensors", "cannot be read", "q_proj.weight is in it"),
          index_of_missing_shard),
-    Case("weights are something else", f"{MOE} --weights m/config.json", ("m/config.json", "not a safetensors file")),
+    Case("weights are something else", f"{MOE} --weights m/config.json",
+         ("m/config.json", "not a safetensors file but a JSON file")),
+    Case("weights of another format", f"{MOE} --weights a.npz", ("a.npz", "not a safetensors file but a NumPy archive"),
+         lambda folder: np.savez(folder / "a.npz", w=np.zeros(3))),
+    Case("a folder of another format", f"{MOE} --weights w", ("w:", "found only model.gguf"),
+         lambda folder: ((folder / "w").mkdir(), (folder / "w/model.gguf").write_bytes(b"GGUF"))),
+    Case("quantized weights", "run --model q --layer attention --tokens 5 --tile nano --weights w.safetensors",
+         ("w.safetensors", "got F8_E4M3", "quantization_config: the checkpoint is quantized, fp8"), quantized),
     weights("missing tensor", "attention", (f"{SELF}k_proj.weight", "missing", "(32, 48)"),
             lambda t: t.pop(f"{SELF}k_proj.weight")),
     weights("missing expert", "moe", (f"{MLP}experts.5.up_proj.weight", "missing", "(32, 48)"),

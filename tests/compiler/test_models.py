@@ -98,6 +98,42 @@ def test_path(as_directory: bool, tmp_path: Path) -> None:
     assert moe_layer(model).intermediate == 32
 
 
+def test_names_of_models(tmp_path: Path) -> None:
+    """A model is called by its folder as the user names it; in the Hugging Face cache by the model, not the hash."""
+    root = tmp_path / "models--meta-llama--Llama-3.1-8B"
+    real = write_config(root / "snapshots" / "0e9e39f2", tiny_config("llama"))
+    blob = root / "blobs" / "4f0c"
+    blob.parent.mkdir()
+    real.rename(blob)
+    real.symlink_to("../../blobs/4f0c")
+    for path in (real, real.parent, root, blob):
+        assert load_model(path).name == "Llama-3.1-8B"
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text("0e9e39f2\n")
+    write_config(root / "snapshots" / "1a2b", tiny_config("llama", hidden_size=64))
+    assert load_model(root).hidden_size == 48
+    (tmp_path / "mine").symlink_to(real.parent, target_is_directory=True)
+    assert load_model(tmp_path / "mine").name == "mine"
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "config.json").symlink_to(blob)
+    assert load_model(tmp_path / "copy").name == "copy"
+    assert load_model(write_config(tmp_path, tiny_config("llama")).rename(tmp_path / "tiny.json")).name == "tiny"
+
+
+def test_name_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config(tmp_path / "here", tiny_config("llama"))
+    monkeypatch.chdir(tmp_path / "here")
+    for path in (".", "config.json", "../here", "./config.json"):
+        assert load_model(path).name == "here"
+
+
+@pytest.mark.parametrize("text", ["\ufeff{}", "\ufeff\n {}"])
+def test_byte_order_mark(text: str, tmp_path: Path) -> None:
+    path = write_config(tmp_path, tiny_config("llama"))
+    path.write_text(text.replace("{}", path.read_text()), encoding="utf-8")
+    assert load_model(path).hidden_size == 48
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families(family: str, tmp_path: Path) -> None:
     model = load_model(write_config(tmp_path, tiny_config(family)))
@@ -144,6 +180,24 @@ def test_unknown_model() -> None:
     with pytest.raises(WorkloadError) as error:
         load_model("Qwen3-30B")
     one_line(error, "unknown model 'Qwen3-30B'", "did you mean qwen3-30b-a3b", "llama-3-8b")
+
+
+@pytest.mark.parametrize(("name", "hint"), [
+    ("meta-llama/Llama-3-8B", "did you mean llama-3-8b? "),
+    ("meta-llama/Meta-Llama-3-70B-Instruct", "did you mean llama-3-70b? "),
+    ("mistralai/Mixtral-8x7B-Instruct-v0.1", "did you mean mixtral-8x7b? "),
+    ("Qwen/Qwen3-30B-A3B-Instruct-2507", "did you mean qwen3-30b-a3b? "),
+    ("ibm-granite/granite-3.0-1b-a400m-base", "did you mean granite-3.0-1b-a400m? "),
+    ("allenai/OLMoE-1B-7B-0924", "did you mean olmoe-1b-7b? "),
+    ("openai/gpt-oss_20b", "did you mean gpt-oss-20b? "),
+    ("deepseek-ai/DeepSeek-V3", "did you mean deepseek-v3"),
+    ("llama3-8b", "did you mean llama-3-8b? "),
+    ("bigscience/bloom", ": expected a path"),
+])  # fmt: skip
+def test_names_that_are_meant(name: str, hint: str) -> None:
+    with pytest.raises(WorkloadError) as error:
+        load_model(name)
+    one_line(error, f"unknown model '{name}'", hint, "config.json")
 
 
 def test_directory_without_config(tmp_path: Path) -> None:
