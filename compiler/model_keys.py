@@ -119,7 +119,8 @@ MOE_REASONS = {
     "glm_moe_dsa": _SIGMOID, "llama4_text": _SIGMOID, "minimax_m2": _SIGMOID, "deepseek_v2": "shared experts",
     "qwen2_moe": _SHARED, "qwen3_next": _SHARED, "hunyuan_v1_moe": _SHARED, "granitemoeshared": _SHARED,
     "granitemoehybrid": _SHARED, "gpt_oss": "biases and a clamped SwiGLU", "phimoe": "sparse-mixer routing",
-    "arctic": "a dense branch beside the experts", "ernie4_5_moe": "a routing correction bias",
+    "dbrx": "the weights of all experts in one matrix", "arctic": "a dense branch beside the experts",
+    "ernie4_5_moe": "a routing correction bias",
 }  # fmt: skip
 
 
@@ -135,6 +136,11 @@ def family_problem(family: str, built: tuple[str, ...], reasons: Mapping[str, st
     close = [] if family in known else difflib.get_close_matches(spelled, known, n=1, cutoff=0.8)
     hint = f", did you mean {close[0]!r}?" if close else ""
     return f"model_type = {family!r} is not built yet{hint} {allowed}"
+
+
+def has_experts(raw: Mapping[str, Any], family: str) -> bool:
+    """Whether a configuration of a family that is not built speaks of experts, under whatever name."""
+    return family in MOE_REASONS or any("expert" in key for key, value in raw.items() if value)
 
 
 def unknown_keys(raw: Mapping[str, Any], family: str, ruled: Collection[str]) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from .config_fields import MAX_SIZE, ConfigFields
 from .layers import AttentionLayer, MoELayer, QkNorm
 from .model_features import RULED_KEYS, attention_blockers, moe_blockers
 from .model_files import config_file, model_name, read_json_object, suggestion, text_part
-from .model_keys import BUILT_FAMILIES, MOE_FAMILIES, unknown_keys
+from .model_keys import BUILT_FAMILIES, MOE_FAMILIES, has_experts, unknown_keys
 from .rope_config import MAX_LENGTH, Rope, read_rope
 
 EXPERT_COUNT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -153,8 +153,8 @@ def parse_config(raw: Mapping[str, Any], *, name: str, source: str, part: str = 
     values = _values(fields, family)
     if family not in BUILT_FAMILIES:
         if fields.problems:
-            raise WorkloadError(f"{source}: attention: {'; '.join(attention_blockers(raw, family))}"
-                                + (f"; moe: {'; '.join(moe_blockers(raw, family))}" if values["num_experts"] else ""))
+            moe = f"; moe: {'; '.join(moe_blockers(raw, family))}" if has_experts(raw, family) else ""
+            raise WorkloadError(f"{source}: attention: {'; '.join(attention_blockers(raw, family))}{moe}")
         return ModelConfig(name=name, source=source, part=part, raw=dict(raw), **values)
     unknown = {key: f"{key} = {_short(raw[key])}" for key in unknown_keys(raw, family, RULED_KEYS)}
     in_rope = values["rope"].unknown
@@ -315,7 +315,7 @@ def attention_layer(model: ModelConfig) -> AttentionLayer:
 def moe_layer(model: ModelConfig) -> MoELayer:
     """The model's sparse MoE layer. Raises WorkloadError naming every key that asks for something not built or is
     not understood."""
-    if not model.num_experts:
+    if not model.num_experts and model.model_type in BUILT_FAMILIES:
         keys = ", ".join(EXPERT_COUNT_KEYS)
         raise WorkloadError(f"{model.source}: moe: the model has no experts; expected one of the keys {keys}")
     if problems := moe_blockers(model.raw, model.model_type) + _not_understood(model.unknown):

@@ -70,7 +70,7 @@ def _objects(fields: ConfigFields) -> dict[str, Mapping[str, Any]]:
         elif FULL not in content:
             found[name] = content
         elif not isinstance(content[FULL], Mapping):
-            fields.problems.append(f"{name}.{FULL}: expected an object, got {str(content[FULL])[:60]!r}")
+            fields.problems.append(f"{name}.{FULL}: expected an object, got {repr(content[FULL])[:60]}")
         else:
             found[f"{name}.{FULL}"] = content[FULL]
     return found

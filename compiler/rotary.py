@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,7 @@ def _problem(name: str, value: Any) -> str | None:
         good, wanted = _is_number(value) and value >= 0, "a finite number from 0"
     else:
         good, wanted = _is_number(value) and value > 0, "a positive finite number"
-    return None if good else f"{name}: expected {wanted}, got {str(value)[:60]!r}"
+    return None if good else f"{name}: expected {wanted}, got {repr(value)[:60]}"
 
 
 def scaling_problems(kind: str, values: Mapping[str, Any], head_dim: int | None = None,
@@ -144,8 +144,7 @@ class RopeScaling:
         if self.kind != "longrope" or self.short_factor is None or self.long_factor is None:
             return self
         half = head_dim // 2
-        values = self._given() | {"short_factor": self.short_factor[:half], "long_factor": self.long_factor[:half]}
-        return RopeScaling(kind=self.kind, **values)
+        return replace(self, short_factor=self.short_factor[:half], long_factor=self.long_factor[:half])
 
     @property
     def attention_scaling(self) -> float:

@@ -22,6 +22,7 @@ from tilescore.compiler.model_keys import (
     unknown_keys,
 )
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
+from tilescore.compiler.rotary import KINDS
 from tilescore.rtl.errors import ConfigError, TilescoreError, WorkloadError
 from tilescore.tests.compiler.published import BUILT, NOT_BUILT
 from tilescore.tests.compiler.tiny import MOE_FAMILIES as TINY_MOE
@@ -58,10 +59,14 @@ def test_published_layers_that_are_not_built_say_why(name: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("family", ["gpt2", "falcon", "mpt", "dbrx"])
 def test_the_family_comes_before_its_sizes(family: str, tmp_path: Path) -> None:
-    for layer in ("attention", "moe"):
+    for experts in ({}, {"moe_num_experts": 4}):
         with pytest.raises(WorkloadError) as error:
-            load_model(write_config(tmp_path, {"model_type": family, "n_embd": 8, "num_experts": 4}))
-        assert f"{layer}: model_type = '{family}'" in str(error.value)
+            load_model(write_config(tmp_path, {"model_type": family, "n_embd": 8} | experts))
+        assert f"attention: model_type = '{family}'" in str(error.value)
+        moe = f"; moe: model_type = '{family}' " in str(error.value)
+        assert moe == (bool(experts) or family == "dbrx")
+    with pytest.raises(WorkloadError, match=rf"moe: model_type = '{family}'"):
+        moe_layer(load_model(write_config(tmp_path, tiny_config("llama", model_type=family))))
 
 
 def test_parts_of_multimodal_configurations(tmp_path: Path) -> None:
@@ -186,6 +191,13 @@ def test_tables_do_not_contradict() -> None:
     for family in BUILT_FAMILIES:
         read = FAMILY_READ.get(family, frozenset()) | READ_KEYS | RULED_KEYS
         assert not read & FAMILY_HARMLESS.get(family, frozenset())
+
+
+def test_the_page_lists_the_families() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    for layer, families in (("attention", ATTENTION_FAMILIES), ("moe", MOE_FAMILIES)):
+        assert f"| {layer} | {', '.join(f'`{family}`' for family in families)} |" in page
+    assert ", ".join(f"`{kind}`" for kind in KINDS[:-1]) in page.replace("\n", " ")
 
 
 @pytest.mark.parametrize("family", BUILT_FAMILIES)

@@ -9,6 +9,7 @@ import pytest
 
 from tilescore.compiler.layers import AttentionLayer, MoELayer
 from tilescore.compiler.models import ModelConfig, attention_layer, list_models, load_model, moe_layer
+from tilescore.compiler.rotary import RopeScaling
 from tilescore.rtl.errors import ConfigError, WorkloadError
 from tilescore.tests.compiler.tiny import FAMILIES, MOE_FAMILIES, tiny_config, write_config
 
@@ -148,6 +149,18 @@ def test_field_rules(tmp_path: Path) -> None:
 
     assert load(num_key_value_heads=...).num_key_value_heads == 4  # LlamaConfig: absent means multi-head
     assert load(rope_theta=...).rope.theta == 1e4  # LlamaConfig's default, as in Llama-2
+    linear = {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}
+    per_kind = {"full_attention": linear, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
+    for same in (
+        {"rope_scaling": {"type": "linear", "factor": 2}},
+        {"rope_theta": ..., "rope_parameters": linear},
+        {"rope_parameters": per_kind, "layer_types": ["full_attention"]},
+        {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": linear},
+    ):
+        layer = attention_layer(load(**same))
+        assert (layer.rope_theta, layer.rope_scaling) == (5e5, RopeScaling(kind="linear", factor=2.0))
+    yarn = load(max_position_embeddings=64, original_max_position_embeddings=16, rope_scaling={"type": "yarn"})
+    assert yarn.rope.scaling == RopeScaling(kind="yarn", factor=4.0, original_max_position_embeddings=16)
     assert load(head_dim=...).head_dim == 12
     assert load(head_dim=None).head_dim == 12
     assert load(rope_theta=..., rope_parameters={"rope_type": "default", "rope_theta": 7e5}).rope.theta == 7e5
