@@ -196,15 +196,15 @@ def test_unknown_model() -> None:
 
 
 @pytest.mark.parametrize(("name", "hint"), [
-    ("meta-llama/Llama-3-8B", "did you mean llama-3-8b? "),
-    ("meta-llama/Meta-Llama-3-70B-Instruct", "did you mean llama-3-70b? "),
-    ("mistralai/Mixtral-8x7B-Instruct-v0.1", "did you mean mixtral-8x7b? "),
-    ("Qwen/Qwen3-30B-A3B-Instruct-2507", "did you mean qwen3-30b-a3b? "),
-    ("ibm-granite/granite-3.0-1b-a400m-base", "did you mean granite-3.0-1b-a400m? "),
-    ("allenai/OLMoE-1B-7B-0924", "did you mean olmoe-1b-7b? "),
-    ("openai/gpt-oss_20b", "did you mean gpt-oss-20b? "),
+    ("meta-llama/Llama-3-8B", "; did you mean llama-3-8b?"),
+    ("meta-llama/Meta-Llama-3-70B-Instruct", "; did you mean llama-3-70b?"),
+    ("mistralai/Mixtral-8x7B-Instruct-v0.1", "; did you mean mixtral-8x7b?"),
+    ("Qwen/Qwen3-30B-A3B-Instruct-2507", "; did you mean qwen3-30b-a3b?"),
+    ("ibm-granite/granite-3.0-1b-a400m-base", "; did you mean granite-3.0-1b-a400m?"),
+    ("allenai/OLMoE-1B-7B-0924", "; did you mean olmoe-1b-7b?"),
+    ("openai/gpt-oss_20b", "; did you mean gpt-oss-20b?"),
     ("deepseek-ai/DeepSeek-V3", "did you mean deepseek-v3"),
-    ("llama3-8b", "did you mean llama-3-8b? "),
+    ("llama3-8b", "; did you mean llama-3-8b?"),
     ("bigscience/bloom", ": expected a path"),
 ])  # fmt: skip
 def test_names_that_are_meant(name: str, hint: str) -> None:
