@@ -88,7 +88,8 @@ def test_attention_with_scaled_rotary(kind: str, tmp_path: Path, seed: int) -> N
     compiled, result = compile_and_play(tensors.workload, NANO, tensors=tensors)
     assert isinstance(compiled.schedule, AttentionSchedule)
     scales = calibrate_attention(tensors, oracle.attention(tensors))
-    quantized = quantized_oracle.attention(tensors, scales, compiled.schedule.core.kv_cols)
+    quantized = quantized_oracle.attention(tensors, scales,
+                                           Numerics(softmax_block=compiled.schedule.core.kv_cols))
     check(result, quantized, their_attention(model, tensors, own_rotary=True))
 
 
