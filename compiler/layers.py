@@ -25,10 +25,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
-
 from ..rtl.errors import WorkloadError
-from .rotary import RopeScaling, frequencies
+from .rotary import RopeScaling
 
 QkNorm = Literal["none", "head", "full"]
 Phase = Literal["prefill", "decode"]
@@ -115,10 +113,6 @@ class AttentionLayer:
     def scale(self) -> float:
         """The factor on q.k (``softmax_scale`` with its default filled in)."""
         return self.head_dim**-0.5 if self.softmax_scale is None else self.softmax_scale
-
-    def rotary_frequencies(self, length: int) -> np.ndarray:
-        """``(head_dim / 2,)`` float64: radians per position, in a sequence of ``length`` tokens."""
-        return frequencies(self.rope_theta, self.head_dim, length, self.rope_scaling)
 
     @property
     def rotary_scale(self) -> float:

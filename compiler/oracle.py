@@ -16,6 +16,7 @@ import numpy as np
 
 from ..rtl.errors import WorkloadError
 from .layers import Workload
+from .rotary_frequencies import frequencies
 from .routing import Routing, combine_weights, topk_softmax_route
 from .tensors import AttentionTensors, MoETensors
 
@@ -66,7 +67,11 @@ def rotary_rows(workload: Workload) -> tuple[np.ndarray, np.ndarray]:
     """The rotary tables of a workload, a row per row of x: new token i of each sequence stands at context + i."""
     layer = workload.attention
     positions = np.tile(workload.cached + np.arange(workload.tokens), workload.batch)
-    return rotary_tables(positions, layer.rotary_frequencies(workload.keys), layer.rotary_scale)
+    return rotary_tables(
+        positions,
+        frequencies(layer.rope_theta, layer.head_dim, workload.keys, layer.rope_scaling),
+        layer.rotary_scale,
+    )
 
 
 def rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Rotary frequencies of an attention layer, plain or scaled for contexts longer than the model was trained on.
+"""Scaling of rotary frequencies for contexts longer than the model was trained on: kinds, fields and their limits.
 
 A rotary embedding turns pair i of a head at position p by ``p * frequency[i]``. The plain frequencies are
 ``theta ** (-2i / head_dim)``; each kind of scaling changes them, and two kinds also multiply the cosines and
@@ -24,8 +24,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
-
-import numpy as np
 
 from ..rtl.errors import WorkloadError
 
@@ -125,19 +123,20 @@ class RopeScaling:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise WorkloadError(f"rope scaling: kind: expected one of {', '.join(KINDS)}, got {self.kind!r}")
-        if problems := scaling_problems(self.kind, self._given()):
+        if problems := scaling_problems(self.kind, self.given()):
             raise WorkloadError(f"rope scaling: {'; '.join(problems)}")
         for name in _LISTS:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
 
-    def _given(self) -> dict[str, Any]:
+    def given(self) -> dict[str, Any]:
+        """The fields that are not None, without the kind."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if name != "kind" and value is not None}
 
     def layer_problems(self, head_dim: int, theta: float) -> list[str]:
         """What does not fit a layer of this head_dim and rotary base."""
-        return scaling_problems(self.kind, self._given(), head_dim, theta)
+        return scaling_problems(self.kind, self.given(), head_dim, theta)
 
     def cut(self, head_dim: int) -> RopeScaling:
         """The same scaling for a head of its first ``head_dim`` features."""
@@ -162,48 +161,3 @@ class RopeScaling:
         if self.mscale and self.mscale_all_dim:
             return (gain * self.mscale + 1) / (gain * self.mscale_all_dim + 1)
         return gain + 1
-
-
-def frequencies(theta: float, head_dim: int, length: int, scaling: RopeScaling | None = None) -> np.ndarray:
-    """``(head_dim / 2,)`` float64: radians per position of each pair, for sequences of ``length`` tokens."""
-    exponents = np.arange(0, head_dim, 2) / head_dim
-    plain = theta ** -exponents
-    if scaling is None:
-        return plain
-    given = scaling._given()
-    if scaling.kind == "linear":
-        return plain / given["factor"]
-    if scaling.kind == "dynamic":
-        trained, factor = given["max_position_embeddings"], given["factor"]
-        stretch = factor * max(length, trained) / trained - (factor - 1)
-        return (theta * stretch ** (head_dim / (head_dim - 2))) ** -exponents
-    if scaling.kind == "longrope":
-        long = length > given["original_max_position_embeddings"]
-        return plain / np.asarray(given["long_factor" if long else "short_factor"], np.float64)
-    if scaling.kind == "llama3":
-        return _llama3(plain, given)
-    return _yarn(plain, theta, head_dim, given)
-
-
-def _llama3(plain: np.ndarray, given: dict[str, Any]) -> np.ndarray:
-    """Wavelengths above original / low are divided by the factor, below original / high kept, between blended."""
-    rotations = given["original_max_position_embeddings"] * plain / (2 * math.pi)
-    low, high = given["low_freq_factor"], given["high_freq_factor"]
-    kept = np.clip((rotations - low) / (high - low), 0, 1)
-    return plain * (kept + (1 - kept) / given["factor"])
-
-
-def _yarn(plain: np.ndarray, theta: float, head_dim: int, given: dict[str, Any]) -> np.ndarray:
-    """Pairs below ``low`` are kept, above ``high`` divided by the factor, blended linearly in between."""
-    def pair_with(rotations: float) -> float:
-        turns = given["original_max_position_embeddings"] / (rotations * 2 * math.pi)
-        return head_dim * math.log(turns) / (2 * math.log(theta))
-
-    low, high = pair_with(given.get("beta_fast", BETA_FAST)), pair_with(given.get("beta_slow", BETA_SLOW))
-    if given.get("truncate", True):
-        low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, head_dim - 1)
-    if low == high:
-        high += 0.001  # as transformers: a step, not a division by zero
-    divided = np.clip((np.arange(head_dim // 2) - low) / (high - low), 0, 1)
-    return plain * (1 - divided + divided / given["factor"])

@@ -12,6 +12,7 @@ from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
 from tilescore.compiler.rotary import RopeScaling
+from tilescore.compiler.rotary_frequencies import frequencies
 from tilescore.compiler.slices import slice_tensors, slice_workload
 from tilescore.compiler.tensors import AttentionTensors, ExpertWeights, MoETensors, attention_shapes, synthetic
 from tilescore.sim.verifier import verify
@@ -101,9 +102,9 @@ def test_scaled_rotary_embedding_is_cut_with_the_head() -> None:
     layer = dataclasses.replace(ATTENTION, rope_scaling=scaling)
     small = slice_workload(Workload(layer=layer, tokens=3)).attention
     assert small.rope_scaling is not None and small.rope_scaling.short_factor == tuple(factors[:8])
-    plain = dataclasses.replace(small, rope_scaling=None)
-    assert np.allclose(small.rotary_frequencies(16) * factors[:8], plain.rotary_frequencies(16))
-    assert np.allclose(small.rotary_frequencies(17) * factors[:8], plain.rotary_frequencies(16) / 2)
+    plain = frequencies(small.rope_theta, small.head_dim, 16)
+    assert np.allclose(frequencies(small.rope_theta, small.head_dim, 16, small.rope_scaling) * factors[:8], plain)
+    assert np.allclose(frequencies(small.rope_theta, small.head_dim, 17, small.rope_scaling) * factors[:8], plain / 2)
 
 
 def test_small_layers_stay_as_they_are() -> None:
