@@ -16,7 +16,7 @@ from ..rtl.errors import WorkloadError
 from ..sim.energy import load_table
 from ..sim.progress import Progress
 from .ignored import OF_A_LAYER, check_layer_options, refuse
-from .layer import workload_of
+from .layer import model_of, note, workload_of
 from .tiles import tile_of
 
 
@@ -39,10 +39,12 @@ def formats(arguments: argparse.Namespace) -> int:
         rule = from_options("mxfp8", scale_rule=arguments.scale_rule).scale_rule
         parts["tensor"] = tensor_errors(read_tensor(arguments.tensor, arguments.tensor_name), rule)
     if arguments.model:
-        workload, config = workload_of(arguments, arguments.layer), tile_of(arguments)
+        model, config = model_of(arguments), tile_of(arguments)
+        workload = workload_of(arguments, arguments.layer, model)
         with Progress(f"compile {arguments.layer}"):
             parts["layer"] = layer_costs(workload, config, load_table(arguments.energy), arguments.routing,
                                          from_options("e4m3", softmax_block=arguments.softmax_block).softmax_block)
+        note(model)
     if arguments.json:
         print(json.dumps(parts, indent=2))
     else:

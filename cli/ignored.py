@@ -6,7 +6,8 @@ from ..compiler.checkpoint import draws
 from ..compiler.layers import Workload
 from ..rtl.errors import WorkloadError
 
-OF_A_LAYER = ("layer", "phase", "tokens", "context", "batch", "mask", "routing", "weights", "schedule", "softmax_block")
+OF_A_LAYER = ("layer", "phase", "tokens", "context", "batch", "mask", "routing", "weights", "schedule",
+              "ignore_key")
 """Options that mean nothing without a layer; those that a command does not have are not given."""
 
 
@@ -14,7 +15,9 @@ def refuse(arguments: argparse.Namespace, names: tuple[str, ...], why: str) -> N
     """Raise `WorkloadError` for the first of the options ``names`` that is on the command line."""
     for name in names:
         if name in arguments.given:
-            raise WorkloadError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: {why}")
+            value = getattr(arguments, name)
+            shown = ", ".join(value) if isinstance(value, list) else value
+            raise WorkloadError(f"--{name.replace('_', '-')} {shown}: {why}")
 
 
 def check_layer_options(arguments: argparse.Namespace, layers: tuple[str, ...], data: bool) -> None:

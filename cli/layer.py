@@ -3,16 +3,18 @@
 import argparse
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
 from ..compiler.checkpoint import from_safetensors
 from ..compiler.compile import CompiledLayer, compile_layer, fitting_change
 from ..compiler.layers import Workload
-from ..compiler.models import attention_layer, load_model, moe_layer
-from ..compiler.numerics import from_options
+from ..compiler.models import ModelConfig, attention_layer, load_model, moe_layer
+from ..compiler.numerics import Numerics
 from ..compiler.report import describe, layer_report
 from ..compiler.schedule import load_schedule, to_dict
+from ..compiler.tensors import LayerTensors
 from ..rtl.config import TileConfig
 from ..rtl.errors import CompileError, DoesNotFit, WorkloadError
 from ..sim.energy import EnergyTable
@@ -30,9 +32,22 @@ def data_needed(arguments: argparse.Namespace) -> bool:
     return arguments.level != ("timing",)
 
 
-def workload_of(arguments: argparse.Namespace, layer: str) -> Workload:
+def model_of(arguments: argparse.Namespace) -> ModelConfig:
+    """The model that the options name, with the keys that they say do not matter."""
+    return load_model(arguments.model, arguments.ignore_key or ())
+
+
+def note(model: ModelConfig, weights: Path | None = None) -> None:
+    """On standard error, what a reader of the result would not expect of its model: said once all has gone well."""
+    if model.part:
+        print(f"tilescore: {model.source}: this part of the configuration is read", file=sys.stderr)
+    if weights is not None and model.quantization is not None:
+        print(f"tilescore: {model.source} says that its checkpoint is quantized ({model.quantization}); the tensors of "
+              f"this layer in {weights} are not, and were read as they are", file=sys.stderr)
+
+
+def workload_of(arguments: argparse.Namespace, layer: str, model: ModelConfig) -> Workload:
     """What the layer options describe; an MoE layer has neither mask nor context."""
-    model = load_model(arguments.model)
     description = attention_layer(model) if layer == "attention" else moe_layer(model)
     tokens = arguments.tokens
     if tokens is None:
@@ -49,22 +64,35 @@ def build(arguments: argparse.Namespace, layer: str, data: bool, config: TileCon
     """Compile and verify one layer; the layer and the seconds that took."""
     start = time.perf_counter()
     with Progress(f"compile {layer}"):
-        compiled = _compiled(arguments, layer, data, config)
+        model = model_of(arguments)
+        compiled = _compiled(arguments, layer, data, config, model)
         compiled.program.meta.update(describe(compiled, config, seed=arguments.seed))
         compiled.program.meta["data"] = data
         verify(compiled.program)
+    note(model, arguments.weights)
     return compiled, time.perf_counter() - start
 
 
-def _compiled(arguments: argparse.Namespace, layer: str, data: bool, config: TileConfig) -> CompiledLayer:
-    workload = workload_of(arguments, layer)
+def _weights(arguments: argparse.Namespace, model: ModelConfig, workload: Workload) -> LayerTensors:
+    try:
+        return from_safetensors(arguments.weights, workload, layer_index=arguments.layer_index, seed=arguments.seed)
+    except WorkloadError as error:
+        if model.quantization is None:
+            raise
+        raise WorkloadError(f"{error} (quantization_config: the checkpoint is quantized, {model.quantization}; "
+                            "expected one that stores this layer in F32, F16 or BF16)") from None
+
+
+def _compiled(arguments: argparse.Namespace, layer: str, data: bool, config: TileConfig,
+              model: ModelConfig) -> CompiledLayer:
+    workload = workload_of(arguments, layer, model)
     check_seed(arguments, workload)
     schedule = load_schedule(arguments.schedule) if arguments.schedule else None
     if schedule is not None and (kind := to_dict(schedule)["kind"]) != layer:
         raise CompileError(f"schedule file {arguments.schedule}: expected kind {layer}, got {kind}")
     tensors = None
     if arguments.weights:
-        tensors = from_safetensors(arguments.weights, workload, layer_index=arguments.layer_index, seed=arguments.seed)
+        tensors = _weights(arguments, model, workload)
     given = {"tensors": tensors, "schedule": schedule, "routing": arguments.routing if layer == "moe" else None,
              "seed": arguments.seed, "numerics": from_options(arguments.format, softmax_block=arguments.softmax_block,
                                                             scale_rule=arguments.scale_rule)}

@@ -29,6 +29,8 @@ def layer_options(command: argparse.ArgumentParser) -> None:
     """Which layer of which model, how many tokens, on which tile."""
     add = command.add_argument
     add("--model", metavar="NAME|PATH", help="bundled model (see `tilescore models`) or a config.json")
+    add("--ignore-key", action="append", metavar="KEY", help="a key of the config.json that is not understood and does "
+        "not change the layer; may be repeated")
     add("--layer", choices=("attention", "moe"), help="attention or moe")
     add("--phase", choices=("prefill", "decode"), default="prefill", help="prefill or decode")
     add("--tokens", type=int, metavar="N", help="new tokens per sequence; default for decode: 1")
@@ -47,7 +49,8 @@ def workload_options(command: argparse.ArgumentParser) -> None:
     """`layer_options` and what a program is made of."""
     layer_options(command)
     add = command.add_argument
-    add("--weights", type=Path, metavar="FILE", help="safetensors; default: seeded synthetic tensors")
+    add("--weights", type=Path, metavar="PATH", help="safetensors file, index or folder; default: seeded "
+        "synthetic tensors")
     add("--layer-index", type=int, default=0, metavar="I", help="layer in the safetensors file")
     add("--schedule", type=Path, metavar="FILE", help="a schedule in JSON; default: chosen by rule")
     add("--format", default="e4m3", metavar="NAME|W:A:KV", help=f"{', '.join(PRESET_NAMES)}, or formats of weights, "

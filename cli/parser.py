@@ -45,6 +45,14 @@ class _Store(argparse._StoreAction):
         namespace.given = getattr(namespace, "given", frozenset()) | {self.dest}
 
 
+class _Append(argparse._AppendAction):
+    """Appends, and notes it likewise."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        super().__call__(parser, namespace, values, option_string)
+        namespace.given = getattr(namespace, "given", frozenset()) | {self.dest}
+
+
 class _Version(argparse.Action):
     def __init__(self, **options: Any) -> None:
         super().__init__(nargs=0, **options)
@@ -66,6 +74,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=_Help, allow_abbrev=False, **options)
         for name in (None, "store"):
             self.register("action", name, _Store)
+        self.register("action", "append", _Append)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {' '.join(message.splitlines())}; see {self.prog} --help\n")

@@ -1,14 +1,15 @@
 """Weights of one layer from a Hugging Face checkpoint: safetensors files, with the names of each family.
 
-A checkpoint is one ``.safetensors`` file or a directory (sharded: ``model.safetensors.index.json``). The
-families differ in how they name and store experts; all layouts below are looked for, and what is missing is
-named:
+The families, and the tools that convert between them, differ in how they name and store experts. All layouts of
+``SPLIT`` and ``STACKED`` are looked for under ``mlp`` and ``block_sparse_moe``, and what is missing is named:
 
-- one matrix per expert and projection: ``mlp.experts.E.{gate,up,down}_proj`` (Qwen3, OLMoE),
-  ``block_sparse_moe.experts.E.{w1,w3,w2}`` (Mixtral);
-- all experts in one tensor, gate above up: ``mlp.experts.gate_up_proj (E, 2f, d)`` with ``down_proj (E, d,
-  f)`` (the in-memory layout of transformers 5), ``block_sparse_moe.input_linear`` with ``output_linear``
-  (Granite).
+- a matrix per expert and projection (Qwen3, OLMoE: ``gate_proj``, ``up_proj``, ``down_proj``; Mixtral: ``w1``, ``w3``,
+  ``w2``), or gate above up in one matrix per expert;
+- all experts in one tensor: gate above up ``(E, 2f, d)`` with down ``(E, d, f)`` (Granite: ``input_linear``,
+  ``output_linear``; transformers 5 in memory: ``gate_up_proj``, ``down_proj``), or a tensor per projection.
+
+A tensor of the layer that is not read is an error: the layer would be another one (a bias, a shared expert, the scale
+of a quantized weight).
 
 Activations are rarely in a checkpoint. If the file holds ``x``, ``k_cache`` or ``v_cache`` they are used;
 else they are the synthetic ones of ``tensors`` for the seed.
@@ -16,15 +17,15 @@ else they are the synthetic ones of ``tensors`` for the seed.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ..rtl.errors import WorkloadError
-from .layers import Workload
-from .safetensors_file import SafetensorsFile
+from .checkpoint_files import Checkpoint
+from .layers import MoELayer, Workload
 from .tensors import (
     AttentionTensors,
     ExpertWeights,
@@ -35,85 +36,34 @@ from .tensors import (
     synthetic_input,
 )
 
-INDEX_NAME = "model.safetensors.index.json"
-PREFIXES = ("model.", "", "model.language_model.", "language_model.model.")
-"""What stands before ``layers.N``: a causal LM, its bare base model, and the text part of a multimodal
-model."""
+BLOCKS = ("mlp.", "block_sparse_moe.")
+ROUTER_NAMES = ("gate.weight", "router.layer.weight", "router.weight")
+_NOT_NEEDED = ("rotary_emb.inv_freq", "k_scale", "v_scale")
+"""Ends of names that do not change the layer: frequencies that are computed, and scales of an FP8 KV cache."""
 
-ROUTER_NAMES = (
-    "mlp.gate.weight",
-    "block_sparse_moe.gate.weight",
-    "block_sparse_moe.router.layer.weight",
-    "block_sparse_moe.router.weight",
+
+class ExpertLayout(NamedTuple):
+    """Names of the matrices of expert ``{}``, or of all experts. ``gate`` equal to ``up``: both in one, gate first."""
+
+    gate: str
+    up: str
+    down: str
+
+
+SPLIT = (
+    ExpertLayout("experts.{}.gate_proj.weight", "experts.{}.up_proj.weight", "experts.{}.down_proj.weight"),
+    ExpertLayout("experts.{}.w1.weight", "experts.{}.w3.weight", "experts.{}.w2.weight"),
+    ExpertLayout("experts.{}.gate_up_proj.weight", "experts.{}.gate_up_proj.weight", "experts.{}.down_proj.weight"),
+    ExpertLayout("experts.{}.input_linear.weight", "experts.{}.input_linear.weight", "experts.{}.output_linear.weight"),
+    ExpertLayout("input_linear.{}.weight", "input_linear.{}.weight", "output_linear.{}.weight"),
 )
-PER_EXPERT_NAMES = (
-    ("mlp.experts.{}.gate_proj.weight", "mlp.experts.{}.up_proj.weight", "mlp.experts.{}.down_proj.weight"),
-    (
-        "block_sparse_moe.experts.{}.w1.weight",
-        "block_sparse_moe.experts.{}.w3.weight",
-        "block_sparse_moe.experts.{}.w2.weight",
-    ),
+STACKED = (
+    ExpertLayout("experts.gate_up_proj", "experts.gate_up_proj", "experts.down_proj"),
+    ExpertLayout("experts.gate_up_proj.weight", "experts.gate_up_proj.weight", "experts.down_proj.weight"),
+    ExpertLayout("input_linear.weight", "input_linear.weight", "output_linear.weight"),
+    ExpertLayout("experts.gate_proj.weight", "experts.up_proj.weight", "experts.down_proj.weight"),
+    ExpertLayout("switch_mlp.gate_proj.weight", "switch_mlp.up_proj.weight", "switch_mlp.down_proj.weight"),
 )
-FUSED_NAMES = (
-    ("mlp.experts.gate_up_proj", "mlp.experts.down_proj"),
-    ("block_sparse_moe.experts.gate_up_proj", "block_sparse_moe.experts.down_proj"),
-    ("block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"),
-)
-
-
-class Checkpoint:
-    """All tensors under a path, by name, whichever file they are in."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._files: dict[str, SafetensorsFile] = {}
-        for file in self._list_files():
-            opened = SafetensorsFile(file)
-            self._files |= dict.fromkeys(opened.names, opened)
-
-    def _list_files(self) -> list[Path]:
-        if self.path.is_file():
-            return [self.path]
-        if not self.path.is_dir():
-            raise WorkloadError(f"{self.path}: no such file or directory; expected safetensors weights")
-        index = self.path / INDEX_NAME
-        if not index.is_file():
-            found = sorted(self.path.glob("*.safetensors"))
-            if not found:
-                raise WorkloadError(f"{self.path}: expected {INDEX_NAME} or *.safetensors files, found none")
-            return found
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            return [self.path / name for name in sorted(names)]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise WorkloadError(
-                f'{index}: expected a JSON object with "weight_map": {{tensor: file}}'
-            ) from None
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
-
-    def prefix(self, layer_index: int) -> str:
-        """``model.layers.N.`` with whatever stands before it in this checkpoint."""
-        for start in PREFIXES:
-            prefix = f"{start}layers.{layer_index}."
-            if any(name.startswith(prefix) for name in self._files):
-                return prefix
-        raise WorkloadError(
-            f"{self.path}: layer {layer_index}: expected tensors model.layers.{layer_index}.*, found none"
-        )
-
-    def read(self, name: str, shape: tuple[int, ...], *, index: int | None = None) -> np.ndarray:
-        """As ``SafetensorsFile.read``, whichever file holds the tensor."""
-        if name not in self._files:
-            raise WorkloadError(f"{self.path}: {name}: missing; expected a tensor of shape {shape}")
-        return self._files[name].read(name, shape, index=index)
-
-    def check(self, name: str, shape: tuple[int, ...]) -> None:
-        """Raise as ``read`` would for a missing tensor, its shape or dtype, without reading it."""
-        if name not in self._files:
-            raise WorkloadError(f"{self.path}: {name}: missing; expected a tensor of shape {shape}")
-        self._files[name].check(name, shape)
 
 
 def from_safetensors(
@@ -163,6 +113,8 @@ def _attention(checkpoint: Checkpoint, prefix: str, workload: Workload, seed: in
             raise WorkloadError(
                 f"{checkpoint.path}: {prefix}self_attn.{name}.weight: the layer has no QK-norm"
             )
+    _nothing_else(checkpoint, f"{prefix}self_attn.", {
+        f"{prefix}self_attn.{name}.weight" for name in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")})
     for name in ("k_cache", "v_cache"):
         stored = name in checkpoint
         tensors[name] = (
@@ -171,50 +123,71 @@ def _attention(checkpoint: Checkpoint, prefix: str, workload: Workload, seed: in
     return AttentionTensors(workload=workload, **tensors)
 
 
+def _nothing_else(checkpoint: Checkpoint, prefix: str, read: Collection[str]) -> None:
+    for name in checkpoint.under(prefix):
+        if name not in read and not name.endswith(_NOT_NEEDED):
+            raise WorkloadError(f"{checkpoint.path}: {name}: the layer has no such tensor; expected none")
+
+
 def _moe(checkpoint: Checkpoint, prefix: str, workload: Workload, seed: int) -> MoETensors:
     moe = workload.moe
-    router = next((name for name in ROUTER_NAMES if prefix + name in checkpoint), ROUTER_NAMES[0])
-    return MoETensors(
+    names = [f"{prefix}{block}{name}" for block in BLOCKS for name in ROUTER_NAMES]
+    router = next((name for name in names if name in checkpoint), names[0])
+    block = prefix + next(block for block in BLOCKS if router.startswith(prefix + block))
+    layout, stacked = _expert_layout(checkpoint, block)
+    _check_experts(checkpoint, layout, stacked, moe)
+    experts = set(layout) if stacked else {name.format(index) for index in range(moe.experts) for name in layout}
+    tensors = MoETensors(
         workload=workload,
         x=_input(checkpoint, workload, seed),
-        router=checkpoint.read(prefix + router, (moe.experts, moe.hidden)),
-        load_expert=_expert_loader(checkpoint, prefix, workload),
+        router=checkpoint.read(router, (moe.experts, moe.hidden)),
+        load_expert=_expert_loader(checkpoint, layout, stacked, moe),
     )
+    _nothing_else(checkpoint, block, {router, *experts})
+    return tensors
 
 
-def _expert_loader(checkpoint: Checkpoint, prefix: str, workload: Workload) -> Callable[[int], ExpertWeights]:
-    moe = workload.moe
-    count, f, d = moe.experts, moe.intermediate, moe.hidden
-    for gate_up, down in FUSED_NAMES:
-        if prefix + gate_up in checkpoint:
-            checkpoint.check(prefix + gate_up, (count, 2 * f, d))
-            checkpoint.check(prefix + down, (count, d, f))
+def _expert_layout(checkpoint: Checkpoint, block: str) -> tuple[ExpertLayout, bool]:
+    """The layout of which most names are there, with ``block`` before them, and whether experts are stacked."""
+    layouts = [(ExpertLayout(*(block + name for name in names)), kind is STACKED)
+               for kind in (SPLIT, STACKED) for names in kind]
+    return max(layouts, key=lambda item: sum(name.format(0) in checkpoint for name in set(item[0])))
 
-            def load_fused(
-                index: int, gate_up: str = prefix + gate_up, down: str = prefix + down
-            ) -> ExpertWeights:
-                both = checkpoint.read(gate_up, (count, 2 * f, d), index=index)
-                return ExpertWeights(
-                    gate=both[:f], up=both[f:], down=checkpoint.read(down, (count, d, f), index=index)
-                )
 
-            return load_fused
-    layout = next(
-        (names for names in PER_EXPERT_NAMES if prefix + names[0].format(0) in checkpoint),
-        PER_EXPERT_NAMES[0],
-    )
-    gate, up, down = (prefix + name for name in layout)
-    for index in range(count):
-        for name, shape in ((gate, (f, d)), (up, (f, d)), (down, (d, f))):
+def _shapes(layout: ExpertLayout, moe: MoELayer) -> dict[str, tuple[int, int]]:
+    """Shape of one expert's part of each tensor, by name."""
+    f, d = moe.intermediate, moe.hidden
+    inner = 2 * f if layout.gate == layout.up else f
+    return {layout.gate: (inner, d), layout.up: (inner, d), layout.down: (d, f)}
+
+
+def _check_experts(checkpoint: Checkpoint, layout: ExpertLayout, stacked: bool, moe: MoELayer) -> None:
+    """Names, shapes and dtypes of all experts."""
+    for name, shape in _shapes(layout, moe).items():
+        if stacked:
+            checkpoint.check(name, (moe.experts, *shape))
+            continue
+        for index in range(moe.experts):
             checkpoint.check(name.format(index), shape)
-    if gate.format(count) in checkpoint:
-        raise WorkloadError(f"{checkpoint.path}: {gate.format(count)}: expected {count} experts, found more")
+        if (more := name.format(moe.experts)) in checkpoint:
+            raise WorkloadError(f"{checkpoint.path}: {more}: expected {moe.experts} experts, found more")
 
-    def load_expert(index: int) -> ExpertWeights:
-        return ExpertWeights(
-            gate=checkpoint.read(gate.format(index), (f, d)),
-            up=checkpoint.read(up.format(index), (f, d)),
-            down=checkpoint.read(down.format(index), (d, f)),
-        )
 
-    return load_expert
+def _expert_loader(
+    checkpoint: Checkpoint, layout: ExpertLayout, stacked: bool, moe: MoELayer
+) -> Callable[[int], ExpertWeights]:
+    shapes, f = _shapes(layout, moe), moe.intermediate
+
+    def read(name: str, index: int) -> np.ndarray:
+        if stacked:
+            return checkpoint.read(name, (moe.experts, *shapes[name]), index=index)
+        return checkpoint.read(name.format(index), shapes[name])
+
+    def load(index: int) -> ExpertWeights:
+        down = read(layout.down, index)
+        if layout.gate != layout.up:
+            return ExpertWeights(gate=read(layout.gate, index), up=read(layout.up, index), down=down)
+        both = read(layout.gate, index)
+        return ExpertWeights(gate=both[:f], up=both[f:], down=down)
+
+    return load

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..rtl.errors import WorkloadError
+from .rotary import RopeScaling
 
 QkNorm = Literal["none", "head", "full"]
 Phase = Literal["prefill", "decode"]
@@ -63,7 +64,8 @@ class AttentionLayer:
 
     ``qk_norm``: ``"head"``: RMS norm of every q and k head over head_dim, before the rotary embedding
     (Qwen3); ``"full"``: over the whole projection width, before the split into heads (OLMoE).
-    ``softmax_scale`` multiplies q.k; None means ``head_dim ** -0.5``.
+    ``softmax_scale`` multiplies q.k; None means ``head_dim ** -0.5``. ``rope_scaling`` changes the rotary
+    frequencies of base ``rope_theta`` (`rotary`); None leaves them plain.
     """
 
     model: str = "custom"
@@ -72,6 +74,7 @@ class AttentionLayer:
     kv_heads: int
     head_dim: int
     rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
     qk_norm: QkNorm = "none"
     norm_eps: float = 1e-6
     softmax_scale: float | None = None
@@ -91,6 +94,12 @@ class AttentionLayer:
         _require_choice(where, "qk_norm", self.qk_norm, get_args(QkNorm))
         for field in ("rope_theta", "norm_eps"):
             _require_positive(where, field, getattr(self, field))
+        if self.rope_scaling is not None:
+            if not isinstance(self.rope_scaling, RopeScaling):
+                found = repr(self.rope_scaling)[:60]
+                raise WorkloadError(f"{where}: rope_scaling: expected a RopeScaling or None, got {found}")
+            if problems := self.rope_scaling.layer_problems(self.head_dim, self.rope_theta):
+                raise WorkloadError(f"{where}: rope_scaling: {'; '.join(problems)}")
         if self.softmax_scale is None:
             object.__setattr__(self, "softmax_scale", self.head_dim**-0.5)
         _require_positive(where, "softmax_scale", self.softmax_scale)
@@ -104,6 +113,11 @@ class AttentionLayer:
     def scale(self) -> float:
         """The factor on q.k (``softmax_scale`` with its default filled in)."""
         return self.head_dim**-0.5 if self.softmax_scale is None else self.softmax_scale
+
+    @property
+    def rotary_scale(self) -> float:
+        """The factor on the cosines and sines of the rotary embedding."""
+        return 1.0 if self.rope_scaling is None else self.rope_scaling.attention_scaling
 
     @property
     def group(self) -> int:

@@ -1,9 +1,7 @@
 """Which configuration keys ask for a feature that is not built, and how to say so.
 
-The rules stand in one table per layer kind, most specific first, because a DeepSeek config should be told
-"MLA" and not "head_dim is odd". After the table, a list of families closes the gap: a family that is not
-listed may differ in ways its config.json does not show (Qwen2 always has QKV biases; Llama-4 scales the
-router's input), so a family is accepted only when its layer was compared with ``transformers``.
+The rules stand in one table per layer kind. All that hold back a layer are given at once: the family first, then
+the rules in the order of the table, then the keys that nothing here understands (`model_keys`).
 """
 
 from __future__ import annotations
@@ -11,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-ATTENTION_FAMILIES = ("llama", "mistral", "mixtral", "qwen3", "qwen3_moe", "olmoe", "granite", "granitemoe")
-MOE_FAMILIES = ("mixtral", "qwen3_moe", "olmoe", "granitemoe")
+from .model_keys import (
+    ATTENTION_FAMILIES,
+    ATTENTION_REASONS,
+    MOE_FAMILIES,
+    MOE_REASONS,
+    family_problem,
+)
 
 PER_LAYER = "per-layer"
 """How the bundled table writes a size that is not one number (Gemma 4)."""
@@ -29,7 +32,7 @@ class Rule(NamedTuple):
 
 
 def _present(key: str) -> Callable[[Mapping[str, Any]], Any]:
-    """The value if it is there and not null, 0 or false."""
+    """The value if it is there and not null, 0, false or empty."""
     return lambda raw: raw.get(key) or None
 
 
@@ -50,38 +53,24 @@ def _window(raw: Mapping[str, Any]) -> Any:
     return raw.get("sliding_window", missing)
 
 
+def _kinds(raw: Mapping[str, Any], key: str) -> list[Any]:
+    """The kinds of layers that a list, or the bundled table's count by kind, names."""
+    kinds = raw.get(key) or raw.get(f"{key}_counts") or ()
+    return list(kinds) if isinstance(kinds, list | tuple | Mapping) else [kinds]
+
+
 def _other_layer_types(raw: Mapping[str, Any]) -> Any:
-    kinds = raw.get("layer_types") or raw.get("layer_types_counts") or ()
-    if not isinstance(kinds, list | tuple | Mapping) or not all(isinstance(kind, str) for kind in kinds):
-        return kinds
-    return next((kind for kind in kinds if kind != "full_attention"), None)
-
-
-def _rope_scaling(key: str) -> Callable[[Mapping[str, Any]], Any]:
-    def wants(raw: Mapping[str, Any]) -> Any:
-        scaling = raw.get(key)
-        if not scaling:
-            return None
-        if not isinstance(scaling, Mapping):
-            return scaling
-        kind = scaling.get("rope_type", scaling.get("type", "default" if key == "rope_parameters" else None))
-        partial = scaling.get("partial_rotary_factor", 1.0)
-        return None if kind == "default" and partial in (None, 1.0) else dict(scaling)
-
-    return wants
+    return next((kind for kind in _kinds(raw, "layer_types") if kind != "full_attention"), None)
 
 
 def _hash_layers(raw: Mapping[str, Any]) -> Any:
-    kinds = raw.get("mlp_layer_types") or raw.get("mlp_layer_types_counts") or ()
-    return "hash_moe" if "hash_moe" in kinds else None
+    return "hash_moe" if "hash_moe" in _kinds(raw, "mlp_layer_types") else None
 
 
 def _activation(raw: Mapping[str, Any]) -> Any:
     name = raw.get("hidden_act") or raw.get("hidden_activation") or "silu"
     return name if name not in ("silu", "swish") else None
 
-
-_SIGMOID_FAMILIES = ("deepseek_v3", "deepseek_v32", "glm4_moe", "glm_moe_dsa", "llama4_text", "kimi_k2")
 
 ATTENTION_RULES = (
     Rule("compress_rates", "compressed attention", "absent", _present("compress_rates")),
@@ -92,29 +81,25 @@ ATTENTION_RULES = (
     Rule("attention_chunk_size", "chunked attention", "absent", _present("attention_chunk_size")),
     Rule("sliding_window", "sliding-window attention", "null, or use_sliding_window = false", _window),
     Rule("layer_types", "another kind of attention layer", "full_attention only", _other_layer_types),
-    Rule("model_type", "attention sinks", "another family", lambda raw: _family(raw, ("gpt_oss",))),
     Rule("head_dim", "sizes that vary by layer", "an integer", _varies("head_dim")),
     Rule("num_key_value_heads", "sizes that vary by layer", "an integer", _varies("num_key_value_heads")),
     Rule("attention_bias", "biases on the projections", "false", _present("attention_bias")),
+    Rule("qkv_bias", "biases on the projections", "false", _present("qkv_bias")),
+    Rule("use_qk_norm", "a QK-norm that the family does not have", "false", _present("use_qk_norm")),
+    Rule("qk_layernorm", "a QK-norm that the family does not have", "false", _present("qk_layernorm")),
+    Rule("qk_layer_norms", "a QK-norm that the family does not have", "false", _present("qk_layer_norms")),
     Rule("attn_logit_softcapping", "capped attention logits", "null", _present("attn_logit_softcapping")),
     Rule("clip_qkv", "clipped q, k and v", "null", _present("clip_qkv")),
+    Rule("pruned_heads", "pruned heads", "empty", _present("pruned_heads")),
+    Rule("add_cross_attention", "cross attention", "false", _present("add_cross_attention")),
+    Rule("is_encoder_decoder", "cross attention", "false", _present("is_encoder_decoder")),
+    Rule("alibi", "ALiBi positions", "false", _present("alibi")),
+    Rule("rope_interleaved", "an interleaved rotary embedding", "false", _present("rope_interleaved")),
     Rule(
         "partial_rotary_factor",
         "a partial rotary embedding",
         "1.0",
         _other_than("partial_rotary_factor", 1.0),
-    ),
-    Rule(
-        "rope_scaling",
-        "a scaled rotary embedding",
-        'null or rope_type "default"',
-        _rope_scaling("rope_scaling"),
-    ),
-    Rule(
-        "rope_parameters",
-        "a scaled rotary embedding",
-        'rope_type "default"',
-        _rope_scaling("rope_parameters"),
     ),
 )
 
@@ -125,12 +110,6 @@ MOE_RULES = (
         "a router that does not score by softmax",
         '"softmax"',
         _other_than("scoring_func", "softmax"),
-    ),
-    Rule(
-        "model_type",
-        "sigmoid routing",
-        "a family with a softmax router",
-        lambda raw: _family(raw, _SIGMOID_FAMILIES),
     ),
     Rule("n_group", "group-limited routing", "1", _other_than("n_group", 0, 1)),
     Rule("topk_method", "another way of choosing experts", '"greedy"', _other_than("topk_method", "greedy")),
@@ -143,29 +122,27 @@ MOE_RULES = (
     Rule("hidden_act", "an activation other than SiLU", '"silu"', _activation),
 )
 
-
-def _family(raw: Mapping[str, Any], families: tuple[str, ...]) -> Any:
-    return raw.get("model_type") if raw.get("model_type") in families else None
-
-
-def _first(
-    raw: Mapping[str, Any], rules: tuple[Rule, ...], family: str, built: tuple[str, ...]
-) -> str | None:
-    for rule in rules:
-        value = rule.wants(raw)
-        if value is not None:
-            found = f"{rule.key} = {value!r}"
-            return f"{found} needs {rule.feature}, which is not built yet; allowed: {rule.allowed}"
-    if family not in built:
-        return f"model_type = {family!r} is not built yet; allowed: {', '.join(built)}"
-    return None
+RULED_KEYS = frozenset(rule.key for rule in (*ATTENTION_RULES, *MOE_RULES)) | {"use_sliding_window"}
+"""Keys that a rule looks at: understood, whatever the family."""
 
 
-def attention_blocker(raw: Mapping[str, Any], family: str) -> str | None:
-    """Why the attention layer cannot be built, as "key = value needs ...; allowed: ...", or None."""
-    return _first(raw, ATTENTION_RULES, family, ATTENTION_FAMILIES)
+def not_built(key: str, value: Any, feature: str, allowed: str) -> str:
+    """The one wording of "this value asks for something that is not built"."""
+    return f"{key} = {value!r} needs {feature}, which is not built yet (allowed: {allowed})"
 
 
-def moe_blocker(raw: Mapping[str, Any], family: str) -> str | None:
-    """Why the MoE layer cannot be built, as "key = value needs ...; allowed: ...", or None."""
-    return _first(raw, MOE_RULES, family, MOE_FAMILIES)
+def _blockers(raw: Mapping[str, Any], rules: tuple[Rule, ...]) -> list[str]:
+    found = ((rule, rule.wants(raw)) for rule in rules)
+    return [not_built(rule.key, value, rule.feature, rule.allowed) for rule, value in found if value is not None]
+
+
+def attention_blockers(raw: Mapping[str, Any], family: str) -> list[str]:
+    """All reasons why the attention layer cannot be built, the family first."""
+    problem = family_problem(family, ATTENTION_FAMILIES, ATTENTION_REASONS)
+    return [problem for problem in (problem,) if problem] + _blockers(raw, ATTENTION_RULES)
+
+
+def moe_blockers(raw: Mapping[str, Any], family: str) -> list[str]:
+    """All reasons why the MoE layer cannot be built, the family first."""
+    problem = family_problem(family, MOE_FAMILIES, MOE_REASONS)
+    return [problem for problem in (problem,) if problem] + _blockers(raw, MOE_RULES)

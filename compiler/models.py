@@ -2,10 +2,12 @@
 
 Two stages, so that an architect can list a model whose layers are not built yet:
 
-1. ``load_model`` reads, types and cross-checks the fields. Anything wrong in the file is a ``ConfigError``.
-2. ``attention_layer`` and ``moe_layer`` turn the model into a layer description, or say in a
-``WorkloadError``
-   which key asks for a feature that is not built (``model_features`` holds the rules).
+1. ``load_model`` reads, types and cross-checks the fields. What is wrong in the file is a ``ConfigError``.
+2. ``attention_layer`` and ``moe_layer`` turn the model into a layer description, or say in a ``WorkloadError``
+   which keys ask for a feature that is not built (``model_features``) and which are not understood (``model_keys``).
+
+Both name everything at once, separated by "; ". Of a family that is not built nothing is checked but the family: its
+sizes may stand under other names.
 
 Field names differ by family: experts are counted by ``num_experts``, ``num_local_experts`` or
 ``n_routed_experts`` (all that are present must agree); an expert's width is ``moe_intermediate_size``, but
@@ -17,17 +19,20 @@ OLMoE-1B-7B has 1,024).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..rtl.errors import ConfigError, WorkloadError, did_you_mean
+from ..rtl.errors import ConfigError, WorkloadError
 from .config_fields import MAX_SIZE, ConfigFields
 from .layers import AttentionLayer, MoELayer, QkNorm
-from .model_features import MOE_FAMILIES, attention_blocker, moe_blocker
+from .model_features import RULED_KEYS, attention_blockers, moe_blockers
+from .model_files import config_file, model_name, read_json_object, suggestion, text_part
+from .model_keys import BUILT_FAMILIES, MOE_FAMILIES, has_experts, unknown_keys
+from .rope_config import MAX_LENGTH, Rope, read_rope
 
 EXPERT_COUNT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
 TOP_K_KEYS = ("num_experts_per_tok", "top_k_experts")
@@ -40,8 +45,18 @@ QK_NORM: dict[str, QkNorm] = {"qwen3": "head", "qwen3_moe": "head", "olmoe": "fu
 KV_HEADS_DEFAULT_TO_HEADS = ("llama", "olmoe", "granite", "granitemoe")
 """Families whose ``transformers`` class reads a missing ``num_key_value_heads`` as multi-head attention."""
 
-CLASS_ROPE_THETA = {"llama": 1e4, "olmoe": 1e4, "granite": 1e4, "granitemoe": 1e4}
-"""Families whose older checkpoints leave ``rope_theta`` out, meaning the class default (Llama-2, for one)."""
+GRANITE = ("granite", "granitemoe")
+"""Families with an ``attention_multiplier`` in place of 1 / sqrt(head_dim)."""
+
+HEAD_DIM_NEEDED = ("qwen3",)
+"""Families whose class default of ``head_dim`` is a number and not hidden_size / num_attention_heads."""
+
+SWITCHES = ("attention_bias", "qkv_bias", "use_sliding_window", "use_qk_norm", "qk_layernorm",
+            "rope_interleaved", "is_encoder_decoder", "add_cross_attention", "alibi")
+COUNTS = ("sliding_window", "max_position_embeddings", "original_max_position_embeddings", "vocab_size", "kv_lora_rank",
+          "q_lora_rank", "index_topk", "attention_chunk_size", "n_group", "n_shared_experts",
+          "shared_expert_intermediate_size")
+"""Keys of which only the type is checked here; `model_features` has rules for most."""
 
 BUNDLED_ROPE_THETA = {
     "llama-3-8b": 5e5,
@@ -62,8 +77,10 @@ class ModelConfig:
     """A checked model configuration. Sizes are elements; ``None`` means that the file does not give the
     field.
 
-    ``source`` is what messages call the file. ``raw`` is the file's content, for features this class does not
-    type. ``expert_width`` is the intermediate size of one routed expert, whatever the family calls it.
+    ``source`` is what messages call the file, with the part of it that was read. ``raw`` is that part, for features
+    this class does not type. ``expert_width`` is the intermediate size of one routed expert, whatever the family calls
+    it. ``part``: the nested object that was read ("": the whole file). ``unknown``: keys that nothing here
+    understands, as "key = value". ``quantization``: how the configuration says its checkpoint is stored, if it does.
     """
 
     name: str
@@ -79,31 +96,17 @@ class ModelConfig:
     num_experts_per_tok: int = 0
     expert_width: int | None = None
     norm_topk_prob: bool = False
-    rope_theta: float | None = None
+    rope: Rope = field(default_factory=Rope)
     rms_norm_eps: float | None = None
     hidden_act: str = "silu"
     qk_norm: QkNorm = "none"
     attention_bias: bool = False
     tie_word_embeddings: bool = False
     softmax_scale: float | None = None
+    part: str = ""
+    unknown: tuple[str, ...] = ()
+    quantization: str | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        heads, groups = self.num_attention_heads, self.num_key_value_heads
-        experts, top_k = self.num_experts, self.num_experts_per_tok
-        if groups is not None and heads % groups:
-            raise self._error(
-                "num_key_value_heads", f"expected a divisor of num_attention_heads = {heads}, got {groups}"
-            )
-        if self.head_dim is not None and self.head_dim % 2:
-            raise self._error("head_dim", f"expected an even number (rotary pairs), got {self.head_dim}")
-        if experts and not top_k:
-            raise self._error("num_experts_per_tok", f"missing; expected an integer from 1 to {experts}")
-        if top_k > experts > 0:
-            raise self._error("num_experts_per_tok", f"expected at most the {experts} experts, got {top_k}")
-
-    def _error(self, key: str, problem: str) -> ConfigError:
-        return ConfigError(f"{self.source}: {key}: {problem}")
 
 
 @cache
@@ -117,147 +120,183 @@ def list_models() -> tuple[str, ...]:
     return tuple(_bundled())
 
 
-def load_model(name_or_path: str | Path) -> ModelConfig:
+def load_model(name_or_path: str | Path, ignore_keys: Sequence[str] = ()) -> ModelConfig:
     """A bundled model by name (``qwen3-30b-a3b``), or a config.json by path (the file, or its directory).
 
-    Raises WorkloadError when there is neither, ConfigError when the file is wrong.
+    ``ignore_keys``: keys to take as not mattering although they are not understood; ``rope_scaling.KEY`` for one
+    inside an object. Raises WorkloadError when there is no such model or its family is not built and lacks sizes,
+    ConfigError when the file is wrong or a key to ignore is not one that could be.
     """
     name = str(name_or_path)
     if name in _bundled():
         raw = dict(_bundled()[name])
         if name in BUNDLED_ROPE_THETA:
             raw.setdefault("rope_theta", BUNDLED_ROPE_THETA[name])
-        return parse_config(raw, name=name, source=f"bundled model {name}")
-    path = Path(name_or_path)
-    if path.is_dir():
-        path = path / "config.json"
-        if not path.is_file():
-            raise WorkloadError(f"{path}: no such file; a model directory must hold a config.json")
-    if not path.is_file():
-        raise WorkloadError(f"unknown model {name!r}: {_suggestion(name)}")
-    return parse_config(_read_json(path), name=path.resolve().parent.name or path.stem, source=str(path))
+        return parse_config(raw, name=name, source=f"bundled model {name}", ignore_keys=ignore_keys)
+    path = config_file(name_or_path)
+    if path is None:
+        raise WorkloadError(f"unknown model {name!r}: {suggestion(name, list_models())}")
+    raw, part = text_part(read_json_object(path), str(path))
+    source = f"{path}: {part}" if part else str(path)
+    return parse_config(raw, name=model_name(path), source=source, part=part, ignore_keys=ignore_keys)
 
 
-def _suggestion(name: str) -> str:
-    allowed = list_models()
-    return f"expected a path to a config.json or one of {', '.join(allowed)}{did_you_mean(name, allowed)}"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: expected UTF-8 text") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not valid JSON: line {error.lineno}: {error.msg}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: not a model configuration: nested too deeply") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected a JSON object, got {type(raw).__name__}")
-    if "hidden_size" not in raw and isinstance(raw.get("text_config"), dict):
-        return raw["text_config"]
-    return raw
-
-
-def parse_config(raw: Mapping[str, Any], *, name: str, source: str) -> ModelConfig:
-    """Type and cross-check the content of a config.json. Raises ConfigError naming ``source``, key and
-    value."""
-    fields = ConfigFields(raw, source)
+def parse_config(raw: Mapping[str, Any], *, name: str, source: str, part: str = "",
+                 ignore_keys: Sequence[str] = ()) -> ModelConfig:
+    """Type and cross-check the content of a config.json. Raises as `load_model`, naming ``source``, key and value."""
+    fields = ConfigFields(raw)
     family = fields.text("model_type")
     if family is None:
-        raise fields.fail("model_type", 'the name of a model family, such as "llama"')
+        if not fields.problems:
+            fields.fail("model_type", 'the name of a model family, such as "llama"')
+        raise ConfigError(f"{source}: {'; '.join(fields.problems)}")
+    values = _values(fields, family)
+    if family not in BUILT_FAMILIES:
+        if fields.problems:
+            moe = f"; moe: {'; '.join(moe_blockers(raw, family))}" if has_experts(raw, family) else ""
+            raise WorkloadError(f"{source}: attention: {'; '.join(attention_blockers(raw, family))}{moe}")
+        return ModelConfig(name=name, source=source, part=part, raw=dict(raw), **values)
+    unknown = {key: f"{key} = {_short(raw[key])}" for key in unknown_keys(raw, family, RULED_KEYS)}
+    in_rope = values["rope"].unknown
+    _check_ignored(source, ignore_keys, (*unknown, *in_rope))
+    values["rope"] = values["rope"].without(ignore_keys)
+    unknown = tuple(text for key, text in unknown.items() if key not in ignore_keys)
+    if fields.problems:
+        rest = attention_blockers(raw, family) + list(values["rope"].blockers)
+        rest += moe_blockers(raw, family) if family in MOE_FAMILIES else []
+        rest += _not_understood((*unknown, *values["rope"].unknown))
+        raise ConfigError(f"{source}: {'; '.join(dict.fromkeys(fields.problems + rest))}")
+    return ModelConfig(name=name, source=source, part=part, unknown=unknown, raw=dict(raw), **values)
+
+
+def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
+    """The typed fields of `ModelConfig`; what is wrong with them is in ``fields.problems``."""
     hidden, heads = fields.required("hidden_size"), fields.required("num_attention_heads")
-    experts = fields.agreed(EXPERT_COUNT_KEYS, low=0)
+    dense = family in BUILT_FAMILIES and family not in MOE_FAMILIES
+    experts = 0 if dense else fields.agreed(EXPERT_COUNT_KEYS, low=0)
     width_key = (
         "intermediate_size" if family in EXPERT_WIDTH_IN_INTERMEDIATE_SIZE else "moe_intermediate_size"
     )
     width = fields.integer(width_key)
-    if experts and width is None and family in MOE_FAMILIES:
-        raise fields.fail(width_key, f"an integer from 1 to {MAX_SIZE}")
+    if experts and fields.raw.get(width_key) is None and family in MOE_FAMILIES:
+        fields.fail(width_key, f"an integer from 1 to {MAX_SIZE}")
     eps = fields.number("rms_norm_eps")
-    if eps is None and family in QK_NORM:
-        raise fields.fail("rms_norm_eps", "a positive finite number")
-    granite = family in ("granite", "granitemoe")
-    return ModelConfig(
-        name=name,
-        source=source,
-        model_type=family,
-        hidden_size=hidden,
-        num_attention_heads=heads,
-        num_key_value_heads=_kv_heads(fields, family, heads),
-        head_dim=_head_dim(fields, hidden, heads),
-        num_hidden_layers=fields.integer("num_hidden_layers"),
-        intermediate_size=fields.integer("intermediate_size"),
-        num_experts=experts,
-        num_experts_per_tok=fields.agreed(TOP_K_KEYS, low=1),
-        expert_width=width if experts else None,
-        norm_topk_prob=_norm_topk(fields, family),
-        rope_theta=_rope_theta(fields, family),
-        rms_norm_eps=eps,
-        hidden_act=fields.text("hidden_act") or fields.text("hidden_activation") or "silu",
-        qk_norm=QK_NORM.get(family, "none"),
-        attention_bias=fields.boolean("attention_bias", False),
-        tie_word_embeddings=fields.boolean("tie_word_embeddings", False),
-        softmax_scale=(fields.number("attention_multiplier") or 1.0) if granite else None,
-        raw=dict(raw),
-    )
+    if fields.raw.get("rms_norm_eps") is None and family in QK_NORM:
+        fields.fail("rms_norm_eps", "a positive finite number")
+    head_dim = _head_dim(fields, family, hidden, heads)
+    for key in SWITCHES:
+        fields.boolean(key, False)
+    for key in COUNTS:
+        fields.integer(key, low=0, high=MAX_LENGTH)
+    fields.texts("layer_types")
+    return {
+        "model_type": family,
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "num_key_value_heads": _kv_heads(fields, family, heads),
+        "head_dim": head_dim,
+        "num_hidden_layers": fields.integer("num_hidden_layers"),
+        "intermediate_size": fields.integer("intermediate_size"),
+        "num_experts": experts,
+        "num_experts_per_tok": 0 if dense else _top_k(fields, experts),
+        "expert_width": width if experts else None,
+        "norm_topk_prob": _norm_topk(fields, family),
+        "rope": read_rope(fields, family, head_dim),
+        "rms_norm_eps": eps,
+        "hidden_act": fields.text("hidden_act") or fields.text("hidden_activation") or "silu",
+        "qk_norm": QK_NORM.get(family, "none"),
+        "attention_bias": fields.boolean("attention_bias", False),
+        "tie_word_embeddings": fields.boolean("tie_word_embeddings", False),
+        "softmax_scale": (fields.number("attention_multiplier") or 1.0) if family in GRANITE else None,
+        "quantization": _quantization(fields.raw),
+    }
 
 
-def _kv_heads(fields: ConfigFields, family: str, heads: int) -> int | None:
+def _kv_heads(fields: ConfigFields, family: str, heads: int | None) -> int | None:
     groups = fields.integer("num_key_value_heads")
-    if groups is None and fields.raw.get("num_key_value_heads") is None:
-        if family not in KV_HEADS_DEFAULT_TO_HEADS:
-            raise fields.fail("num_key_value_heads", f"a divisor of num_attention_heads = {heads}")
-        return heads
+    divisor = f"a divisor of num_attention_heads = {heads}"
+    if fields.raw.get("num_key_value_heads") is None:
+        if family in KV_HEADS_DEFAULT_TO_HEADS:
+            return heads
+        fields.fail("num_key_value_heads", divisor)
+    elif groups is not None and heads is not None and heads % groups:
+        fields.fail("num_key_value_heads", divisor)
     return groups
 
 
-def _head_dim(fields: ConfigFields, hidden: int, heads: int) -> int | None:
+def _head_dim(fields: ConfigFields, family: str, hidden: int | None, heads: int | None) -> int | None:
     if fields.raw.get("head_dim") is not None:
-        return fields.integer("head_dim")
+        size = fields.integer("head_dim")
+        if size is not None and size % 2:
+            fields.fail("head_dim", "an even number (rotary pairs)")
+        return size
+    if family in HEAD_DIM_NEEDED:
+        fields.fail("head_dim", "an even number (rotary pairs)")
+    if hidden is None or heads is None:
+        return None
     if hidden % heads:
-        raise ConfigError(
-            f"{fields.source}: hidden_size: expected a multiple of num_attention_heads = {heads} "
-            f"when head_dim is not given, got {hidden}"
-        )
+        fields.fail("hidden_size", f"a multiple of num_attention_heads = {heads} when head_dim is not given")
+    elif hidden // heads % 2:
+        fields.fail("hidden_size", f"an even multiple of num_attention_heads = {heads} when head_dim is not given")
     return hidden // heads
+
+
+def _top_k(fields: ConfigFields, experts: int) -> int:
+    top_k = fields.agreed(TOP_K_KEYS, low=1)
+    key = next((key for key in TOP_K_KEYS if fields.raw.get(key) is not None), TOP_K_KEYS[0])
+    if top_k > experts > 0:
+        fields.fail(key, f"at most the {experts} experts")
+    elif experts and fields.raw.get(key) is None:
+        fields.fail(key, f"an integer from 1 to {experts}")
+    return top_k
 
 
 def _norm_topk(fields: ConfigFields, family: str) -> bool:
     if family in ALWAYS_NORMALISED:
         if not fields.boolean("norm_topk_prob", True):
-            raise fields.fail("norm_topk_prob", f"true or absent (the {family} router always normalises)")
+            fields.fail("norm_topk_prob", f"true or absent (the {family} router always normalises)")
         return True
     return fields.boolean("norm_topk_prob", False)
 
 
-def _rope_theta(fields: ConfigFields, family: str) -> float | None:
-    """``rope_theta``, or the same key inside ``rope_parameters`` (transformers 5); both must agree."""
-    theta = fields.number("rope_theta")
-    nested = fields.raw.get("rope_parameters")
-    if nested is not None and not isinstance(nested, Mapping):
-        raise fields.fail("rope_parameters", "an object")
-    if nested and "rope_theta" in nested:
-        inner = ConfigFields(nested, f"{fields.source}: rope_parameters").number("rope_theta")
-        if theta is not None and inner is not None and theta != inner:
-            raise ConfigError(
-                f"{fields.source}: contradictory fields: rope_theta = {theta:g}, "
-                f"rope_parameters.rope_theta = {inner:g}; expected one value"
-            )
-        theta = inner if theta is None else theta
-    return CLASS_ROPE_THETA.get(family) if theta is None else theta
+def _quantization(raw: Mapping[str, Any]) -> str | None:
+    """The method that the configuration names for its checkpoint's weights."""
+    stored = next((raw[key] for key in ("quantization_config", "quantization", "compression_config")
+                   if raw.get(key)), None)
+    method = stored.get("quant_method", stored.get("format")) if isinstance(stored, Mapping) else stored
+    return None if stored is None else str(method or "of an unnamed method")[:40]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _check_ignored(source: str, ignored: Iterable[str], unknown: Sequence[str]) -> None:
+    wrong = [key for key in ignored if key not in unknown]
+    if wrong:
+        raise ConfigError(f"--ignore-key {', '.join(wrong)}: {source} has no such key that is not understood "
+                          f"(allowed: {', '.join(unknown) or 'none, every key is understood'})")
+
+
+def _not_understood(unknown: Sequence[str]) -> list[str]:
+    if not unknown:
+        return []
+    return [f"keys that are not understood and may change the layer: {', '.join(unknown)} "
+            "(allowed: --ignore-key KEY for each that does not)"]
 
 
 def attention_layer(model: ModelConfig) -> AttentionLayer:
-    """The model's full attention layer. Raises WorkloadError naming the key that asks for something not
-    built."""
-    if (blocker := attention_blocker(model.raw, model.model_type)) is not None:
-        raise WorkloadError(f"{model.source}: attention: {blocker}")
-    if model.rope_theta is None:
-        raise WorkloadError(f"{model.source}: attention: rope_theta: missing; expected a positive number")
-    if model.num_key_value_heads is None or model.head_dim is None:
+    """The model's full attention layer. Raises WorkloadError naming every key that asks for something not built or
+    is not understood."""
+    rope = model.rope
+    problems = attention_blockers(model.raw, model.model_type) + list(rope.blockers)
+    if rope.theta is None and model.model_type in BUILT_FAMILIES:
+        problems.append("rope_theta: missing, expected a positive number")
+    problems += _not_understood((*model.unknown, *rope.unknown))
+    if problems:
+        raise WorkloadError(f"{model.source}: attention: {'; '.join(problems)}")
+    if model.num_key_value_heads is None or model.head_dim is None or rope.theta is None:
         raise WorkloadError(f"{model.source}: attention: head_dim, num_key_value_heads: expected integers")
     return AttentionLayer(
         model=model.name,
@@ -265,7 +304,8 @@ def attention_layer(model: ModelConfig) -> AttentionLayer:
         heads=model.num_attention_heads,
         kv_heads=model.num_key_value_heads,
         head_dim=model.head_dim,
-        rope_theta=model.rope_theta,
+        rope_theta=rope.theta,
+        rope_scaling=rope.scaling,
         qk_norm=model.qk_norm,
         norm_eps=model.rms_norm_eps or 1e-6,
         softmax_scale=model.softmax_scale,
@@ -273,12 +313,13 @@ def attention_layer(model: ModelConfig) -> AttentionLayer:
 
 
 def moe_layer(model: ModelConfig) -> MoELayer:
-    """The model's sparse MoE layer. Raises WorkloadError naming the key that asks for something not built."""
-    if not model.num_experts:
+    """The model's sparse MoE layer. Raises WorkloadError naming every key that asks for something not built or is
+    not understood."""
+    if not model.num_experts and model.model_type in BUILT_FAMILIES:
         keys = ", ".join(EXPERT_COUNT_KEYS)
         raise WorkloadError(f"{model.source}: moe: the model has no experts; expected one of the keys {keys}")
-    if (blocker := moe_blocker(model.raw, model.model_type)) is not None:
-        raise WorkloadError(f"{model.source}: moe: {blocker}")
+    if problems := moe_blockers(model.raw, model.model_type) + _not_understood(model.unknown):
+        raise WorkloadError(f"{model.source}: moe: {'; '.join(problems)}")
     if model.expert_width is None:
         raise WorkloadError(
             f"{model.source}: moe: moe_intermediate_size: missing; expected a positive integer"

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..rtl.errors import WorkloadError
+from .layers import Workload
+from .rotary_frequencies import frequencies
 from .routing import Routing, combine_weights, topk_softmax_route
 from .tensors import AttentionTensors, MoETensors
 
@@ -52,12 +54,24 @@ class MoETrace:
     product_amax: np.ndarray
 
 
-def rotary_tables(positions: np.ndarray, head_dim: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
-    """``cos, sin (len(positions), head_dim // 2) float64``: angle i of position p is p * theta ** (-2i /
-    head_dim)."""
-    frequencies = theta ** (-np.arange(0, head_dim, 2) / head_dim)
+def rotary_tables(
+    positions: np.ndarray, frequencies: np.ndarray, scale: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """``cos, sin (len(positions), head_dim // 2) float64`` times ``scale``: angle i of position p is
+    p * frequencies[i]."""
     angles = np.asarray(positions, dtype=np.float64)[:, None] * frequencies
-    return np.cos(angles), np.sin(angles)
+    return scale * np.cos(angles), scale * np.sin(angles)
+
+
+def rotary_rows(workload: Workload) -> tuple[np.ndarray, np.ndarray]:
+    """The rotary tables of a workload, a row per row of x: new token i of each sequence stands at context + i."""
+    layer = workload.attention
+    positions = np.tile(workload.cached + np.arange(workload.tokens), workload.batch)
+    return rotary_tables(
+        positions,
+        frequencies(layer.rope_theta, layer.head_dim, workload.keys, layer.rope_scaling),
+        layer.rotary_scale,
+    )
 
 
 def rotate(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
@@ -80,12 +94,6 @@ def silu(x: np.ndarray) -> np.ndarray:
     return x * np.exp(-np.logaddexp(0.0, -x))
 
 
-def positions(tensors: AttentionTensors) -> np.ndarray:
-    """Position of every row: context + i for new token i of each sequence."""
-    workload = tensors.workload
-    return np.tile(workload.cached + np.arange(workload.tokens), workload.batch)
-
-
 def project_qkv(tensors: AttentionTensors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """q, k, v of the new tokens, float64 ``(rows, heads or kv_heads, head_dim)``, normed and rotated."""
     layer, rows = tensors.workload.attention, tensors.workload.rows
@@ -95,7 +103,7 @@ def project_qkv(tensors: AttentionTensors) -> tuple[np.ndarray, np.ndarray, np.n
         norms = (None, None)
     else:
         norms = (tensors.q_norm.astype(np.float64), tensors.k_norm.astype(np.float64))
-    cos, sin = rotary_tables(positions(tensors), layer.head_dim, layer.rope_theta)
+    cos, sin = rotary_rows(tensors.workload)
 
     def finish(flat: np.ndarray, norm: np.ndarray | None) -> np.ndarray:
         if norm is not None and layer.qk_norm == "full":

@@ -16,7 +16,7 @@ from .formats import E4M3, LayerFormat, TensorFormat, query_format, value_weight
 from .moe.inputs import MoEScales
 from .moe.logits import term_logits
 from .numerics import DEFAULT, Numerics
-from .oracle import positions, rms_norm, rotary_tables, rotate, silu
+from .oracle import rms_norm, rotary_rows, rotate, silu
 from .quantize import stored_values
 from .routing import Routing, combine_weights
 from .tensors import AttentionTensors, MoETensors
@@ -54,7 +54,7 @@ def attention(tensors: AttentionTensors, scales: AttentionScales, numerics: Nume
     x = fake_quantize(tensors.x, scales.x, formats.activations, rule=rule)
     q, k, v = (x @ fake_quantize(getattr(tensors, name), getattr(scales, name), stored_as, square=True, rule=rule).T
                for name, stored_as in (("wq", weights), ("wk", weights), ("wv", value_weights(formats))))
-    cos, sin = rotary_tables(positions(tensors), layer.head_dim, layer.rope_theta)
+    cos, sin = rotary_rows(workload)
 
     def finish(flat: np.ndarray, norm: np.ndarray | None, scale: float, stored_as: TensorFormat) -> np.ndarray:
         heads = flat.reshape(workload.rows, -1, layer.head_dim)

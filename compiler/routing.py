@@ -161,7 +161,7 @@ def read_choice(path: Path, *, tokens: int, experts: int, top_k: int) -> np.ndar
     """A choice from JSON: a list with one list of expert numbers per token, or that under the key
     ``experts``."""
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise WorkloadError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

@@ -14,6 +14,7 @@ expected.
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +65,36 @@ def _entry(where: str, item: Any) -> TensorEntry:
     return TensorEntry(dtype, shape, begin, end)
 
 
+_BEGINNINGS = (
+    (b"GGUF", "a GGUF file"),
+    (b"\x93NUMPY", "a NumPy array (.npy)"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"version https://git-lfs", "a Git LFS pointer, the file itself was not fetched"),
+    (b"{", "a JSON file"),
+    (b"\xef\xbb\xbf{", "a JSON file"),
+    (b"\x80", "a pickle, as old PyTorch checkpoints (.bin, .pt) are"),
+)
+
+
+def _kind_of(path: Path) -> str | None:
+    """What a file that is no safetensors file is, by its content."""
+    try:
+        with path.open("rb") as stream:
+            begin = stream.read(32)
+        if not begin:
+            return "an empty file"
+        if begin.startswith(b"PK\x03\x04"):
+            with zipfile.ZipFile(path) as archive:
+                members = archive.namelist()
+            if any(name.endswith("data.pkl") for name in members):
+                return "a PyTorch checkpoint (.bin, .pt)"
+            arrays = any(name.endswith(".npy") for name in members)
+            return "a NumPy archive (.npz)" if arrays else "a ZIP archive"
+    except (OSError, zipfile.BadZipFile):
+        return None
+    return next((kind for start, kind in _BEGINNINGS if begin.startswith(start)), None)
+
+
 class SafetensorsFile:
     """One open safetensors file. ``names`` lists its tensors; ``read`` gives one as float32."""
 
@@ -74,8 +105,8 @@ class SafetensorsFile:
             with self.path.open("rb") as stream:
                 self._data_start = 8 + int.from_bytes(stream.read(8), "little")
                 if size < 8 or self._data_start > size or self._data_start - 8 > MAX_HEADER_BYTES:
-                    raise WorkloadError(
-                        f"{self.path}: truncated or not a safetensors file: expected a header of "
+                    raise self._not_safetensors(
+                        f"truncated or not a safetensors file: expected a header of "
                         f"{max(self._data_start - 8, 0)} bytes, the file has {size}"
                     )
                 header = stream.read(self._data_start - 8)
@@ -89,13 +120,16 @@ class SafetensorsFile:
         try:
             content = json.loads(header)
         except (ValueError, RecursionError):
-            raise WorkloadError(
-                f"{self.path}: not a safetensors file: the header is not valid JSON"
-            ) from None
+            raise self._not_safetensors("not a safetensors file: the header is not valid JSON") from None
         if not isinstance(content, dict):
-            raise WorkloadError(f"{self.path}: not a safetensors file: expected an object in the header")
+            raise self._not_safetensors("not a safetensors file: expected an object in the header")
         content.pop("__metadata__", None)
         return {name: _entry(f"{self.path}: {name}", item) for name, item in content.items()}
+
+    def _not_safetensors(self, problem: str) -> WorkloadError:
+        """The error for a file that does not begin as one should, by the kind that it is, if that is known."""
+        kind = _kind_of(self.path)
+        return WorkloadError(f"{self.path}: {f'not a safetensors file but {kind}' if kind else problem}")
 
     def _check_ranges(self, data_bytes: int) -> None:
         position = 0

@@ -167,7 +167,7 @@ def save_schedule(schedule: Schedule, path: Path) -> None:
 def load_schedule(path: Path):
     """Read a schedule written by `save_schedule` or by hand. Raises `CompileError` naming the file and the key."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise CompileError(f"schedule file {path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

@@ -30,10 +30,11 @@ def slice_workload(workload: Workload) -> Workload:
                         top_k=min(moe.top_k, SLICE_TOP_K), intermediate=min(moe.intermediate, SLICE_INTERMEDIATE))
     else:
         attention = workload.attention
-        kv_heads = min(attention.kv_heads, SLICE_KV_HEADS)
+        kv_heads, head_dim = min(attention.kv_heads, SLICE_KV_HEADS), min(attention.head_dim, SLICE_HEAD_DIM)
+        scaling = attention.rope_scaling
         layer = replace(attention, hidden=min(attention.hidden, SLICE_HIDDEN), kv_heads=kv_heads,
                         heads=kv_heads * min(attention.group, SLICE_GROUP), softmax_scale=None,
-                        head_dim=min(attention.head_dim, SLICE_HEAD_DIM))
+                        head_dim=head_dim, rope_scaling=scaling and scaling.cut(head_dim))
     return replace(workload, layer=layer, **small)
 
 

@@ -273,7 +273,7 @@ def load_tile(name_or_path: str | Path) -> TileConfig:
         raise ConfigError(f"tile {text!r}: neither a preset ({', '.join(PRESETS)}) nor a file"
                           f"{did_you_mean(text, PRESETS)}")
     try:
-        raw = path.read_text(encoding="utf-8")
+        raw = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"tile file {text}: cannot be read as text: {error}") from None
     return _parse(raw, f"tile file {text}")

@@ -278,7 +278,7 @@ def load_table(name_or_path: str | Path) -> EnergyTable:
     else:
         source = f"energy table {text}"
         try:
-            raw = Path(text).read_text(encoding="utf-8")
+            raw = Path(text).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
             raise ConfigError(f"{source}: neither a built-in table ({', '.join(TABLES)}) nor a readable "
                               f"file{did_you_mean(text, TABLES)}") from None

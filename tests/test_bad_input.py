@@ -126,7 +126,7 @@ COMMAND_LINE = [
     Case("sum of no accumulator", "formats --acc-bits 32", ("--acc-bits", "32", "64, 80, 96")),
     Case("no tensor file", "formats --tensor none.npy", ("tensor file none.npy", "no such file")),
     Case("tensor file of something else", "formats --tensor m/config.json",
-         ("m/config.json", "not a safetensors file")),
+         ("m/config.json", "not a safetensors file but a JSON file")),
     Case("tensor not in the file", "formats --tensor m/model.safetensors --tensor-name w",
          ("m/model.safetensors", "'w'", "allowed:", "model.layers.0.mlp")),
     Case("one tensor of many, not named", "formats --tensor m/model.safetensors",
@@ -135,6 +135,13 @@ COMMAND_LINE = [
     Case("formats of a layer without model", "formats --layer moe", ("--layer moe", "--model is needed")),
     Case("formats with an option of run", "formats --format mxfp4", ("unrecognized arguments", "--format")),
     Case("layer index without weights", f"{MOE} --layer-index 3", ("--layer-index 3", "--weights is needed")),
+    Case("ignored key without model", "run --ignore-key a_key", ("--ignore-key a_key", "--model is needed")),
+    Case("ignored keys of formats without model", "formats --ignore-key a --ignore-key b",
+         ("--ignore-key a, b", "--model is needed")),
+    Case("ignored key that is understood", f"{MOE} --ignore-key hidden_size",
+         ("--ignore-key hidden_size", "m/config.json", "none, every key is understood")),
+    Case("ignored key that is not there", f"compile -o p {MOE[4:]} --ignore-key a_kye",
+         ("--ignore-key a_kye", "m/config.json", "allowed: none")),
     Case("formats of a model without layer", "formats --model m", ("--layer is needed", "attention, moe")),
     Case("routing for attention", f"{ATTENTION} --routing balanced", ("--routing balanced", "MoE", "attention")),
     Case("mask of an MoE layer", f"{MOE} --mask none", ("--mask none", "attention", "this one is moe")),
@@ -202,9 +209,9 @@ NOT_BUILT = [Case(f"{model} {layer}", f"run --model {model} --layer {layer} --to
                   (f"bundled model {model}: {layer}", "not built yet", *texts))
              for model, layer, texts in [
     ("deepseek-v3", "attention", ("kv_lora_rank = 512", "multi-head latent attention (MLA)", "allowed: absent")),
-    ("deepseek-v3", "moe", ("deepseek_v3", "sigmoid routing", "softmax router")),
+    ("deepseek-v3", "moe", ("deepseek_v3", "sigmoid routing", "allowed: mixtral")),
     ("deepseek-v3.2", "attention", ("index_topk", "sparse attention indexer", "allowed: absent")),
-    ("glm-4.5", "moe", ("glm4_moe", "sigmoid routing", "softmax router")),
+    ("glm-4.5", "moe", ("glm4_moe", "sigmoid routing", "allowed: mixtral")),
     ("gpt-oss-20b", "attention", ("sliding_window = 128", "sliding-window attention", "allowed: null")),
     ("gpt-oss-20b", "moe", ("swiglu_limit", "a clamped SwiGLU", "allowed: null")),
     ("llama-4-scout", "attention", ("attention_chunk_size", "chunked attention", "allowed: absent")),
@@ -260,8 +267,10 @@ CONFIG = [
     config("sliding window", "llama", "attention", ("sliding_window = 64", "not built", "null"), sliding_window=64),
     config("latent attention", "llama", "attention", ("kv_lora_rank = 8", "MLA", "absent"), kv_lora_rank=8),
     config("biases", "llama", "attention", ("attention_bias = True", "biases", "false"), attention_bias=True),
-    config("scaled rotary embedding", "llama", "attention", ("rope_scaling", "yarn", "default"),
-           rope_scaling={"rope_type": "yarn", "factor": 4.0}),
+    config("scaled rotary embedding", "llama", "attention", ("rope_scaling.rope_type", "mrope", "default, linear"),
+           rope_scaling={"rope_type": "mrope", "factor": 4.0}),
+    config("keys that are not understood", "llama", "attention",
+           ("attention_sink_size = 4", "use_gate = false", "--ignore-key"), attention_sink_size=4, use_gate=False),
     config("sigmoid routing", "qwen3_moe", "moe", ("scoring_func = 'sigmoid'", "softmax"), scoring_func="sigmoid"),
     config("shared expert", "qwen3_moe", "moe", ("n_shared_experts = 1", "not built", "0"), n_shared_experts=1),
     config("another activation", "qwen3_moe", "moe", ("hidden_act = 'gelu'", "SiLU"), hidden_act="gelu"),
@@ -469,13 +478,30 @@ def index_of_missing_shard(folder: Path) -> None:
         json.dumps({"weight_map": {f"{SELF}q_proj.weight": "model-00001-of-00002.safetensors"}}))
 
 
+def quantized(folder: Path) -> None:
+    """A model whose configuration says FP8, and a checkpoint whose first projection is."""
+    write_config(folder / "q", tiny_config("llama", quantization_config={"quant_method": "fp8", "fmt": "e4m3"}))
+    tensors = tiny_weights(tiny_config("llama"), 1)
+    name = f"{SELF}q_proj.weight"
+    tensors[name] = tensors[name].astype(np.float16).view(np.uint8)[:, ::2]
+    write_safetensors(folder / "w.safetensors", tensors, dtypes={name: "F8_E4M3"})
+
+
 WEIGHTS = [
     Case("no weights", f"{MOE} --weights none", ("none", "no such file", "safetensors")),
     Case("folder without weights", f"{MOE} --weights w", ("w:", "model.safetensors.index.json", "*.safetensors"),
          lambda folder: (folder / "w").mkdir()),
-    Case("missing shard", f"{MOE} --weights w", ("w/model-00001-of-00002.safetensors", "cannot be read"),
+    Case("missing shard", f"{ATTENTION} --weights w",
+         ("w/model-00001-of-00002.safetensors", "cannot be read", "q_proj.weight is in it"),
          index_of_missing_shard),
-    Case("weights are something else", f"{MOE} --weights m/config.json", ("m/config.json", "not a safetensors file")),
+    Case("weights are something else", f"{MOE} --weights m/config.json",
+         ("m/config.json", "not a safetensors file but a JSON file")),
+    Case("weights of another format", f"{MOE} --weights a.npz", ("a.npz", "not a safetensors file but a NumPy archive"),
+         lambda folder: np.savez(folder / "a.npz", w=np.zeros(3))),
+    Case("a folder of another format", f"{MOE} --weights w", ("w:", "found only model.gguf"),
+         lambda folder: ((folder / "w").mkdir(), (folder / "w/model.gguf").write_bytes(b"GGUF"))),
+    Case("quantized weights", "run --model q --layer attention --tokens 5 --tile nano --weights w.safetensors",
+         ("w.safetensors", "got F8_E4M3", "quantization_config: the checkpoint is quantized, fp8"), quantized),
     weights("missing tensor", "attention", (f"{SELF}k_proj.weight", "missing", "(32, 48)"),
             lambda t: t.pop(f"{SELF}k_proj.weight")),
     weights("missing expert", "moe", (f"{MLP}experts.5.up_proj.weight", "missing", "(32, 48)"),

@@ -15,7 +15,7 @@ from ..formats import TensorFormat, query_format, value_weights
 from ..layers import Workload
 from ..numerics import DEFAULT, Numerics
 from ..operands import Operand, ScaleTable, padded_k, place_operand, place_scales
-from ..oracle import AttentionTrace, rotary_tables
+from ..oracle import AttentionTrace, rotary_rows
 from ..placement import align
 from ..quantize import StoredTensor, made_factor, store, tensor_factor
 from ..schedule import AttentionSchedule
@@ -188,8 +188,7 @@ def _rotary_matrices(builder: ProgramBuilder, workload: Workload) -> tuple[Matri
     width = rotary_lanes(layer.head_dim, cols)
 
     def tables() -> tuple[np.ndarray, np.ndarray]:
-        positions = np.tile(workload.cached + np.arange(workload.tokens), workload.batch)
-        cos, sin = rotary_tables(positions, layer.head_dim, layer.rope_theta)
+        cos, sin = rotary_rows(workload)
         if layer.head_dim <= cols:
             repeat = cols // layer.head_dim
             cos = np.tile(np.concatenate([cos, cos], axis=1), (1, repeat))

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tilescore.compiler.checkpoint import INDEX_NAME, from_safetensors
+from tilescore.compiler.checkpoint import BLOCKS, SPLIT, STACKED, ExpertLayout, from_safetensors
+from tilescore.compiler.checkpoint_files import INDEX_NAME
 from tilescore.compiler.layers import Workload
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
 from tilescore.compiler.tensors import AttentionTensors, MoETensors, synthetic_cache, synthetic_input
@@ -114,6 +115,70 @@ def test_fused_experts_are_the_same_experts(tmp_path: Path) -> None:
             assert np.array_equal(getattr(separate.expert(expert), name), getattr(fused.expert(expert), name))
 
 
+LAYOUTS = [(block, layout, kind) for block in BLOCKS for kind in ("split", "stacked")
+           for layout in (SPLIT if kind == "split" else STACKED)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("block", "layout", "kind"), LAYOUTS, ids=str)
+def test_every_layout_holds_the_same_experts(block: str, layout: ExpertLayout, kind: str, tmp_path: Path) -> None:
+    """Granite's published weights (fused, all experts in one tensor) rewritten in each layout."""
+    plain = tiny_weights(tiny_config("granitemoe"), 0)
+    old = "model.layers.0.block_sparse_moe."
+    inner, down, router = (plain.pop(f"{old}{n}.weight") for n in ("input_linear", "output_linear", "router.layer"))
+    gate, up = inner[:, :32], inner[:, 32:]
+    parts = {layout.gate: gate, layout.up: up, layout.down: down}
+    if layout.gate == layout.up:
+        parts[layout.gate] = inner
+    base = f"model.layers.0.{block}"
+    new = {f"{base}gate.weight": router}
+    for name, value in parts.items():
+        new |= {base + name: value} if kind == "stacked" else {base + name.format(e): value[e] for e in range(6)}
+    write_model(tmp_path, "granitemoe")
+    write_safetensors(tmp_path / "model.safetensors", plain | new)
+    tensors = load_moe(tmp_path)
+    assert np.array_equal(tensors.router, router)
+    for e in range(6):
+        held = tensors.expert(e)
+        for found, wanted in ((held.gate, gate[e]), (held.up, up[e]), (held.down, down[e])):
+            assert np.array_equal(found, wanted)
+
+
+def write_shards(directory: Path, weights: Weights) -> dict[str, str]:
+    """One shard per tensor, and an index; the file of each tensor."""
+    (directory / "model.safetensors").unlink(missing_ok=True)
+    names = {name: f"model-{number}.safetensors" for number, name in enumerate(weights)}
+    for name, shard in names.items():
+        write_safetensors(directory / shard, {name: weights[name]})
+    (directory / INDEX_NAME).write_bytes(b"\xef\xbb\xbf" + json.dumps({"weight_map": names}).encode())
+    return names
+
+
+def test_shards_that_the_layer_does_not_need(tmp_path: Path) -> None:
+    directory = write_model(tmp_path, "qwen3_moe")
+    weights = tiny_weights(tiny_config("qwen3_moe"), 0)
+    names = write_shards(directory, weights)
+    for name, shard in names.items():
+        if ".mlp." in name:
+            (directory / shard).unlink()
+    for path in (directory, directory / INDEX_NAME):
+        assert np.array_equal(load_attention(directory, path).wq, weights[f"{SELF}q_proj.weight"])
+        with pytest.raises(WorkloadError, match=r"model-\d+\.safetensors: cannot be read: no such file, but .*mlp\."):
+            load_moe(directory, path)
+    write_safetensors(directory / names[f"{SELF}v_proj.weight"], {"other": np.zeros(1, np.float32)})
+    refused(load_attention, directory, names[f"{SELF}v_proj.weight"], f"{SELF}v_proj.weight: missing")
+
+
+def test_a_model_of_the_hugging_face_cache(tmp_path: Path) -> None:
+    root = tmp_path / "models--org--tiny"
+    directory = write_model(root / "snapshots" / "abc", "llama")
+    blob = root / "blobs" / "0123"
+    blob.parent.mkdir()
+    (directory / "model.safetensors").rename(blob)
+    (directory / "model.safetensors").symlink_to("../../blobs/0123")
+    for path in (root, directory, directory / "model.safetensors", blob):
+        assert load_attention(root, path).wq.shape == (64, 48)
+
+
 def test_one_file_by_its_path(tmp_path: Path) -> None:
     directory = write_model(tmp_path, "llama")
     by_file, by_directory = (
@@ -205,6 +270,12 @@ def put(name: str, value: np.ndarray) -> Callable[[Weights], object]:
             put(f"{SELF}q_norm.weight", np.zeros(16, np.float32)),
             "q_norm.weight: the layer has no QK-norm",
         ),
+        ("llama", put(f"{SELF}sinks", np.zeros(4, np.float32)), "sinks: the layer has no such tensor"),
+        (
+            "llama",
+            put(f"{SELF}q_proj.weight_scale_inv", np.ones((1, 1), np.float32)),
+            "q_proj.weight_scale_inv: the layer has no such tensor",
+        ),
         ("qwen3_moe", lambda w: w.pop(f"{SELF}q_norm.weight"), "q_norm.weight: missing"),
         ("llama", put("x", np.zeros((3, 48), np.float32)), "x: shape: expected (2, 48), got (3, 48)"),
         (
@@ -238,6 +309,11 @@ MLP = "model.layers.0.mlp."
             "expected 6 experts, found more",
         ),
         (put(f"{MLP}gate.weight", np.zeros((8, 48), np.float32)), "expected (6, 48), got (8, 48)"),
+        (
+            put(f"{MLP}shared_expert.up_proj.weight", np.zeros((32, 48), np.float32)),
+            "shared_expert.up_proj.weight: the layer has no such tensor",
+        ),
+        (put(f"{MLP}gate.e_score_correction_bias", np.zeros(6, np.float32)), "correction_bias: the layer has no such"),
     ],
 )
 def test_bad_moe_checkpoint(change: Callable[[Weights], object], expected: str, tmp_path: Path) -> None:
@@ -267,6 +343,18 @@ def test_fused_experts_of_the_wrong_shape(tmp_path: Path) -> None:
     )
 
 
+def test_a_tensor_in_two_files(tmp_path: Path) -> None:
+    directory = write_model(tmp_path, "llama")
+    write_safetensors(directory / "other.safetensors", {f"{SELF}q_proj.weight": np.zeros((64, 48), np.float32)})
+    refused(load_attention, directory, f"{SELF}q_proj.weight: stands in model.safetensors and other.safetensors")
+    assert load_attention(directory, directory / "model.safetensors").wq.any()
+
+
+def test_tensors_that_do_not_change_the_layer(tmp_path: Path) -> None:
+    extra = {f"{SELF}rotary_emb.inv_freq": np.zeros(8, np.float32), f"{SELF}k_proj.k_scale": np.ones(1, np.float32)}
+    assert load_attention(changed(tmp_path, "llama", lambda weights: weights.update(extra))).wq.shape == (64, 48)
+
+
 def test_wrong_layer(tmp_path: Path) -> None:
     directory = write_model(tmp_path, "llama")
     workload = attention_workload(directory)
@@ -281,7 +369,14 @@ def test_wrong_place(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / INDEX_NAME).write_text("[]")
+    (tmp_path / "bin").mkdir()
+    for name in ("pytorch_model.bin", "model.gguf", "a.npz", "b.pt", "c.h5", "readme.md"):
+        (tmp_path / "bin" / name).write_bytes(b"")
+    (tmp_path / "pytorch").mkdir()
+    (tmp_path / "pytorch" / "pytorch_model.bin.index.json").write_text('{"weight_map": {"w": "model-1.bin"}}')
     for name, expected in (
+        ("bin", "found only a.npz, b.pt, c.h5, model.gguf, ..."),
+        ("pytorch/pytorch_model.bin.index.json", "weight_map: expected files named *.safetensors, got 'model-1.bin'"),
         ("none", "no such file or directory"),
         ("empty", "found none"),
         ("bad", 'expected a JSON object with "weight_map"'),

@@ -35,7 +35,7 @@ from tilescore.compiler.schedule import AttentionSchedule  # noqa: E402
 from tilescore.compiler.tensors import AttentionTensors, MoETensors  # noqa: E402
 from tilescore.rtl.config import TileConfig  # noqa: E402
 from tilescore.tests.compiler.play import EDGE, NANO, compile_and_play  # noqa: E402
-from tilescore.tests.compiler.test_transformers_oracle import PHASES, build, their_attention  # noqa: E402
+from tilescore.tests.compiler.test_transformers_oracle import PHASES, SCALED, build, their_attention  # noqa: E402
 from tilescore.tests.compiler.tiny import MOE_FAMILIES  # noqa: E402
 
 FLOAT32_IN_TRANSFORMERS = 2e-5
@@ -71,6 +71,23 @@ def test_attention(family: str, phase: str, tile: TileConfig, tmp_path: Path, se
     assert isinstance(compiled.schedule, AttentionSchedule)
     scales = calibrate_attention(tensors, oracle.attention(tensors))
     quantized = quantized_oracle.attention(tensors, scales, compiled.numerics)
+    check(result, quantized, their_attention(model, tensors, own_rotary=True))
+
+
+@pytest.mark.parametrize("kind", SCALED)
+def test_attention_with_scaled_rotary(kind: str, tmp_path: Path, seed: int) -> None:
+    """A decode step, long enough for the kinds that look at the length."""
+    family, changes = SCALED[kind]
+    model = build(family, tmp_path, seed, **changes)
+    layer = attention_layer(load_model(tmp_path / "saved"))
+    tensors = from_safetensors(tmp_path / "saved", Workload(layer=layer, **PHASES["decode"]), seed=seed)
+    tensors = with_plain_input(tensors, seed)
+    assert isinstance(tensors, AttentionTensors)
+    compiled, result = compile_and_play(tensors.workload, NANO, tensors=tensors)
+    assert isinstance(compiled.schedule, AttentionSchedule)
+    scales = calibrate_attention(tensors, oracle.attention(tensors))
+    quantized = quantized_oracle.attention(tensors, scales,
+                                           Numerics(softmax_block=compiled.schedule.core.kv_cols))
     check(result, quantized, their_attention(model, tensors, own_rotary=True))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tilescore.compiler.layers import AttentionLayer, MoELayer
 from tilescore.compiler.models import ModelConfig, attention_layer, list_models, load_model, moe_layer
+from tilescore.compiler.rotary import RopeScaling
 from tilescore.rtl.errors import ConfigError, WorkloadError
 from tilescore.tests.compiler.tiny import FAMILIES, MOE_FAMILIES, tiny_config, write_config
 
@@ -98,6 +99,42 @@ def test_path(as_directory: bool, tmp_path: Path) -> None:
     assert moe_layer(model).intermediate == 32
 
 
+def test_names_of_models(tmp_path: Path) -> None:
+    """A model is called by its folder as the user names it; in the Hugging Face cache by the model, not the hash."""
+    root = tmp_path / "models--meta-llama--Llama-3.1-8B"
+    real = write_config(root / "snapshots" / "0e9e39f2", tiny_config("llama"))
+    blob = root / "blobs" / "4f0c"
+    blob.parent.mkdir()
+    real.rename(blob)
+    real.symlink_to("../../blobs/4f0c")
+    for path in (real, real.parent, root, blob):
+        assert load_model(path).name == "Llama-3.1-8B"
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text("0e9e39f2\n")
+    write_config(root / "snapshots" / "1a2b", tiny_config("llama", hidden_size=64))
+    assert load_model(root).hidden_size == 48
+    (tmp_path / "mine").symlink_to(real.parent, target_is_directory=True)
+    assert load_model(tmp_path / "mine").name == "mine"
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "config.json").symlink_to(blob)
+    assert load_model(tmp_path / "copy").name == "copy"
+    assert load_model(write_config(tmp_path, tiny_config("llama")).rename(tmp_path / "tiny.json")).name == "tiny"
+
+
+def test_name_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config(tmp_path / "here", tiny_config("llama"))
+    monkeypatch.chdir(tmp_path / "here")
+    for path in (".", "config.json", "../here", "./config.json"):
+        assert load_model(path).name == "here"
+
+
+@pytest.mark.parametrize("text", ["\ufeff{}", "\ufeff\n {}"])
+def test_byte_order_mark(text: str, tmp_path: Path) -> None:
+    path = write_config(tmp_path, tiny_config("llama"))
+    path.write_text(text.replace("{}", path.read_text()), encoding="utf-8")
+    assert load_model(path).hidden_size == 48
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families(family: str, tmp_path: Path) -> None:
     model = load_model(write_config(tmp_path, tiny_config(family)))
@@ -111,10 +148,22 @@ def test_field_rules(tmp_path: Path) -> None:
         return load_model(write_config(tmp_path, tiny_config("llama", **changes)))
 
     assert load(num_key_value_heads=...).num_key_value_heads == 4  # LlamaConfig: absent means multi-head
-    assert load(rope_theta=...).rope_theta == 1e4  # LlamaConfig's default, as in Llama-2
+    assert load(rope_theta=...).rope.theta == 1e4  # LlamaConfig's default, as in Llama-2
+    linear = {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}
+    per_kind = {"full_attention": linear, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
+    for same in (
+        {"rope_scaling": {"type": "linear", "factor": 2}},
+        {"rope_theta": ..., "rope_parameters": linear},
+        {"rope_parameters": per_kind, "layer_types": ["full_attention"]},
+        {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": linear},
+    ):
+        layer = attention_layer(load(**same))
+        assert (layer.rope_theta, layer.rope_scaling) == (5e5, RopeScaling(kind="linear", factor=2.0))
+    yarn = load(max_position_embeddings=64, original_max_position_embeddings=16, rope_scaling={"type": "yarn"})
+    assert yarn.rope.scaling == RopeScaling(kind="yarn", factor=4.0, original_max_position_embeddings=16)
     assert load(head_dim=...).head_dim == 12
     assert load(head_dim=None).head_dim == 12
-    assert load(rope_theta=..., rope_parameters={"rope_type": "default", "rope_theta": 7e5}).rope_theta == 7e5
+    assert load(rope_theta=..., rope_parameters={"rope_type": "default", "rope_theta": 7e5}).rope.theta == 7e5
     assert attention_layer(load(rope_scaling={"type": "default"})).rope_theta == 5e5
     assert attention_layer(load(layer_types=["full_attention"])).heads == 4
     assert attention_layer(load(rope_scaling=None, sliding_window=None)).heads == 4
@@ -144,6 +193,24 @@ def test_unknown_model() -> None:
     with pytest.raises(WorkloadError) as error:
         load_model("Qwen3-30B")
     one_line(error, "unknown model 'Qwen3-30B'", "did you mean qwen3-30b-a3b", "llama-3-8b")
+
+
+@pytest.mark.parametrize(("name", "hint"), [
+    ("meta-llama/Llama-3-8B", "; did you mean llama-3-8b?"),
+    ("meta-llama/Meta-Llama-3-70B-Instruct", "; did you mean llama-3-70b?"),
+    ("mistralai/Mixtral-8x7B-Instruct-v0.1", "; did you mean mixtral-8x7b?"),
+    ("Qwen/Qwen3-30B-A3B-Instruct-2507", "; did you mean qwen3-30b-a3b?"),
+    ("ibm-granite/granite-3.0-1b-a400m-base", "; did you mean granite-3.0-1b-a400m?"),
+    ("allenai/OLMoE-1B-7B-0924", "; did you mean olmoe-1b-7b?"),
+    ("openai/gpt-oss_20b", "; did you mean gpt-oss-20b?"),
+    ("deepseek-ai/DeepSeek-V3", "did you mean deepseek-v3"),
+    ("llama3-8b", "; did you mean llama-3-8b?"),
+    ("bigscience/bloom", ": expected a path"),
+])  # fmt: skip
+def test_names_that_are_meant(name: str, hint: str) -> None:
+    with pytest.raises(WorkloadError) as error:
+        load_model(name)
+    one_line(error, f"unknown model '{name}'", hint, "config.json")
 
 
 def test_directory_without_config(tmp_path: Path) -> None:
@@ -196,7 +263,7 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("llama", {"rope_theta": "1e4"}, ("rope_theta", "got '1e4'")),
     ("llama", {"rope_theta": float("inf")}, ("rope_theta", "finite", "got inf")),
     ("llama", {"rope_parameters": [1e4]}, ("rope_parameters", "an object")),
-    ("llama", {"rope_parameters": {"rope_theta": -1}}, ("rope_parameters: rope_theta", "got -1")),
+    ("llama", {"rope_parameters": {"rope_theta": -1}}, ("rope_parameters.rope_theta", "got -1")),
     ("llama", {"rope_parameters": {"rope_theta": 1e4}}, ("contradictory", "500000", "10000")),
     ("llama", {"rms_norm_eps": float("nan")}, ("rms_norm_eps", "got nan")),
     ("qwen3_moe", {"rms_norm_eps": ...}, ("rms_norm_eps: missing",)),
@@ -211,6 +278,45 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("qwen3_moe", {"moe_intermediate_size": ...}, ("moe_intermediate_size: missing",)),
     ("olmoe", {"intermediate_size": ...}, ("intermediate_size: missing",)),
     ("llama", {"hidden_act": 3}, ("hidden_act", "a string", "got 3")),
+    ("llama", {"layer_types": 3}, ("layer_types", "a list of strings", "got 3")),
+    ("llama", {"layer_types": ["full_attention", 1]}, ("layer_types", "a list of strings")),
+    ("llama", {"num_key_value_heads": [2, 2, 1]}, ("num_key_value_heads", "an integer", "got [2, 2, 1]")),
+    ("llama", {"sliding_window": "4096"}, ("sliding_window", "an integer from 0", "got '4096'")),
+    ("llama", {"use_sliding_window": "no"}, ("use_sliding_window", "true or false")),
+    ("llama", {"rope_theta": 10**400}, ("rope_theta", "positive finite")),
+    ("llama", {"rms_norm_eps": "1e-5"}, ("rms_norm_eps", "'1e-5'")),
+    ("llama", {"hidden_size": 36, "head_dim": ...}, ("hidden_size", "an even multiple", "got 36")),
+    ("qwen3", {"head_dim": ...}, ("head_dim: missing",)),  # its class default is 128, whatever the hidden size
+    ("llama", {"rope_scaling": "linear"}, ("rope_scaling", "an object or null", "'linear'")),
+    ("llama", {"rope_scaling": {"factor": 4.0}}, ("rope_scaling.rope_type: missing", "default, linear, dynamic")),
+    ("llama", {"rope_scaling": {"type": "linear"}}, ("rope_scaling.factor: missing",)),
+    ("llama", {"rope_scaling": {"type": "linear", "factor": "4"}}, ("rope_scaling.factor", "positive", "'4'")),
+    ("llama", {"rope_scaling": {"type": "dynamic", "factor": 4}}, ("max_position_embeddings: missing",)),
+    ("llama", {"rope_scaling": {"type": "yarn", "factor": 4}}, ("original_max_position_embeddings: missing",)),
+    (
+        "llama",
+        {"rope_scaling": {"type": "linear", "rope_type": "yarn", "factor": 4}},
+        ("contradictory", "rope_scaling.rope_type = 'yarn'", "rope_scaling.type = 'linear'"),
+    ),
+    (
+        "llama",
+        {"rope_scaling": {"type": "linear", "factor": 4}, "rope_parameters": {"rope_type": "default"}},
+        ("contradictory", "rope_scaling and rope_parameters differ"),
+    ),
+    (
+        "llama",
+        {
+            "original_max_position_embeddings": 64,
+            "rope_scaling": {"type": "yarn", "factor": 4, "original_max_position_embeddings": 32},
+        },
+        ("contradictory", "original_max_position_embeddings = 64", "= 32"),
+    ),
+    (
+        "llama",
+        {"max_position_embeddings": 64, "rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [2]}},
+        ("rope_scaling.short_factor", "head_dim / 2 = 8 numbers, got 1"),
+    ),
+    ("llama", {"rope_parameters": {"full_attention": 3}}, ("rope_parameters.full_attention", "an object")),
     ("granitemoe", {"attention_multiplier": -1}, ("attention_multiplier", "positive", "got -1")),
 ]
 
@@ -228,18 +334,19 @@ NOT_BUILT_ATTENTION: list[tuple[dict[str, Any], str]] = [
     ({"index_topk": 2048}, "index_topk = 2048"),
     ({"sliding_window": 4096}, "sliding_window = 4096 needs sliding-window attention"),
     ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types = 'linear_attention'"),
-    ({"layer_types": 3}, "layer_types = 3"),
     ({"attention_chunk_size": 8192}, "chunked attention"),
     ({"attention_bias": True}, "attention_bias = True"),
     ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping = 50.0"),
     ({"clip_qkv": 8.0}, "clip_qkv = 8.0"),
     ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
-    ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling = {'rope_type': 'yarn'"),
-    ({"rope_scaling": {"factor": 4.0}}, "rope_scaling"),
-    ({"rope_scaling": "linear"}, "rope_scaling = 'linear'"),
-    ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_parameters = {'rope_type': 'llama3'"),
+    ({"rope_scaling": {"rope_type": "mrope", "mrope_section": [4, 4]}}, "rope_scaling.rope_type = 'mrope' needs"),
+    ({"rope_scaling": {"type": "su", "factor": 4.0}}, "rope_scaling.type = 'su' needs"),
+    (
+        {"rope_theta": ..., "rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.25}},
+        "rope_parameters.partial_rotary_factor = 0.25 needs a partial rotary embedding",
+    ),
     ({"model_type": "gpt_oss"}, "attention sinks"),
-    ({"model_type": "qwen2"}, "model_type = 'qwen2' is not built yet; allowed: llama"),
+    ({"model_type": "qwen2"}, "model_type = 'qwen2' needs biases on q, k and v, which is not built yet (allowed: "),
     ({"model_type": "mistral"}, "sliding_window = 4096"),  # MistralConfig's default when the key is absent
 ]
 
@@ -263,7 +370,7 @@ NOT_BUILT_MOE: list[tuple[dict[str, Any], str]] = [
     ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
     ({"mlp_layer_types": ["hash_moe"]}, "hash routing"),
     ({"model_type": "deepseek_v3"}, "sigmoid routing"),
-    ({"model_type": "qwen2_moe"}, "model_type = 'qwen2_moe' is not built yet; allowed: mixtral"),
+    ({"model_type": "qwen2_moe"}, "model_type = 'qwen2_moe' needs a shared expert, which is not built yet"),
 ]
 
 

@@ -172,18 +172,18 @@ def test_rotary_scores_depend_on_the_distance(first: int, second: int, shift: in
     q, k = rng.standard_normal((2, 1, 1, 16))
 
     def score(p: int, r: int) -> float:
-        (cos_p, sin_p), (cos_r, sin_r) = (rotary_tables(np.array([i]), 16, 1e4) for i in (p, r))
+        (cos_p, sin_p), (cos_r, sin_r) = (rotary_tables(np.array([i]), frequencies(1e4, 16, 1)) for i in (p, r))
         return float(np.sum(rotate(q, cos_p, sin_p) * rotate(k, cos_r, sin_r)))
 
     assert score(first, second) == pytest.approx(score(first + shift, second + shift), abs=1e-10)
-    assert np.linalg.norm(rotate(q, *rotary_tables(np.array([first]), 16, 1e4))) == pytest.approx(
+    assert np.linalg.norm(rotate(q, *rotary_tables(np.array([first]), frequencies(1e4, 16, 1)))) == pytest.approx(
         np.linalg.norm(q)
     )
 
 
 def test_position_zero_is_not_rotated(rng: np.random.Generator) -> None:
     x = rng.standard_normal((1, 3, 8))
-    assert np.array_equal(rotate(x, *rotary_tables(np.array([0]), 8, 1e4)), x)
+    assert np.array_equal(rotate(x, *rotary_tables(np.array([0]), frequencies(1e4, 8, 1))), x)
 
 
 # ---- MoE ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,14 @@ def test_every_truncation_is_refused(good: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "truncated or not a safetensors file"),
+        (b"", "not a safetensors file but an empty file"),
+        (b"short", "truncated or not a safetensors file"),
+        (b"GGUF\x03\0\0\0" + bytes(64), "not a safetensors file but a GGUF file"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "but a pickle, as old PyTorch checkpoints"),
+        (b"\x93NUMPY\x01\0" + bytes(64), "but a NumPy array (.npy)"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(64), "but an HDF5 file"),
+        (b'{"weight_map": {}}', "but a JSON file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "but a Git LFS pointer"),
         (b"PK\x03\x04 this is a zip file, not tensors", "truncated or not a safetensors file"),
         ((3).to_bytes(8, "little") + b"{}{", "the header is not valid JSON"),
         ((2).to_bytes(8, "little") + b"[]", "expected an object in the header"),
@@ -157,3 +165,27 @@ def test_not_finite(value: float, index: int | None, tmp_path: Path) -> None:
     with pytest.raises(WorkloadError) as error:
         file.read("w", (2, 3), index=index)
     assert f"w: element (1, 2): expected a finite number, got {value}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("member", "expected"),
+    [
+        ("x.npy", "but a NumPy archive (.npz)"),
+        ("archive/data.pkl", "but a PyTorch checkpoint (.bin, .pt)"),
+        ("readme.txt", "but a ZIP archive"),
+    ],
+)
+def test_archives_are_named_by_their_content(member: str, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(member, "content")
+    refused(path, f"not a safetensors file {expected}")
+
+
+def test_a_header_that_looks_like_another_kind_is_read(tmp_path: Path) -> None:
+    """The first bytes are the header's length: 0x0280 bytes begin as a pickle of protocol 2 does."""
+    path = tmp_path / "x.safetensors"
+    header = b'{"__metadata__": {"a": "' + b"x" * (0x280 - 27) + b'"}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert path.read_bytes()[:2] == b"\x80\x02"
+    assert SafetensorsFile(path).names == ()

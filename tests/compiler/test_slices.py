@@ -11,6 +11,8 @@ import pytest
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
+from tilescore.compiler.rotary import RopeScaling
+from tilescore.compiler.rotary_frequencies import frequencies
 from tilescore.compiler.slices import slice_tensors, slice_workload
 from tilescore.compiler.tensors import AttentionTensors, ExpertWeights, MoETensors, attention_shapes, synthetic
 from tilescore.sim.verifier import verify
@@ -91,6 +93,18 @@ def test_sizes_are_cut_and_the_request_is_kept(request_: dict) -> None:
     assert (layer.hidden, layer.heads, layer.kv_heads, layer.head_dim) == (32, 2, 1, 16)
     assert (layer.qk_norm, layer.rope_theta, layer.norm_eps) == ("head", 5e5, ATTENTION.norm_eps)
     assert slice_workload(small) == small
+
+
+def test_scaled_rotary_embedding_is_cut_with_the_head() -> None:
+    factors = [1.0 + i for i in range(12)]
+    scaling = RopeScaling(kind="longrope", factor=4.0, original_max_position_embeddings=16, short_factor=tuple(factors),
+                          long_factor=tuple(2 * f for f in factors))
+    layer = dataclasses.replace(ATTENTION, rope_scaling=scaling)
+    small = slice_workload(Workload(layer=layer, tokens=3)).attention
+    assert small.rope_scaling is not None and small.rope_scaling.short_factor == tuple(factors[:8])
+    plain = frequencies(small.rope_theta, small.head_dim, 16)
+    assert np.allclose(frequencies(small.rope_theta, small.head_dim, 16, small.rope_scaling) * factors[:8], plain)
+    assert np.allclose(frequencies(small.rope_theta, small.head_dim, 17, small.rope_scaling) * factors[:8], plain / 2)
 
 
 def test_small_layers_stay_as_they_are() -> None:

@@ -13,6 +13,7 @@ transformers compute in float32 whatever the model's dtype: some roundings of 2^
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,11 @@ FLOAT32_STEP = 1e-6
 FLOAT32_ROTARY = 2e-5
 
 
-def build(family: str, directory: Path, seed: int) -> Any:
+def build(family: str, directory: Path, seed: int, **changes: Any) -> Any:
     """A random tiny model, saved in ``directory`` as float32 and returned in float64 with the same values."""
     torch.manual_seed(seed)
-    config = AutoConfig.from_pretrained(write_config(directory / "written", tiny_config(family)).parent)
+    written = write_config(directory / "written", tiny_config(family, **changes))
+    config = AutoConfig.from_pretrained(written.parent)
     model = AutoModelForCausalLM.from_config(
         config, dtype=torch.float32, attn_implementation="sdpa", experts_implementation="eager"
     )
@@ -113,6 +115,64 @@ def test_attention_equals_transformers(family: str, phase: str, tmp_path: Path, 
     exact = EXACT if layer.qk_norm == "none" else FLOAT32_STEP
     assert error(ours, their_attention(model, tensors, own_rotary=False)) < exact
     assert error(ours, their_attention(model, tensors, own_rotary=True)) < FLOAT32_ROTARY
+
+
+SCALED: dict[str, tuple[str, dict[str, Any]]] = {
+    "linear": ("granite", {"rope_scaling": {"type": "linear", "factor": 4.0}}),
+    "dynamic": ("mistral", {"max_position_embeddings": 24, "rope_scaling": {"type": "dynamic", "factor": 2.0}}),
+    "yarn": (
+        "qwen3_moe",
+        {
+            "max_position_embeddings": 64,
+            "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+        },
+    ),
+    "longrope": (
+        "mixtral",
+        {
+            "max_position_embeddings": 96,
+            "original_max_position_embeddings": 24,
+            "rope_parameters": {
+                "rope_theta": 1e4,
+                "rope_type": "longrope",
+                "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7],
+                "long_factor": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0],
+            },
+        },
+    ),
+    "llama3": (
+        "llama",
+        {
+            "max_position_embeddings": 512,
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        },
+    ),
+}
+"""A configuration for each kind of rotary scaling; the phases lie on both sides of 24 tokens."""
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("kind", SCALED)
+def test_scaled_rotary_equals_transformers(kind: str, phase: str, tmp_path: Path, seed: int) -> None:
+    family, changes = SCALED[kind]
+    model = build(family, tmp_path, seed, **changes)
+    layers = [attention_layer(load_model(tmp_path / name)) for name in ("written", "saved")]
+    assert layers[0].rope_scaling == layers[1].rope_scaling
+    assert layers[1].rope_scaling is not None and layers[1].rope_scaling.kind == kind
+    tensors = from_safetensors(tmp_path / "saved", Workload(layer=layers[1], **PHASES[phase]), seed=seed)
+    assert isinstance(tensors, AttentionTensors)
+    theirs = their_attention(model, tensors, own_rotary=True)
+    assert error(attention(tensors).out, theirs) < FLOAT32_ROTARY
+    plain = dataclasses.replace(layers[1], rope_scaling=None)
+    unscaled = dataclasses.replace(tensors, workload=dataclasses.replace(tensors.workload, layer=plain))
+    changed = kind != "dynamic" or tensors.workload.keys > 24
+    assert (error(attention(unscaled).out, theirs) > 100 * FLOAT32_ROTARY) == changed
 
 
 @pytest.mark.parametrize("family", MOE_FAMILIES)

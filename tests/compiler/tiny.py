@@ -28,6 +28,16 @@ _ATTENTION = {
 
 _FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"head_dim": 16, "intermediate_size": 80, "rope_theta": 500000.0},
+    "mistral": {"intermediate_size": 80, "rope_theta": 1000000.0, "sliding_window": None, "head_dim": 16},
+    "granite": {"intermediate_size": 80, "attention_multiplier": 0.0625, "rope_theta": 10000.0, "hidden_size": 64},
+    "qwen3": {
+        "head_dim": 16,
+        "intermediate_size": 80,
+        "rope_theta": 1000000.0,
+        "rms_norm_eps": 1e-6,
+        "use_sliding_window": False,
+        "sliding_window": 4096,
+    },
     "qwen3_moe": {
         "head_dim": 16,
         "intermediate_size": 80,
@@ -107,7 +117,8 @@ def tiny_weights(config: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
         f"{attention}v_proj.weight": matrix(kv, hidden),
         f"{attention}o_proj.weight": matrix(hidden, q),
     }
-    norms = {"qwen3_moe": (head_dim, head_dim), "olmoe": (q, kv)}.get(family)
+    per_head = (head_dim, head_dim)
+    norms = {"qwen3": per_head, "qwen3_moe": per_head, "olmoe": (q, kv)}.get(family)
     if norms is not None:
         for name, size in zip(("q_norm", "k_norm"), norms, strict=True):
             weights[f"{attention}{name}.weight"] = rng.uniform(0.5, 1.5, size).astype(np.float32)

@@ -1,0 +1,153 @@
+"""Which keys of a config.json are understood, which are known not to matter, and which families are built.
+
+A key that is in neither list is an error unless it is null: it may change the layer in a way this program does
+not know. A value of false, 0, "" or [] is listed too, since for an unknown key nobody can say that it means "off".
+Keys that start with an underscore are the library's own bookkeeping (``_name_or_path``, ``_attn_implementation``)
+and never matter.
+
+A family is built when its layer was compared with ``transformers``. The reasons name what another family's layer
+has that is not built; they are given for families that are often asked for, and left out when the layer is merely
+not compared yet. Source of keys and reasons: the configuration and modelling files of transformers 5.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+ATTENTION_FAMILIES = ("llama", "mistral", "mixtral", "qwen3", "qwen3_moe", "olmoe", "granite", "granitemoe")
+MOE_FAMILIES = ("mixtral", "qwen3_moe", "olmoe", "granitemoe")
+BUILT_FAMILIES = ATTENTION_FAMILIES
+"""Every family with any layer built."""
+
+READ_KEYS = frozenset({
+    "model_type", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "num_hidden_layers",
+    "intermediate_size", "rms_norm_eps", "hidden_act", "rope_theta", "rope_scaling", "rope_parameters",
+    "max_position_embeddings", "original_max_position_embeddings", "tie_word_embeddings",
+})  # fmt: skip
+"""What `models` reads of every family; the keys of the rules in `model_features` come on top."""
+
+_EXPERT_KEYS = frozenset({"num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok",
+                          "top_k_experts", "norm_topk_prob"})  # fmt: skip
+_ROUTER_TRAINING = frozenset({"output_router_logits", "router_aux_loss_coef", "router_jitter_noise",
+                              "router_z_loss_coef"})  # fmt: skip
+_GRANITE = frozenset({"attention_multiplier"})
+_GRANITE_OUTSIDE = frozenset({"embedding_multiplier", "residual_multiplier", "logits_scaling"})
+
+FAMILY_READ: dict[str, frozenset[str]] = {
+    "mixtral": _EXPERT_KEYS,
+    "qwen3_moe": _EXPERT_KEYS | {"moe_intermediate_size"},
+    "olmoe": _EXPERT_KEYS,
+    "granite": _GRANITE,
+    "granitemoe": _GRANITE | _EXPERT_KEYS,
+}
+
+FAMILY_HARMLESS: dict[str, frozenset[str]] = {
+    "llama": frozenset({"mlp_bias", "is_llama_config"}),
+    "mixtral": _ROUTER_TRAINING,
+    "qwen3": frozenset({"max_window_layers"}),
+    "qwen3_moe": _ROUTER_TRAINING | {"max_window_layers", "decoder_sparse_step", "mlp_only_layers"},
+    "olmoe": _ROUTER_TRAINING,
+    "granite": _GRANITE_OUTSIDE | {"mlp_bias"},
+    "granitemoe": _GRANITE_OUTSIDE | _ROUTER_TRAINING | {"mlp_bias"},
+}
+"""Keys of the dense feed-forward layer, of the residual stream, of training, and of which layer is of which kind."""
+
+HARMLESS_KEYS = frozenset({
+    # the file and what wrote it
+    "architectures", "auto_map", "custom_pipelines", "finetuning_task", "name_or_path", "transformers_version",
+    "transformers.js_config", "unsloth_fixed", "unsloth_version", "published_total_active_B",
+    # how weights are stored (synthetic weights are not; a checkpoint's dtypes are checked when it is read)
+    "torch_dtype", "dtype", "quantization_config", "quantization", "compression_config",
+    # vocabulary, token ids, labels
+    "vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id", "mask_token_id",
+    "unk_token_id", "decoder_start_token_id", "tokenizer_class", "tokenizer_model_max_length",
+    "tokenizer_padding_side", "id2label", "label2id", "num_labels", "problem_type", "prefix", "classifier_dropout",
+    # training
+    "attention_dropout", "attn_pdrop", "attention_probs_dropout_prob", "dropout", "embd_pdrop", "embd_dropout",
+    "hidden_dropout", "hidden_dropout_prob", "resid_pdrop", "residual_dropout", "initializer_range",
+    "gradient_checkpointing", "use_reentrant_checkpointing", "neftune_noise_alpha",
+    # how it is executed: the same numbers up to rounding
+    "use_cache", "use_flash_attention", "use_flash_attention_2", "use_flash_attn", "attn_implementation",
+    "chunk_size_feed_forward", "pretraining_tp", "torchscript", "use_bfloat16", "tf_legacy_loss",
+    "output_attentions", "output_hidden_states", "return_dict", "is_decoder", "max_sequence_length",
+    "max_seq_len", "model_max_length", "seq_length",
+    # generation
+    "bad_words_ids", "begin_suppress_tokens", "diversity_penalty", "do_sample", "early_stopping",
+    "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id",
+    "length_penalty", "max_length", "max_new_tokens", "min_length", "no_repeat_ngram_size", "num_beam_groups",
+    "num_beams", "num_return_sequences", "output_scores", "remove_invalid_values", "repetition_penalty",
+    "return_dict_in_generate", "suppress_tokens", "task_specific_params", "temperature", "top_k", "top_p",
+    "typical_p",
+})  # fmt: skip
+"""Keys that change neither layer, in any family."""
+
+_BIASES = "biases on q, k and v"
+_PARTIAL = "a partial rotary embedding"
+_INTERLEAVED = "an interleaved rotary embedding"
+_FUSED = "one fused QKV weight"
+_MLA = "multi-head latent attention (MLA)"
+_STATE_SPACE = "state-space layers"
+
+ATTENTION_REASONS = {
+    "gpt2": "learned positions and biases", "gpt_neo": "learned positions", "opt": "learned positions and biases",
+    "gpt_bigcode": "learned positions and biases", "gpt_neox": f"{_PARTIAL} and biases", "gptj": _INTERLEAVED,
+    "falcon": _FUSED, "mpt": "ALiBi positions", "bloom": "ALiBi positions", "dbrx": f"{_FUSED} and clipped q, k and v",
+    "t5": "relative position biases", "mamba": _STATE_SPACE, "mamba2": _STATE_SPACE, "falcon_h1": _STATE_SPACE,
+    "jamba": _STATE_SPACE, "bamba": _STATE_SPACE, "nemotron_h": _STATE_SPACE, "granitemoehybrid": _STATE_SPACE,
+    "qwen2": _BIASES, "qwen2_moe": _BIASES, "qwen2_vl": _BIASES, "qwen2_vl_text": _BIASES, "qwen2_5_vl": _BIASES,
+    "qwen2_5_vl_text": _BIASES, "qwen2_5_omni_text": _BIASES, "phi": f"{_PARTIAL} and biases", "phi3": _FUSED,
+    "phimoe": "biases", "starcoder2": "biases", "gpt_oss": "attention sinks", "gemma2": "capped attention logits",
+    "gemma3_text": "a QK-norm with weights from 1", "cohere": _INTERLEAVED, "cohere2": _INTERLEAVED,
+    "stablelm": _PARTIAL, "persimmon": _PARTIAL, "nemotron": _PARTIAL, "glm": _PARTIAL, "glm4": _PARTIAL,
+    "chatglm": f"{_FUSED} and {_PARTIAL}", "internlm2": _FUSED, "baichuan": _FUSED, "glm4_moe": _PARTIAL,
+    "minimax_m2": _PARTIAL, "minimax": "linear attention", "ernie4_5": _INTERLEAVED, "ernie4_5_moe": _INTERLEAVED,
+    "hunyuan_v1_dense": "a QK-norm after the rotary embedding",
+    "hunyuan_v1_moe": "a QK-norm after the rotary embedding",
+    "llama4_text": f"{_INTERLEAVED} on some layers only", "smollm3": "layers without rotary embedding",
+    "mllama_text_model": "cross attention", "qwen3_vl_text": "a rotary embedding in three dimensions",
+    "qwen3_next": "gated and linear attention", "deepseek_v2": _MLA, "deepseek_v3": _MLA, "kimi_k2": _MLA,
+    "minicpm3": _MLA,
+}  # fmt: skip
+
+_SIGMOID = "sigmoid routing"
+_SHARED = "a shared expert"
+
+MOE_REASONS = {
+    "deepseek_v3": _SIGMOID, "deepseek_v32": _SIGMOID, "kimi_k2": _SIGMOID, "glm4_moe": _SIGMOID,
+    "glm_moe_dsa": _SIGMOID, "llama4_text": _SIGMOID, "minimax_m2": _SIGMOID, "deepseek_v2": "shared experts",
+    "qwen2_moe": _SHARED, "qwen3_next": _SHARED, "hunyuan_v1_moe": _SHARED, "granitemoeshared": _SHARED,
+    "granitemoehybrid": _SHARED, "gpt_oss": "biases and a clamped SwiGLU", "phimoe": "sparse-mixer routing",
+    "dbrx": "the weights of all experts in one matrix", "arctic": "a dense branch beside the experts",
+    "ernie4_5_moe": "a routing correction bias",
+}  # fmt: skip
+
+
+def family_problem(family: str, built: tuple[str, ...], reasons: Mapping[str, str]) -> str | None:
+    """Why a layer of this family is not built, with the families that are; None for a built one."""
+    if family in built:
+        return None
+    allowed = f"(allowed: {', '.join(built)})"
+    if family in reasons:
+        return f"model_type = {family!r} needs {reasons[family]}, which is not built yet {allowed}"
+    known = {*BUILT_FAMILIES, *ATTENTION_REASONS, *MOE_REASONS}
+    spelled = family.lower().replace("-", "_")
+    close = [] if family in known else difflib.get_close_matches(spelled, known, n=1, cutoff=0.8)
+    hint = f", did you mean {close[0]!r}?" if close else ""
+    return f"model_type = {family!r} is not built yet{hint} {allowed}"
+
+
+def has_experts(raw: Mapping[str, Any], family: str) -> bool:
+    """Whether a configuration of a family that is not built speaks of experts, under whatever name."""
+    return family in MOE_REASONS or any("expert" in key for key, value in raw.items() if value)
+
+
+def unknown_keys(raw: Mapping[str, Any], family: str, ruled: Collection[str]) -> tuple[str, ...]:
+    """The keys of ``raw`` that are neither null, nor read, nor known not to matter for ``family``.
+
+    ``ruled``: keys with a rule of their own (`model_features`).
+    """
+    known = READ_KEYS | HARMLESS_KEYS | FAMILY_READ.get(family, frozenset()) | FAMILY_HARMLESS.get(family, frozenset())
+    return tuple(key for key, value in raw.items()
+                 if value is not None and not key.startswith("_") and key not in known and key not in ruled)

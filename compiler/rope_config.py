@@ -1,0 +1,139 @@
+"""The rotary embedding of a config.json: ``rope_theta``, ``rope_scaling`` and ``rope_parameters``.
+
+Two spellings of one thing: ``rope_theta`` beside ``rope_scaling`` (an object or null), and since transformers 5 both
+in one object ``rope_parameters``, which may hold one object per kind of layer (``full_attention``,
+``sliding_attention``); what is said twice must agree. The kind stands under ``rope_type`` or, in older files,
+``type``. Lengths that the object leaves out are those of the model, as in ``transformers``:
+``original_max_position_embeddings`` may stand beside the object, and is ``max_position_embeddings`` when it is
+nowhere; the factor of yarn and longrope is their quotient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .config_fields import ConfigFields
+from .model_features import not_built
+from .rotary import KINDS, OPTIONAL, REQUIRED, RopeScaling, scaling_problems
+
+CLASS_ROPE_THETA = {"llama": 1e4, "olmoe": 1e4, "granite": 1e4, "granitemoe": 1e4}
+"""Families whose older checkpoints leave ``rope_theta`` out, meaning the class default (Llama-2, for one)."""
+
+FULL = "full_attention"
+MAX_LENGTH = (1 << 31) - 1
+_TYPE_KEYS = ("rope_type", "type")
+_NOT_SCALING = (*_TYPE_KEYS, "rope_theta", "partial_rotary_factor")
+_FROM_QUOTIENT = ("yarn", "longrope")
+_OF_THE_MODEL = ("max_position_embeddings", "head_dim", "rope_theta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rope:
+    """``theta``: None when missing. ``blockers``: what is not built. ``unknown``: keys, as ``rope_scaling.key``."""
+
+    theta: float | None = None
+    scaling: RopeScaling | None = None
+    blockers: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def without(self, keys: Collection[str]) -> Rope:
+        """The same with these unknown keys taken as known not to matter."""
+        return replace(self, unknown=tuple(key for key in self.unknown if key not in keys))
+
+
+def read_rope(fields: ConfigFields, family: str, head_dim: int | None) -> Rope:
+    """The rotary embedding; what is wrong is added to ``fields.problems``."""
+    objects = _objects(fields)
+    theta = _theta(fields, objects, family)
+    if len(objects) == 2:
+        first, second = ({k: v for k, v in content.items() if v is not None and k not in _NOT_SCALING}
+                         | {"rope_type": _kind(content)} for content in objects.values())
+        if first != second:
+            names = " and ".join(objects)
+            fields.problems.append(f"contradictory fields: {names} differ (expected one, or equal values)")
+    for name, content in objects.items():
+        return _read(fields, name, content, theta, head_dim)
+    return Rope(theta=theta)
+
+
+def _objects(fields: ConfigFields) -> dict[str, Mapping[str, Any]]:
+    """The objects for full attention that are there, by the name to call them in messages."""
+    found = {}
+    for name in ("rope_scaling", "rope_parameters"):
+        content = fields.raw.get(name)
+        if content is None or content == {}:
+            continue
+        if not isinstance(content, Mapping):
+            fields.fail(name, "an object or null")
+        elif FULL not in content:
+            found[name] = content
+        elif not isinstance(content[FULL], Mapping):
+            fields.problems.append(f"{name}.{FULL}: expected an object, got {repr(content[FULL])[:60]}")
+        else:
+            found[f"{name}.{FULL}"] = content[FULL]
+    return found
+
+
+def _kind(content: Mapping[str, Any]) -> Any:
+    return next((content[key] for key in _TYPE_KEYS if content.get(key) is not None), None)
+
+
+def _theta(fields: ConfigFields, objects: Mapping[str, Mapping[str, Any]], family: str) -> float | None:
+    found = {"rope_theta": fields.number("rope_theta")}
+    for name, content in objects.items():
+        inner = ConfigFields(content)
+        found[f"{name}.rope_theta"] = inner.number("rope_theta")
+        fields.problems += [f"{name}.{problem}" for problem in inner.problems]
+    given = {key: value for key, value in found.items() if value is not None}
+    if len(set(given.values())) > 1:
+        fields.contradict(given)
+    return next(iter(given.values()), CLASS_ROPE_THETA.get(family))
+
+
+def _read(fields: ConfigFields, name: str, content: Mapping[str, Any], theta: float | None,
+          head_dim: int | None) -> Rope:
+    kinds = {key: content[key] for key in _TYPE_KEYS if content.get(key) is not None}
+    given = {key: value for key, value in content.items() if value is not None and not key.startswith("_")}
+    blockers = []
+    if given.get("partial_rotary_factor", 1.0) != 1.0:
+        blockers.append(not_built(f"{name}.partial_rotary_factor", given["partial_rotary_factor"],
+                                  "a partial rotary embedding", "1.0"))
+    if len({str(kind) for kind in kinds.values()}) > 1:
+        fields.contradict({f"{name}.{key}": repr(kind) for key, kind in kinds.items()})
+    scaling_keys = [key for key in given if key not in _NOT_SCALING]
+    kind = next(iter(kinds.values()), None if scaling_keys else "default")
+    allowed = ", ".join(("default", *KINDS))
+    if kind is None:
+        fields.problems.append(f"{name}.rope_type: missing, expected one of {allowed}")
+        return Rope(theta=theta, blockers=tuple(blockers))
+    if kind != "default" and kind not in KINDS:
+        blockers.append(not_built(f"{name}.{next(iter(kinds))}", kind, "another kind of rotary scaling", allowed))
+        return Rope(theta=theta, blockers=tuple(blockers))
+    own = set() if kind == "default" else {*REQUIRED[kind], *OPTIONAL.get(kind, ())} - {"max_position_embeddings"}
+    unknown = tuple(f"{name}.{key}" for key in scaling_keys if key not in own)
+    scaling = None
+    if kind != "default":
+        values = _lengths(fields, name, kind, {key: given[key] for key in scaling_keys if key in own})
+        problems = scaling_problems(kind, values, head_dim, theta)
+        fields.problems += [p if p.startswith(_OF_THE_MODEL) else f"{name}.{p}" for p in problems]
+        scaling = None if problems else RopeScaling(kind=kind, **values)
+    return Rope(theta=theta, scaling=scaling, blockers=tuple(blockers), unknown=unknown)
+
+
+def _lengths(fields: ConfigFields, name: str, kind: str, values: dict[str, Any]) -> dict[str, Any]:
+    """``values`` with the lengths, and the factor, that stand elsewhere in the configuration."""
+    longest = fields.integer("max_position_embeddings", high=MAX_LENGTH)
+    original = "original_max_position_embeddings"
+    if "max_position_embeddings" in REQUIRED[kind] and longest is not None:
+        values["max_position_embeddings"] = longest
+    if original in REQUIRED[kind]:
+        beside = fields.integer(original, high=MAX_LENGTH)
+        if beside is not None and values.get(original, beside) != beside:
+            fields.contradict({original: beside, f"{name}.{original}": values[original]})
+        if original not in values and (beside or longest) is not None:
+            values[original] = beside or longest
+    if kind in _FROM_QUOTIENT and "factor" not in values and longest and isinstance(values.get(original), int):
+        values["factor"] = longest / values[original] if values[original] else None
+    return {key: value for key, value in values.items() if value is not None}
