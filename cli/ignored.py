@@ -34,12 +34,17 @@ def check_layer_options(arguments: argparse.Namespace, layers: tuple[str, ...], 
         routing = arguments.routing
         if routing is not None:
             refuse(arguments, ("weights",), f"with --routing {routing} the times do not depend on data")
-            if not routing.startswith("zipf-"):
+            if not _drawn(routing):
                 refuse(arguments, ("seed",), f"with --routing {routing} the times do not depend on data")
+
+
+def _drawn(routing: str) -> bool:
+    """The seed decides this routing; a file does not need one."""
+    return routing == "balanced" or routing.startswith("zipf-")
 
 
 def check_seed(arguments: argparse.Namespace, workload: Workload) -> None:
     """``--seed`` beside a weights file from which everything is taken."""
-    zipf = arguments.routing is not None and arguments.routing.startswith("zipf-")
-    if arguments.weights and not zipf and not draws(arguments.weights, workload):
+    drawn = arguments.routing is not None and _drawn(arguments.routing)
+    if arguments.weights and not drawn and not draws(arguments.weights, workload):
         refuse(arguments, ("seed",), f"{arguments.weights} holds the activations too, nothing is drawn")

@@ -11,7 +11,7 @@ from ..compiler.checkpoint import from_safetensors
 from ..compiler.compile import CompiledLayer, compile_layer, fitting_change
 from ..compiler.layers import Workload
 from ..compiler.models import ModelConfig, attention_layer, load_model, moe_layer
-from ..compiler.numerics import Numerics
+from ..compiler.numerics import from_options
 from ..compiler.report import describe, layer_report
 from ..compiler.schedule import load_schedule, to_dict
 from ..compiler.tensors import LayerTensors

@@ -175,7 +175,7 @@ def load_schedule(path: Path):
     return from_dict(values, f"schedule file {path}")
 
 
-def schedule_differences(old: object, new: object) -> list[str]:
+def schedule_differences(old: Schedule | dict, new: Schedule | dict) -> list[str]:
     """One line per value that differs, as ``q.k_tile: 256 -> 512``; schedules, or what `to_dict` makes of them."""
     a, b = (dict(_flat(value if isinstance(value, dict) else to_dict(value))) for value in (old, new))
     return [f"{key}: {a.get(key)} -> {b.get(key)}" for key in sorted(a | b) if a.get(key) != b.get(key)]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.oracle import attention, moe, project_qkv, rms_norm, rotary_tables, rotate, silu
+from tilescore.compiler.rotary_frequencies import frequencies
 from tilescore.compiler.routing import forced_route, topk_softmax_route
 from tilescore.compiler.routing_loads import balanced
 from tilescore.compiler.tensors import AttentionTensors, MoETensors, synthetic
