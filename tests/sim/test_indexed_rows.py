@@ -27,6 +27,8 @@ SIZE, IMAGE, FREE, INDICES = 64, 1024, 2048, 4096
 
 ALL = Region("all", 0, 1, 8192, 8192, "uint8", (8192,))
 LEFT = f"bytes 0..{SIZE - 1}"
+pytestmark = pytest.mark.usefixtures("all_written")
+
 needs_verilator = pytest.mark.skipif(bool(missing_for_verilator()), reason="missing Verilator or a C++ compiler")
 
 
