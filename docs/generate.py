@@ -75,9 +75,11 @@ def comparison() -> str:
             command_line([*shlex.split(line), "--json"])
         report = json.loads(output.getvalue())
         name = {"attention": "attention", "moe": "MoE"}[report["layer"]]
+        shared = report["cycles"] + report["dram_bytes"]["write"] // report["tile_parameters"]["bus_bytes"]
         rows.append(f"| {name} | {report['cycles']:,} | {100 * report['utilization']:.1f} % | "
-                    f"{report['dram_bytes']['read']:,} | {report['dram_bytes']['write']:,} |")
-    head = ["| layer | cycles | utilization | DRAM bytes read | DRAM bytes written |", "|---|---|---|---|---|"]
+                    f"{report['dram_bytes']['read']:,} | {report['dram_bytes']['write']:,} | {shared:,} |")
+    head = ["| layer | cycles | utilization | DRAM bytes read | DRAM bytes written | cycles on one port, at most |",
+            "|---|---|---|---|---|---|"]
     return "\n".join([*head, *rows]) + "\n"
 
 

@@ -106,8 +106,10 @@ def test_stalls_lie_before_the_issue(program: Program) -> None:
 
 
 def test_phases_one_after_the_other_take_their_time() -> None:
-    """For phases that do not interleave, cycles run from the last retirement of one to that of the next. On a tile whose
-    instruction memory holds the program, since page loads count as `OVERHEAD`."""
+    """For phases that do not interleave, cycles run from the last retirement of one to that of the next.
+
+    On a tile whose instruction memory holds the program, since page loads count as `OVERHEAD`.
+    """
     program = compile_layer(MOE, replace(NANO, imem_page=2048), data=False).program
     timing = time_program(program)
     phases = phases_of(program, timing, TABLE)
