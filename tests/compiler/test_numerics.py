@@ -22,7 +22,7 @@ VALUES = [DEFAULT, Numerics(softmax_block=128), Numerics(formats=PRESETS["nvfp4"
 def test_the_default() -> None:
     assert Numerics() == DEFAULT and DEFAULT.softmax_block == 256
     assert DEFAULT.to_dict() == {"digest": DEFAULT.digest, "formats": "e4m3:e4m3:e4m3", "softmax_block": 256,
-                                 "router_terms": 1, "scale_rule": "floor"}
+                                 "router_terms": 3, "scale_rule": "floor"}
 
 
 @pytest.mark.parametrize("changes, message", [
@@ -30,7 +30,7 @@ def test_the_default() -> None:
     ({"softmax_block": LARGEST_BLOCK + 1}, "from 1 to 16384, got 16385"),
     ({"softmax_block": True}, "got True"),
     ({"softmax_block": 64.0}, "got 64.0"),
-    ({"router_terms": 0}, "numerics: router_terms must be one of 1, got 0"),
+    ({"router_terms": 0}, "numerics: router_terms must be one of 1, 2, 3, got 0"),
     ({"scale_rule": "even"}, "numerics: scale_rule must be a ScaleRule, got 'even'"),
     ({"scale_rule": ScaleRule.EVEN}, "scale_rule even: formats e4m3:e4m3:e4m3 have no power-of-two block scales"),
     ({"scale_rule": ScaleRule.RCEIL, "formats": PRESETS["nvfp4"]}, "formats nvfp4:nvfp4:e4m3 have no power-of-two"),
