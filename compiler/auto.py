@@ -39,7 +39,7 @@ def attention_schedule(workload: Workload, config: TileConfig, numerics: Numeric
     v = gemm_schedule(config, name="projection v", m=layer.kv_width, n=workload.rows, k=hidden, a=wv, b=x,
                       stage=True)
     out = gemm_schedule(config, name="output projection", m=workload.rows, n=layer.hidden, a=x,
-                        b=weights, k=layer.heads * mixed_head(layer.head_dim, config, formats))
+                        b=weights, k=layer.heads * mixed_head(layer.head_dim, config.bus_bytes, formats))
     return AttentionSchedule(q=q, k=k, v=v, core=core_schedule(workload, config, numerics),
                              out=out)
 

@@ -32,13 +32,13 @@ def blocked_head(head_dim: int, formats: LayerFormat) -> int:
     return align(head_dim, max(formats.activations.block, formats.weights.block, 1))
 
 
-def mixed_head(head_dim: int, config: TileConfig, formats: LayerFormat) -> int:
+def mixed_head(head_dim: int, bus_bytes: int, formats: LayerFormat) -> int:
     """Elements from one head to the next in a row of ``mixed``, the core's output.
 
     Heads are stored one by one: codes and block scales of each are whole bus beats, or a power of two of them fills
     one. Codes of one scale per tensor start on beats.
     """
-    x, bus = formats.activations, config.bus_bytes
+    x, bus = formats.activations, bus_bytes
     pitch = blocked_head(head_dim, formats)
     if not x.scaled:
         return align(pitch, bus)

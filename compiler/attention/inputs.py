@@ -99,7 +99,7 @@ def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSche
     x_format, weights, wv_format = formats.activations, formats.weights, value_weights(formats)
     head_bytes = align(layer.head_dim, config.bus_bytes)
     hidden = padded_k(layer.hidden, config, x_format, weights, wv_format)
-    mixed_pitch = mixed_head(layer.head_dim, config, formats)
+    mixed_pitch = mixed_head(layer.head_dim, config.bus_bytes, formats)
     mixed_k = padded_k(layer.heads * mixed_pitch, config, x_format, weights)
 
     def stored(name: str, tensor_format: TensorFormat, square: bool) -> StoredTensor:

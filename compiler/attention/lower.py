@@ -36,6 +36,6 @@ def lower_attention(workload: Workload, config: TileConfig, schedule: AttentionS
     with builder.phase("core"):
         AttentionCore(emitter, workload, memory, scales, schedule.core, numerics).emit()
     with builder.phase("out"):
-        emit_output(emitter, workload, memory, scales, schedule.out)
+        emit_output(emitter, workload, memory, scales, schedule.out, formats)
     float_output(builder, "out", memory.out, workload.rows, layer.hidden)
     return builder.finish()

@@ -15,12 +15,13 @@ from typing import Any
 from ...rtl.errors import CompileError
 from ...rtl.isa import Combine, Func, Reduce
 from ..emitter import Emitter, Matrix, acc, column, imm, row
-from ..formats import TensorFormat
+from ..formats import LayerFormat, TensorFormat
 from ..gemm import Group, acc_regions, emit_gemm
 from ..layers import Workload
 from ..operands import WIDEST_BUS, Operand
 from ..placement import AccPlacer, OperandPlacer, StatPlacer, align
 from ..schedule import GemmSchedule
+from .heads import mixed_head
 from .inputs import AttentionMemory, AttentionScales, rotary_lanes
 
 
@@ -226,7 +227,7 @@ def emit_values(emitter: Emitter, workload: Workload, memory: AttentionMemory, s
 
 
 def emit_output(emitter: Emitter, workload: Workload, memory: AttentionMemory, scales: AttentionScales,
-                schedule: GemmSchedule) -> None:
+                schedule: GemmSchedule, formats: LayerFormat) -> None:
     """The output projection, FP32."""
     config, layer = emitter.config, workload.attention
     placer, a = AccPlacer(config, "output projection"), OperandPlacer(config, "A", "output projection")
@@ -237,7 +238,8 @@ def emit_output(emitter: Emitter, workload: Workload, memory: AttentionMemory, s
         store_scaled(emitter, group, memory.out, layer.hidden, scales.mixed * scales.wo)
 
     emit_gemm(emitter, schedule, name="out", a=memory.mixed, b=memory.wo, m=workload.rows, n=layer.hidden,
-              layer_k=layer.heads * align(layer.head_dim, WIDEST_BUS), epilogue=finish, regions=regions, a_placer=a)
+              layer_k=layer.heads * mixed_head(layer.head_dim, WIDEST_BUS, formats), epilogue=finish, regions=regions,
+              a_placer=a)
 
 
 def store_scaled(emitter: Emitter, group: Group, target: Matrix, columns: int, factor: float) -> None:

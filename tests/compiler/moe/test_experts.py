@@ -90,7 +90,7 @@ def test_block_size_changes_no_bit_and_larger_blocks_are_faster() -> None:
 
 @pytest.mark.parametrize("changes, message", [
     ({"gate_up": {"group_tiles": 6, "n_tiles": 1}}, r"gate_up: group_tiles must be a multiple of 4, pairs of column "
-                                                    r"tiles whose products fill groups of 8 bytes .*got 6 tiles of 4"),
+                                                    r"tiles whose products fill rows of 8 bytes .*got 6 tiles of 4"),
     ({"gate_up": {"a_resident": False}}, "gate_up: a_resident must be true"),
     ({"down": {"a_resident": False}}, "down: a_resident must be true"),
     ({"down": {"m_tile": 1}}, r"down: m_tile must be that of gate_up, \d+, got 1"),
