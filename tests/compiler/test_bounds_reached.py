@@ -41,7 +41,7 @@ def space(schedule: Schedule, k: int) -> Iterator[Schedule]:
             for gemm in gemm_space(getattr(schedule, name), k):
                 yield dataclasses.replace(schedule, **{name: gemm})
         for rows, keys, tiles in product((4, 8, 16), (32, 64), (1, 2, 4)):
-            yield dataclasses.replace(schedule, core=CoreSchedule(q_rows=rows, kv_cols=keys, q_tiles=tiles))
+            yield dataclasses.replace(schedule, core=CoreSchedule(q_rows=rows, kv_tile=keys, q_tiles=tiles))
         return
     for gemm in gemm_space(schedule.gate_up, k):
         yield dataclasses.replace(schedule, gate_up=gemm, down=dataclasses.replace(schedule.down, m_tile=gemm.m_tile))

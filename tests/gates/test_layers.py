@@ -1,7 +1,7 @@
 """The project holds its own figures: layers of README, docs/comparison.md and the published table of `server`.
 
-A change that costs one cycle, one byte or a percent of energy fails here, with where it comes from. Renew the baselines with
-`pytest tests/gates --slow --tilescore-update` in the commit that changes the figures, and say why there.
+A change that costs one cycle, one byte or a percent of energy fails here, with where it comes from. Renew the baselines
+with `pytest tests/gates --slow --tilescore-update` in the commit that changes the figures, and say why there.
 """
 
 from __future__ import annotations
