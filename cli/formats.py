@@ -25,7 +25,7 @@ def formats(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.k <= 1 << 24:
         raise WorkloadError(f"--k: expected an integer from 1 to {1 << 24}, got {arguments.k}")
     if not arguments.model:
-        refuse(arguments, (*OF_A_LAYER, "tile", "energy"), "--model is needed too")
+        refuse(arguments, (*OF_A_LAYER, "tile", "tile_set", "energy"), "--model is needed too")
     if not arguments.tensor:
         refuse(arguments, ("tensor_name", "scale_rule"), "--tensor is needed too")
     elif arguments.tensor.suffix == ".npy":

@@ -7,7 +7,7 @@ from ..compiler.layers import Workload
 from ..rtl.errors import WorkloadError
 
 OF_A_LAYER = ("layer", "phase", "tokens", "context", "batch", "mask", "routing", "weights", "schedule",
-              "ignore_key")
+              "softmax_block", "ignore_key")
 """Options that mean nothing without a layer; those that a command does not have are not given."""
 
 

@@ -140,7 +140,7 @@ def documented_fields(text: str) -> set[str]:
 
 def fields_of(report: dict[str, Any]) -> set[str]:
     """Dotted names; what is keyed by unit, event, component or level counts as one field."""
-    open_keys = {"ledger", "events", "components", "levels"}
+    open_keys = {"ledger", "events", "components", "levels", "phases", "critical_path", "schedule", "tile_parameters"}
     names = set()
     for key, value in report.items():
         if isinstance(value, dict) and key not in open_keys:
@@ -156,7 +156,7 @@ def test_every_report_field_is_documented(tmp_path: Path, capsys: pytest.Capture
     assert main(shlex.split(command)) == 0
     report = json.loads(capsys.readouterr().out)
     text = (ROOT / "docs/report.md").read_text(encoding="utf-8")
-    assert documented_fields(text) == fields_of(report)
+    assert documented_fields(text) - {"timeline"} == fields_of(report)  # which only files of `run --out` have
 
 
 def test_energy_page_explains_every_component() -> None:
@@ -233,6 +233,7 @@ def small(line: str) -> str:
     line = line.replace("tile=server", "tile=nano")
     if "--model" in line and "--tile" not in line:
         line += " --tile nano"
+    line = line.replace("--tile-set scales=", "--tile-set formats=e4m3+e2m1,scales=")
     return re.sub(r"(--format |format=)nvfp4", r"\1e4m3", line)  # the smallest tile builds no other
 
 
@@ -296,30 +297,31 @@ def test_the_fpga_page_works_from_one_folder(tmp_path: Path, monkeypatch, capsys
 
 
 def comparison() -> list[tuple[str, int, str, int, int]]:
-    """(layer, cycles, utilization, bytes read, bytes written) as docs/comparison.md gives them."""
+    """(layer, cycles, utilization, bytes written, cycles on one port) as docs/comparison.md gives them."""
     text = (ROOT / "docs/comparison.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (attention|MoE) \| ([\d,]+) \| ([\d.]+ %) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| (attention|MoE) \| ([\d,]+) \| ([\d.]+ %) \| [\d,]+ \| ([\d,]+) \| ([\d,]+) \|$", text,
+                      re.MULTILINE)
     assert [row[0] for row in rows] == ["attention", "MoE"]
 
     def number(text: str) -> int:
         return int(text.replace(",", ""))
 
-    return [(layer, number(cycles), share, number(read), number(written))
-            for layer, cycles, share, read, written in rows]
+    return [(layer, number(cycles), share, number(written), number(shared))
+            for layer, cycles, share, written, shared in rows]
 
 
 def test_the_readme_quotes_the_comparison() -> None:
     (_, attention, share, *_), (_, moe, *_) = comparison()
-    (row,) = re.findall(r"^\| tilescore.*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert f"{attention / 1e6:.2f} M ({share})" in row and f"{moe / 1e6:.2f} M" in row
+    two, one = re.findall(r"^\| tilescore.*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert f"{attention / 1e6:.2f} M ({share})" in two and f"{moe / 1e6:.2f} M" in two
+    for _, _, _, _, shared in comparison():
+        assert f"{shared / 1e6:.2f} M" in one
 
 
 def test_the_comparison_adds_up() -> None:
-    """What the page derives from its own figures: cycles if writes delayed reads, on the bus of `server`."""
-    text = (ROOT / "docs/comparison.md").read_text(encoding="utf-8")
-    for _, cycles, share, _, written in comparison():
-        assert f"{written / 64 / 1e6:.2f} M" in text and f"{(cycles + written / 64) / 1e6:.2f} M" in text
-        assert share.endswith("%")
+    """Cycles on one port: every written beat of `server`'s bus delays a read."""
+    for _, cycles, _, written, shared in comparison():
+        assert shared == cycles + written // 64
 
 
 @pytest.mark.slow

@@ -33,14 +33,15 @@ def test_lines_assemble_to_the_instructions(program: Program) -> None:
 
 
 def test_labels_are_comments(program: Program) -> None:
-    for line, label in zip(listing(program).splitlines()[1:], program.labels, strict=True):
-        assert line.endswith(f"  # {label}") if label else "# " not in line
+    for line, phase, label in zip(listing(program).splitlines()[1:], program.phases, program.labels, strict=True):
+        note = ": ".join(text for text in (phase, label) if text)
+        assert line.endswith(f"  # {note}") if note else "# " not in line
 
 
 def test_times_are_those_of_the_timing_model(program: Program) -> None:
     timing = time_program(program)
     lines = listing(program, timing).splitlines()
-    assert lines[1] == f"# cycles {timing.cycles}; columns: index, issue, retire"
+    assert lines[1] == f"# cycles {timing.cycles}; columns: index, issue, retire, stall"
     found = [tuple(int(word) for word in line.split()[:3]) for line in lines[2:]]
     assert found == list(zip(range(len(found)), timing.issue.tolist(), timing.retire.tolist(), strict=True))
 
@@ -48,5 +49,5 @@ def test_times_are_those_of_the_timing_model(program: Program) -> None:
 def test_a_program_without_labels() -> None:
     layer = AttentionLayer(hidden=32, heads=2, kv_heads=1, head_dim=16)
     whole = compile_layer(Workload(layer=layer, tokens=6), NANO, data=False).program
-    bare = Program(**{**vars(whole), "labels": []})
+    bare = Program(**{**vars(whole), "labels": [], "phases": []})
     assert listing(bare).count("# ") == 1
