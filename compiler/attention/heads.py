@@ -43,12 +43,12 @@ def mixed_head(head_dim: int, bus_bytes: int, formats: LayerFormat) -> int:
     """Elements from one head to the next in a row of ``mixed``, the core's output.
 
     Heads are stored one by one: codes and block scales of each are whole bus beats, or a power of two of them fills
-    one. Codes of one scale per tensor start on beats.
+    one. Codes of one scale per tensor start on beats. No narrower bus needs more elements.
     """
-    x, bus = formats.activations, bus_bytes
+    x = formats.activations
     pitch = blocked_head(head_dim, formats)
     if not x.scaled:
-        return align(pitch, bus)
-    while any(size % bus and bus % size for size in (x.bytes_of(pitch), x.scale_bytes_of(pitch))):
+        return align(pitch, bus_bytes)
+    while any(size % bus_bytes and bus_bytes % size for size in (x.bytes_of(pitch), x.scale_bytes_of(pitch))):
         pitch += max(x.block, formats.weights.block)
     return pitch

@@ -258,7 +258,7 @@ def emit_values(emitter: Emitter, workload: Workload, memory: AttentionMemory, s
 
 def emit_output(emitter: Emitter, workload: Workload, memory: AttentionMemory, scales: AttentionScales,
                 schedule: GemmSchedule, formats: LayerFormat) -> None:
-    """The output projection, FP32."""
+    """The output projection, FP32. The headroom of block scales is made for heads as far apart as on any tile."""
     config, layer = emitter.config, workload.attention
     placer, a = AccPlacer(config, "output projection"), OperandPlacer(config, "A", "output projection")
     rows = min(schedule.m_tile, workload.rows)
