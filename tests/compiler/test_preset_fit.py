@@ -41,7 +41,7 @@ def every_row() -> Iterator[Any]:
             yield pytest.param(layer, preset, id=f"{name}-{preset}", marks=[pytest.mark.slow] if slow else [])
 
 
-@pytest.mark.parametrize("layer, preset", every_row())
+@pytest.mark.parametrize("layer, preset", list(every_row()))
 def test_every_built_row_is_true(layer: Layer, preset: str) -> None:
     """A layer without an exception compiles; another is refused with the words of the exception."""
     reason = exceptions(layer).get(preset)
