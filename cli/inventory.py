@@ -9,28 +9,30 @@ from ..sim.toolchain import doctor_report
 
 
 def models(arguments: argparse.Namespace) -> int:
-    """Print the bundled models and which of their layers are built; of attention, which presets do not fit and why."""
-    from ..compiler.preset_fit import attention_exceptions  # asks `auto`, which loads numpy; `doctor` need not
+    """Print the bundled models and which of their layers are built; of those, which presets do not fit and why."""
+    from ..compiler.preset_fit import preset_exceptions  # asks `auto`, which loads numpy; `doctor` need not
 
     rows = []
     for name in list_models():
-        model, built = load_model(name), {}
+        model, built, exceptions = load_model(name), {}, {}
         for layer, make in (("attention", attention_layer), ("moe", moe_layer)):
             try:
-                make(model)
+                exceptions[f"{layer}_exceptions"] = preset_exceptions(make(model))
                 built[layer] = None
             except TilescoreError as error:
-                built[layer] = str(error)
-        exceptions = attention_exceptions(attention_layer(model)) if built["attention"] is None else {}
-        rows.append({"model": name, **built, "attention_exceptions": exceptions})
+                built[layer], exceptions[f"{layer}_exceptions"] = str(error), {}
+        rows.append({"model": name, **built, **exceptions})
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return 0
     for row in rows:
         print(f"{row['model']:24} attention: {'built' if row['attention'] is None else 'not built'}"
               f"   moe: {'built' if row['moe'] is None else 'not built'}")
-        for preset, reason in row["attention_exceptions"].items():
-            print(f"{'':24} not on {preset}: {reason}")
+        for layer in ("attention", "moe"):
+            if row[layer] is not None:
+                print(f"{'':24} {layer} not built: {row[layer]}")
+            for preset, reason in row[f"{layer}_exceptions"].items():
+                print(f"{'':24} {layer} not on {preset}: {reason}")
     return 0
 
 

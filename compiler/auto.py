@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
+from math import lcm
 
 from ..rtl.config import TileConfig
 from ..rtl.errors import CompileError, DoesNotFit
-from .attention.heads import check_heads, mixed_head
+from .attention.heads import mixed_head, rotated_head
 from .attention.place import CorePlacement, check_block, key_unit
 from .auto_gemm import GROUP_BYTES, PIECES, gemm_schedule, largest_chunk, pieces, row_counts
 from .emitter import VECTOR_TILES
@@ -23,19 +24,16 @@ from .schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
 def attention_schedule(workload: Workload, config: TileConfig, numerics: Numerics = DEFAULT) -> AttentionSchedule:
     """A schedule for an attention layer. Raises `CompileError` when no tiling fits."""
     layer, cols, formats = workload.attention, config.cols, numerics.formats
-    check_heads(layer, config)
     x, weights, wv = formats.activations, formats.weights, value_weights(formats)
     hidden = padded_k(layer.hidden, config, x, weights, wv)
-    head_tiles = max(1, layer.head_dim // cols)
+    rotated = rotated_head(layer, config)
+    head_tiles = max(1, rotated // cols)
     half = max(1, head_tiles // 2)
-    if layer.head_dim > cols:
-        group = align(head_tiles, max(1, config.bus_bytes // cols))
-    else:
-        group = max(1, config.bus_bytes // cols)
+    group = lcm(head_tiles, max(1, config.bus_bytes // cols))
     # Cosines, sines and a temporary, each of half a head (or one tile), lie in banks of their own.
     rotary = {"group_tiles": group, "extra_tiles": (half,) * 3, "stage": True, "a": x, "b": weights}
-    q = gemm_schedule(config, name="projection q", m=workload.rows, n=layer.q_width, k=hidden, **rotary)
-    k = gemm_schedule(config, name="projection k", m=workload.rows, n=layer.kv_width, k=hidden, **rotary)
+    q = gemm_schedule(config, name="projection q", m=workload.rows, n=layer.heads * rotated, k=hidden, **rotary)
+    k = gemm_schedule(config, name="projection k", m=workload.rows, n=layer.kv_heads * rotated, k=hidden, **rotary)
     v = gemm_schedule(config, name="projection v", m=layer.kv_width, n=workload.rows, k=hidden, a=wv, b=x,
                       stage=True)
     out = gemm_schedule(config, name="output projection", m=workload.rows, n=layer.hidden, a=x,

@@ -1,13 +1,17 @@
-"""Which preset tiles cannot run a layer of attention with the default `Numerics`, and why: for `tilescore models`."""
+"""Which preset tiles cannot run a layer with the default `Numerics`, and why: for `tilescore models`."""
 
-from ..rtl.config import PRESETS, load_tile
+import numpy as np
+
+from ..rtl.config import PRESETS, TileConfig, load_tile
 from ..rtl.errors import CompileError
-from .auto import attention_schedule
-from .layers import AttentionLayer, Workload
+from .auto import attention_schedule, moe_schedule
+from .layers import Layer, Workload
 from .numerics import DEFAULT
+from .routing import Routing
+from .routing_loads import balanced
 
 
-def attention_exceptions(layer: AttentionLayer) -> dict[str, str]:
+def preset_exceptions(layer: Layer) -> dict[str, str]:
     """{preset: reason}, empty when all presets run the layer, and so give the same bits.
 
     Asked of `auto` for a prefill of two softmax blocks: with more keys or fewer rows nothing needs more room.
@@ -15,7 +19,17 @@ def attention_exceptions(layer: AttentionLayer) -> dict[str, str]:
     found, workload = {}, Workload(layer=layer, tokens=2 * DEFAULT.softmax_block)
     for name in PRESETS:
         try:
-            attention_schedule(workload, load_tile(name))
+            _find_schedule(workload, load_tile(name))
         except CompileError as error:
             found[name] = str(error)
     return found
+
+
+def _find_schedule(workload: Workload, config: TileConfig) -> None:
+    if workload.layer.kind == "attention":
+        attention_schedule(workload, config)
+        return
+    moe = workload.moe
+    chosen = balanced(tokens=workload.rows, experts=moe.experts, top_k=moe.top_k, seed=0)
+    routing = Routing(experts=moe.experts, chosen=chosen, weights=np.ones(chosen.shape, np.float32))
+    moe_schedule(workload, routing, config)

@@ -57,8 +57,10 @@ def attention(tensors: AttentionTensors, scales: AttentionScales, numerics: Nume
     cos, sin = rotary_rows(workload)
 
     def finish(flat: np.ndarray, norm: np.ndarray | None, scale: float, stored_as: TensorFormat) -> np.ndarray:
+        if norm is not None and layer.qk_norm == "full":
+            flat = rms_norm(flat, norm.astype(np.float64), layer.norm_eps)
         heads = flat.reshape(workload.rows, -1, layer.head_dim)
-        if norm is not None:
+        if norm is not None and layer.qk_norm == "head":
             heads = rms_norm(heads, norm.astype(np.float64), layer.norm_eps)
         return fake_quantize(rotate(heads, cos, sin), scale, stored_as)
 

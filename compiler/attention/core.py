@@ -120,9 +120,10 @@ class AttentionCore:
         behind = min(place.stored_head, place.head_tiles * cols) - head_dim
         if behind > 0:
             zeros = code_matrix(builder, "zero values", behind, place.v_groups * self.config.lanes)
+            last = (place.head_tiles - 1) * place.v_groups
             for addr in place.v_ring:
-                emitter.load_operand(Space.B, zeros, first_row=0, rows=behind, addr=addr, pitch=place.v_groups,
-                                     from_row=head_dim, label="clear values behind a head")
+                emitter.load_operand(Space.B, zeros, first_row=0, rows=behind, addr=addr + last, pitch=place.v_groups,
+                                     from_row=head_dim % cols, label="clear values behind a head")
         if place.out_tiles > place.head_tiles:
             zeros = float_matrix(builder, "zero outputs", place.rows, (place.out_tiles - place.head_tiles) * cols)
             for addr in place.outputs:

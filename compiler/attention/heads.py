@@ -1,30 +1,37 @@
-"""Heads: which a layer may have on a tile, whatever the schedule, and how many elements each is stored with."""
+"""Heads: how many columns and elements each takes on a tile and in DRAM.
+
+q and k are rotated in pairs of features, i and i + head_dim/2, which the vector unit finds in two ways: in different
+column tiles at the same lane, or in one tile with x's halves swapped. A head of any other size is computed with zeros
+behind each half: rows of zeros in the weights make them, and they change neither scores nor norms. They are not stored:
+q, the key cache and the value cache hold ``head_dim`` features per head.
+"""
+
+import numpy as np
 
 from ...rtl.config import TileConfig
-from ...rtl.errors import CompileError, DoesNotFit
 from ..formats import LayerFormat
 from ..layers import AttentionLayer
 from ..placement import align
 
 
-def check_heads(layer: AttentionLayer, config: TileConfig) -> None:
-    """Raise `CompileError` naming the layer, the size and what is allowed."""
-    where, head_dim, cols, lanes = f"attention layer of {layer.model}", layer.head_dim, config.cols, config.lanes
-    if layer.qk_norm == "full":
-        raise CompileError(f"{where}: QK-norm over the whole projection is not built yet; allowed: none, head")
-    if head_dim % lanes:
-        raise CompileError(f"{where}: head_dim = {head_dim} must be a multiple of lanes = {lanes}")
-    if head_dim > cols and ((head_dim // 2) % cols or (head_dim // 2) % lanes):
-        raise CompileError(f"{where}: head_dim = {head_dim}: half a head must be a multiple of cols = {cols} and "
-                           f"lanes = {lanes}")
-    if head_dim <= cols and (cols % head_dim or head_dim & (head_dim - 1)):
-        raise CompileError(f"{where}: head_dim = {head_dim}: a head that is not wider than the array must be a power "
-                           f"of two that divides cols = {cols}")
-    if layer.qk_norm == "head" and head_dim < cols:
-        raise CompileError(f"{where}: QK-norm needs head_dim of at least cols = {cols}, got {head_dim}")
-    if layer.qk_norm == "head" and head_dim // cols > config.stat_bank_rows:
-        raise DoesNotFit(f"{where}: QK-norm of head_dim = {head_dim} needs {head_dim // cols} words of weights in a "
-                         f"statistics bank, tile {config.name} has stat_bank_rows = {config.stat_bank_rows}")
+def rotated_head(layer: AttentionLayer, config: TileConfig) -> int:
+    """Columns of one head of q or k in the result of its projection, ``head_dim`` or more.
+
+    A power of two, so that heads share a column tile, or two halves of whole column tiles and whole groups of lanes.
+    With QK-norm no two heads share a tile, because a VECTOR sums whole ones.
+    """
+    cols, lanes = config.cols, config.lanes
+    width = 1 << (layer.head_dim - 1).bit_length()
+    if layer.qk_norm != "none":
+        width = max(width, cols)
+    return width if lanes <= cols and width <= cols else 2 * align(layer.head_dim // 2, max(cols, lanes))
+
+
+def spread_heads(rows: np.ndarray, head_dim: int, width: int) -> np.ndarray:
+    """(heads * head_dim, n) as (heads * width, n): zeros behind each half of a head."""
+    heads, half = len(rows) // head_dim, head_dim // 2
+    halves = rows.reshape(heads, 2, half, rows.shape[1])
+    return np.pad(halves, ((0, 0), (0, 0), (0, width // 2 - half), (0, 0))).reshape(heads * width, rows.shape[1])
 
 
 def blocked_head(head_dim: int, formats: LayerFormat) -> int:
@@ -36,12 +43,12 @@ def mixed_head(head_dim: int, bus_bytes: int, formats: LayerFormat) -> int:
     """Elements from one head to the next in a row of ``mixed``, the core's output.
 
     Heads are stored one by one: codes and block scales of each are whole bus beats, or a power of two of them fills
-    one. Codes of one scale per tensor start on beats.
+    one. Codes of one scale per tensor start on beats. No narrower bus needs more elements.
     """
-    x, bus = formats.activations, bus_bytes
+    x = formats.activations
     pitch = blocked_head(head_dim, formats)
     if not x.scaled:
-        return align(pitch, bus)
-    while any(size % bus and bus % size for size in (x.bytes_of(pitch), x.scale_bytes_of(pitch))):
+        return align(pitch, bus_bytes)
+    while any(size % bus_bytes and bus_bytes % size for size in (x.bytes_of(pitch), x.scale_bytes_of(pitch))):
         pitch += max(x.block, formats.weights.block)
     return pitch

@@ -20,7 +20,7 @@ from ..placement import align
 from ..quantize import StoredTensor, made_factor, store, tensor_factor
 from ..schedule import AttentionSchedule
 from ..tensors import AttentionTensors
-from .heads import mixed_head
+from .heads import mixed_head, rotated_head, spread_heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def calibrate(tensors: AttentionTensors, trace: AttentionTrace, numerics: Numeri
     scales = {name: tensor_factor(tensor_format, largest, rule) for name, (tensor_format, largest) in found.items()}
     scales["mixed"] = made_factor(formats.activations, amax(trace.mixed), rule)
     raw = {}
-    if tensors.workload.attention.qk_norm == "head":
+    if tensors.workload.attention.qk_norm != "none":
         raw = {f"{name}_raw_amax": amax(tensors.x @ weight.T) or 1.0
                for name, weight in (("q", tensors.wq), ("k", tensors.wk))}
     return AttentionScales(**scales, **raw)
@@ -67,13 +67,16 @@ class AttentionMemory:
     """Matrices of the layer in DRAM.
 
     head_bytes: bytes of one head's row of q or k, head_dim padded to the bus; q has heads * head_bytes columns.
+    rotated_head: columns of one head in wq's and wk's results, see `rotated_head`; so many rows have they per head.
     mixed_head: elements per head of mixed, see `mixed_head`; mixed has heads * mixed_head columns, and so has wo.
     x_scales_v: the block scales of x, cut as the value projection loads them.
     k[s][g]: (keys, head_bytes) of sequence s and kv head g. v[s]: (kv_heads * head_dim, keys) transposed, keys
-    padded with zero codes. cos, sin: FP32, a row per row of x, laid out as the rotary epilogue reads them.
+    padded with zero codes. cos, sin: FP32, a row per row of x, laid out as the rotary epilogue reads them. q_norm,
+    k_norm: FP32 weights, a row per column tile of a head, or of all heads.
     """
 
     head_bytes: int
+    rotated_head: int
     mixed_head: int
     x: Operand
     x_scales_v: ScaleTable | None
@@ -98,6 +101,7 @@ def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSche
     layer, config, formats, rule = workload.attention, builder.config, numerics.formats, numerics.scale_rule
     x_format, weights, wv_format = formats.activations, formats.weights, value_weights(formats)
     head_bytes = align(layer.head_dim, config.bus_bytes)
+    rotated = rotated_head(layer, config)
     hidden = padded_k(layer.hidden, config, x_format, weights, wv_format)
     mixed_pitch = mixed_head(layer.head_dim, config.bus_bytes, formats)
     mixed_k = padded_k(layer.heads * mixed_pitch, config, x_format, weights)
@@ -105,9 +109,12 @@ def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSche
     def stored(name: str, tensor_format: TensorFormat, square: bool) -> StoredTensor:
         return store(getattr(tensors, name), tensor_format, getattr(scales, name), rule, square)
 
-    def weight(name: str, rows: int, tensor_format: TensorFormat, chunk: int, packed: bool = True) -> Operand:
-        make = (lambda: stored(name, tensor_format, True)) if tensors else None
-        return place_operand(builder, name, rows, hidden, tensor_format, make, chunk=chunk, packed=packed)
+    def rotated_weight(name: str, heads: int, chunk: int) -> Operand:
+        def make() -> StoredTensor:
+            held = stored(name, weights, True)
+            return StoredTensor(*(spread_heads(part, layer.head_dim, rotated) for part in (held.codes, held.scales)))
+        return place_operand(builder, name, heads * rotated, hidden, weights, make if tensors else None, chunk=chunk,
+                             packed=True)
 
     def make_wo() -> StoredTensor:
         assert tensors is not None
@@ -119,8 +126,9 @@ def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSche
     norms = {}
     for name in ("q_norm", "k_norm"):
         norms[name] = None
-        if layer.qk_norm == "head":
-            norms[name] = _norm_matrix(builder, name, layer.head_dim, tensors)
+        if layer.qk_norm != "none":
+            heads = 1 if layer.qk_norm == "head" else layer.heads if name == "q_norm" else layer.kv_heads
+            norms[name] = _norm_matrix(builder, name, heads, layer.head_dim, rotated, tensors)
     make_x = (lambda: stored("x", x_format, False)) if tensors else None
     x = place_operand(builder, "x", workload.rows, hidden, x_format, make_x)
     x_scales_v = None
@@ -129,10 +137,11 @@ def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSche
                                   (lambda: make_x().scales) if make_x else None, chunk=schedule.v.k_tile, packed=True)
     wv_chunk = hidden if schedule.v.a_resident else schedule.v.k_tile
     return AttentionMemory(
-        head_bytes=head_bytes, mixed_head=mixed_pitch, x=x, x_scales_v=x_scales_v,
-        wq=weight("wq", layer.q_width, weights, schedule.q.k_tile),
-        wk=weight("wk", layer.kv_width, weights, schedule.k.k_tile),
-        wv=weight("wv", layer.kv_width, wv_format, wv_chunk, packed=False),
+        head_bytes=head_bytes, rotated_head=rotated, mixed_head=mixed_pitch, x=x, x_scales_v=x_scales_v,
+        wq=rotated_weight("wq", layer.heads, schedule.q.k_tile),
+        wk=rotated_weight("wk", layer.kv_heads, schedule.k.k_tile),
+        wv=place_operand(builder, "wv", layer.kv_width, hidden, wv_format,
+                         (lambda: stored("wv", wv_format, True)) if tensors else None, chunk=wv_chunk),
         wo=place_operand(builder, "wo", layer.hidden, mixed_k, weights, make_wo if tensors else None,
                          chunk=schedule.out.k_tile, packed=True),
         cos=cos, sin=sin, **norms,
@@ -178,19 +187,21 @@ def _v_cache(builder: ProgramBuilder, workload: Workload, scales: AttentionScale
                        fill if tensors and workload.cached else None)
 
 
-def rotary_lanes(head_dim: int, cols: int) -> int:
-    """Width of a rotary table row: half a head when halves lie in different column tiles, else all columns."""
-    return head_dim // 2 if head_dim > cols else cols
+def rotary_lanes(rotated: int, cols: int) -> int:
+    """Width of a rotary table row: half of ``rotated`` when halves lie in different column tiles, else all columns."""
+    return rotated // 2 if rotated > cols else cols
 
 
 def _rotary_matrices(builder: ProgramBuilder, workload: Workload) -> tuple[Matrix, Matrix]:
     layer, cols = workload.attention, builder.config.cols
-    width = rotary_lanes(layer.head_dim, cols)
+    rotated = rotated_head(layer, builder.config)
+    width = rotary_lanes(rotated, cols)
 
     def tables() -> tuple[np.ndarray, np.ndarray]:
-        cos, sin = rotary_rows(workload)
-        if layer.head_dim <= cols:
-            repeat = cols // layer.head_dim
+        padding = ((0, 0), (0, (rotated - layer.head_dim) // 2))
+        cos, sin = (np.pad(table, padding) for table in rotary_rows(workload))
+        if rotated <= cols:
+            repeat = cols // rotated
             cos = np.tile(np.concatenate([cos, cos], axis=1), (1, repeat))
             sin = np.tile(np.concatenate([-sin, sin], axis=1), (1, repeat))
         return cos, sin
@@ -199,13 +210,13 @@ def _rotary_matrices(builder: ProgramBuilder, workload: Workload) -> tuple[Matri
             float_matrix(builder, "sin", workload.rows, width, lambda: tables()[1]))
 
 
-def _norm_matrix(builder: ProgramBuilder, name: str, head_dim: int, tensors: AttentionTensors | None) -> Matrix:
-    """The norm's weights, one row per column tile; a tile of several heads repeats them."""
+def _norm_matrix(builder: ProgramBuilder, name: str, heads: int, head_dim: int, rotated: int,
+                 tensors: AttentionTensors | None) -> Matrix:
+    """The norm's weights for ``heads`` heads, one row per column tile."""
     cols = builder.config.cols
-    tiles = max(1, head_dim // cols)
 
     def fill() -> np.ndarray:
         weights = np.asarray(getattr(tensors, name), np.float32)
-        return np.tile(weights, max(1, cols // head_dim)).reshape(tiles, cols)
+        return spread_heads(weights[:, None], head_dim, rotated).reshape(-1, cols)
 
-    return float_matrix(builder, name, tiles, cols, fill if tensors else None)
+    return float_matrix(builder, name, heads * rotated // cols, cols, fill if tensors else None)

@@ -11,7 +11,6 @@ from ..numerics import DEFAULT, Numerics
 from ..schedule import AttentionSchedule
 from ..tensors import AttentionTensors
 from .core import AttentionCore
-from .heads import check_heads
 from .inputs import AttentionScales, lay_out
 from .project import emit_output, emit_rotated, emit_values
 
@@ -23,7 +22,6 @@ def lower_attention(workload: Workload, config: TileConfig, schedule: AttentionS
     Without ``tensors`` the program has the same instructions and zero data: for timing only.
     """
     layer = workload.attention
-    check_heads(layer, config)
     builder, formats = ProgramBuilder(config), numerics.formats
     emitter = Emitter(builder)
     memory = lay_out(builder, workload, schedule, scales, tensors, numerics)

@@ -3,18 +3,23 @@
 q and k: the epilogue of each group (a head, or a column tile of several heads) dequantizes, applies the QK-norm
 if the layer has one, rotates, quantizes into buffer A and stores. Rotation pairs feature i with i + head_dim/2.
 When a head is wider than the array its halves lie in different column tiles of the same lanes; else they lie in
-one tile and the vector unit reads x with its halves swapped.
+one tile and the vector unit reads x with its halves swapped (`heads.py`).
+
+A QK-norm over the whole projection needs all groups of a row before it can normalize one. Groups wait in DRAM in
+FP32, but for the last, and come back one by one.
 
 v is produced transposed by exchanging the operands: the weight's rows are the result's rows, so that the second
 matmul of the core finds its k (the keys) contiguous and no transposer is needed.
 """
 
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from ...rtl.errors import CompileError
-from ...rtl.isa import Combine, Func, Reduce
-from ..emitter import Emitter, Matrix, acc, column, imm, row
+from ...rtl.isa import Combine
+from ..dram import float_matrix
+from ..emitter import Emitter, Matrix, acc, imm
 from ..formats import LayerFormat, TensorFormat
 from ..gemm import Group, acc_regions, emit_gemm
 from ..layers import Workload
@@ -23,6 +28,7 @@ from ..placement import AccPlacer, OperandPlacer, StatPlacer, align
 from ..schedule import GemmSchedule
 from .heads import mixed_head
 from .inputs import AttentionMemory, AttentionScales, rotary_lanes
+from .norm import QKNorm
 
 
 def stage_pitch(emitter: Emitter, tiles: int) -> int:
@@ -60,38 +66,45 @@ class RotaryProjection:
                  what: Rotated):
         layer, config = workload.attention, emitter.config
         self.emitter, self.workload, self.memory, self.schedule, self.what = emitter, workload, memory, schedule, what
-        self.head_dim, self.cols = layer.head_dim, config.cols
-        self.wide = layer.head_dim > config.cols
-        if schedule.group_tiles % max(1, layer.head_dim // config.cols):
-            raise CompileError(f"projection {what.name}: group_tiles = {schedule.group_tiles} must hold whole heads of "
-                               f"{layer.head_dim // config.cols} column tiles")
-        self.head_tiles = max(1, layer.head_dim // config.cols)
-        self.rows = min(schedule.m_tile, workload.rows)
+        self.head_dim, self.width, self.cols = layer.head_dim, memory.rotated_head, config.cols
+        self.wide = self.width > config.cols
+        self.head_tiles, self.columns = max(1, self.width // config.cols), what.heads * self.width
         purpose = f"projection {what.name}"
-        self.acc, stats = AccPlacer(config, purpose), StatPlacer(config, purpose)
-        self.a = OperandPlacer(config, "A", purpose)
-        n = what.heads * layer.head_dim
-        self.regions = acc_regions(self.acc, schedule, memory.x.k, self.rows, n, config.cols)
-        table_tiles = rotary_lanes(layer.head_dim, config.cols) // config.cols
+        if schedule.group_tiles % self.head_tiles:
+            raise CompileError(f"{purpose}: group_tiles = {schedule.group_tiles} must hold whole heads of "
+                               f"{self.head_tiles} column tiles")
+        self.rows = min(schedule.m_tile, workload.rows)
+        self.acc, self.a = AccPlacer(config, purpose), OperandPlacer(config, "A", purpose)
+        self.regions = acc_regions(self.acc, schedule, memory.x.k, self.rows, self.columns, config.cols)
+        table_tiles = rotary_lanes(self.width, config.cols) // config.cols
         self.cos = self.acc.take(table_tiles * self.rows, what="cosines (m_tile rows)").addr
         self.sin = self.acc.take(table_tiles * self.rows, what="sines (m_tile rows)").addr
         self.temp = self.acc.take(table_tiles * self.rows, what="a rotated half (m_tile rows)").addr
         self.stage = stage_regions(emitter, self.a, self.rows, schedule.group_tiles, schedule.stage_banks)
-        if what.norm is not None:
-            words = -(-self.rows // config.cols)
-            self.squares, self.rstd = stats.take(words, "sums of squares"), stats.take(words, "norms")
-            self.weights = stats.take(self.head_tiles, "norm weights")
+        self.norm = self._norm(StatPlacer(config, purpose)) if what.norm is not None else None
         self._block = -1
+        self._waiting: list[Group] = []
+        self._raw: Matrix | None = None
+
+    def _norm(self, stats: StatPlacer) -> QKNorm:
+        layer, what = self.workload.attention, self.what
+        assert what.norm is not None
+        full = layer.qk_norm == "full"
+        return QKNorm(self.emitter, stats, name=what.name, rows=self.rows, head_tiles=self.head_tiles,
+                      weights=what.norm, full=full, head_dim=layer.head_dim,
+                      features=layer.head_dim * (what.heads if full else 1), eps=layer.norm_eps, dequant=what.dequant,
+                      raw_amax=what.raw_amax)
 
     def emit(self) -> None:
         """The whole projection."""
-        if self.what.norm is not None:
-            self.emitter.load_rows(self.what.norm, first_row=0, rows=self.head_tiles, addr=self.weights,
-                                   label=f"{self.what.name} norm weights")
+        if self.norm is not None:
+            self.norm.start()
+        if self.norm is not None and self.norm.full and self.columns > self.schedule.group_tiles * self.cols:
+            self._raw = float_matrix(self.emitter.builder, f"{self.what.name} before norm", self.workload.rows,
+                                     self.columns)
         emit_gemm(self.emitter, self.schedule, name=self.what.name, a=self.memory.x, b=self.what.weight,
-                  m=self.workload.rows, n=self.what.heads * self.head_dim,
-                  layer_k=self.workload.layer.hidden, epilogue=self._finish, regions=self.regions,
-                  a_placer=self.a)
+                  m=self.workload.rows, n=self.columns, layer_k=self.workload.layer.hidden, epilogue=self._finish,
+                  regions=self.regions, a_placer=self.a)
 
     def _finish(self, group: Group) -> None:
         if group.m0 != self._block:
@@ -99,37 +112,52 @@ class RotaryProjection:
             for table, addr in ((self.memory.cos, self.cos), (self.memory.sin, self.sin)):
                 self.emitter.load_rows(table, first_row=group.m0, rows=group.rows, addr=addr, pitch=group.rows,
                                        label="rotary table")
+        if self.norm is None or not self.norm.full:
+            self._rotate_group(group)
+            return
+        for first in range(0, group.tiles, self.head_tiles):
+            self.norm.add_squares(group.addr + first * group.pitch, group, first=group.n0 + first == 0)
+        if group.n0 + group.tiles * self.cols < self.columns:
+            self._set_aside(group)
+            return
+        self.norm.finish_sums(group)
+        self._rotate_group(group)
+        for number, waiting in enumerate(self._waiting, group.index + 1):
+            self._rotate_group(self._fetch(waiting, number))
+        self._waiting.clear()
+
+    def _set_aside(self, group: Group) -> None:
+        """A group to DRAM, until the sums of its rows are known."""
+        assert self._raw is not None
+        self.emitter.store_acc(self._raw, first_row=group.m0, rows=group.rows, first_byte=4 * group.n0,
+                               row_bytes=4 * group.tiles * self.cols, addr=group.addr, pitch=group.pitch,
+                               label=f"store {self.what.name} before norm")
+        self._waiting.append(group)
+
+    def _fetch(self, group: Group, number: int) -> Group:
+        """A group that was set aside, back in an accumulator region, as the ``number``-th."""
+        assert self._raw is not None
+        back = replace(group, index=number, addr=self.regions[number % len(self.regions)].addr)
+        self.emitter.load_rows(self._raw, first_row=back.m0, rows=back.rows, first_byte=4 * back.n0,
+                               row_bytes=4 * back.tiles * self.cols, addr=back.addr, pitch=back.pitch,
+                               label=f"load {self.what.name} before norm")
+        return back
+
+    def _rotate_group(self, group: Group) -> None:
         stage = self.stage[group.index % len(self.stage)]
         pitch = stage_pitch(self.emitter, group.tiles)
         for first in range(0, group.tiles, self.head_tiles):
             x = group.addr + first * group.pitch
-            if self.what.norm is not None:
-                self._normalize(x, group)
+            if self.norm is not None:
+                if not self.norm.full:
+                    self.norm.add_squares(x, group)
+                    self.norm.finish_sums(group)
+                self.norm.apply(x, group, group.n0 // self.width + first // self.head_tiles)
             if self.wide:
                 self._rotate_halves(x, group, stage + first * self.cols // self.emitter.config.lanes, pitch)
             else:
                 self._rotate_swapped(x, group, stage, first, pitch)
         self._store(group, stage, pitch)
-
-    def _normalize(self, x: int, group: Group) -> None:
-        """x <- x * dequant * weight / rms(x), in place.
-
-        A row sum is exact on a grid of 2**-24 and holds up to 2**23. The squares of a head are scaled so that they
-        add up to 2**22 if all have the largest magnitude; heads 2**-16 times as large then have their norm to 1e-3.
-        """
-        emitter, what, rows = self.emitter, self.what, group.rows
-        gain = 2.0 ** ((22 - (self.head_dim - 1).bit_length()) // 2)
-        unit = what.dequant / what.raw_amax * gain
-        emitter.vector(rows=rows, tiles=self.head_tiles, pitch=group.pitch, x=x, y=acc(x), w=imm(unit * unit),
-                       reduce=Reduce.SUM, reduce_addr=self.squares, label="sum of squares")
-        mean = (what.raw_amax / gain) ** 2 / self.head_dim
-        emitter.vector(rows=-(-rows // self.cols), x=self.squares, y=imm(mean), combine=Combine.ADD,
-                       z=imm(self.workload.attention.norm_eps), func=Func.RSQRT, w=imm(what.dequant),
-                       to_acc=self.rstd, label="1 / rms")
-        for tile in range(self.head_tiles):
-            at = x + tile * group.pitch
-            emitter.vector(rows=rows, x=at, y=row(self.rstd), w=column(self.weights + tile), to_acc=at,
-                           label="normalize")
 
     @property
     def _out_factor(self) -> float:
@@ -150,7 +178,7 @@ class RotaryProjection:
 
     def _rotate_swapped(self, x: int, group: Group, stage: int, tile: int, pitch: int) -> None:
         emitter, rows = self.emitter, group.rows
-        swap = (self.head_dim // 2).bit_length()
+        swap = (self.width // 2).bit_length()
         emitter.vector(rows=rows, x=x, x_swap=swap, y=acc(self.sin), to_acc=self.temp, label="swapped * sin")
         byte = tile * self.cols
         if byte % emitter.config.lanes:
@@ -161,20 +189,22 @@ class RotaryProjection:
                        quant=self.what.out_format.quant, label="rotate")
 
     def _store(self, group: Group, stage: int, pitch: int) -> None:
-        """Every head of the group to q, or to the key caches of the sequences whose rows these are."""
-        first = group.n0 // self.head_dim
-        heads = min(group.tiles * self.cols // self.head_dim, self.what.heads - first)
-        for head in range(first, first + heads):
-            src = (head - first) * self.head_dim
+        """Every head of the group to q, or to the key caches of the sequences whose rows these are, without zeros."""
+        first, half = group.n0 // self.width, self.head_dim // 2
+        heads = min(group.tiles * self.cols // self.width, self.what.heads - first)
+        spans = [(0, 0, half), (self.width // 2, half, half)]
+        if self.width == self.head_dim:
+            spans = [(0, 0, self.head_dim)]
+        for head, (source, byte, size) in product(range(first, first + heads), spans):
+            fields: dict[str, Any] = {"row_bytes": size, "addr": stage, "pitch": pitch,
+                                      "src_byte": (head - first) * self.width + source}
             if self.what.name == "q":
                 self.emitter.store_codes(self.memory.q, first_row=group.m0, rows=group.rows,
-                                         first_byte=head * self.memory.head_bytes, row_bytes=self.head_dim, addr=stage,
-                                         pitch=pitch, src_byte=src, label="store q")
+                                         first_byte=head * self.memory.head_bytes + byte, label="store q", **fields)
                 continue
             for sequence, token, at, count in row_segments(self.workload, group.m0, group.rows):
                 self.emitter.store_codes(self.memory.k[sequence][head], first_row=self.workload.cached + token,
-                                         rows=count, first_byte=0, row_bytes=self.head_dim, addr=stage, pitch=pitch,
-                                         src_byte=src, from_row=at, label="store k")
+                                         rows=count, first_byte=byte, from_row=at, label="store k", **fields)
 
 
 def row_segments(workload: Workload, first: int, count: int) -> list[tuple[int, int, int, int]]:
@@ -228,7 +258,7 @@ def emit_values(emitter: Emitter, workload: Workload, memory: AttentionMemory, s
 
 def emit_output(emitter: Emitter, workload: Workload, memory: AttentionMemory, scales: AttentionScales,
                 schedule: GemmSchedule, formats: LayerFormat) -> None:
-    """The output projection, FP32."""
+    """The output projection, FP32. The headroom of block scales is made for heads as far apart as on any tile."""
     config, layer = emitter.config, workload.attention
     placer, a = AccPlacer(config, "output projection"), OperandPlacer(config, "A", "output projection")
     rows = min(schedule.m_tile, workload.rows)

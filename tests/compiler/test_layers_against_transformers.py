@@ -60,7 +60,7 @@ def check(result: np.ndarray, model: np.ndarray, theirs: np.ndarray) -> None:
 
 @TILES
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("family", ["llama", "qwen3_moe", "mixtral", "granitemoe"])
+@pytest.mark.parametrize("family", ["llama", "qwen3_moe", "mixtral", "olmoe", "granitemoe"])
 def test_attention(family: str, phase: str, tile: TileConfig, tmp_path: Path, seed: int) -> None:
     model = build(family, tmp_path, seed)
     layer = attention_layer(load_model(tmp_path / "saved"))

@@ -27,6 +27,8 @@ an error evenly spread over it has 1/sqrt(3) of it, relative to values of 1 to 2
 ATTENTION = {
     "prefill": Workload(layer=AttentionLayer(hidden=48, heads=4, kv_heads=2, head_dim=16), tokens=21, batch=2),
     "unmasked": Workload(layer=AttentionLayer(hidden=48, heads=4, kv_heads=2, head_dim=16), tokens=21, mask="none"),
+    "normed as a whole": Workload(layer=AttentionLayer(hidden=48, heads=4, kv_heads=2, head_dim=10, qk_norm="full"),
+                                  tokens=9),
     "normed": Workload(layer=AttentionLayer(hidden=48, heads=4, kv_heads=1, head_dim=16, qk_norm="head"), tokens=9,
                        context=23),
     "decode": Workload(layer=AttentionLayer(hidden=48, heads=6, kv_heads=2, head_dim=16, softmax_scale=0.1), tokens=1,

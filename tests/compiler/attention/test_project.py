@@ -16,7 +16,6 @@ from tilescore.compiler.quantized_oracle import fake_quantize
 from tilescore.compiler.schedule import AttentionSchedule
 from tilescore.compiler.tensors import AttentionTensors, synthetic
 from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import CompileError
 from tilescore.rtl.formats import decode_e4m3_float
 from tilescore.sim.reference import run_reference
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL
@@ -61,6 +60,10 @@ LAYERS = {
     "normed, one tile": (TALL, AttentionLayer(hidden=48, heads=4, kv_heads=4, head_dim=32, qk_norm="head")),
     "head of the server": (SERVER, AttentionLayer(hidden=48, heads=4, kv_heads=2, head_dim=128, qk_norm="head")),
     "no power of two": (NANO, AttentionLayer(hidden=48, heads=2, kv_heads=1, head_dim=80)),
+    "padded halves": (EDGE, AttentionLayer(hidden=48, heads=2, kv_heads=1, head_dim=40)),
+    "padded, two in a tile": (SERVER, AttentionLayer(hidden=48, heads=3, kv_heads=1, head_dim=34)),
+    "padded and normed": (SERVER, AttentionLayer(hidden=48, heads=2, kv_heads=2, head_dim=80, qk_norm="head")),
+    "normed as a whole": (EDGE, AttentionLayer(hidden=48, heads=4, kv_heads=2, head_dim=24, qk_norm="full")),
 }
 REQUESTS = {"prefill": {"tokens": 13}, "batch": {"tokens": 5, "batch": 3, "context": 6},
             "decode": {"tokens": 1, "batch": 7, "context": 9}}
@@ -148,15 +151,3 @@ def test_results_are_staged_while_the_next_group_is_computed() -> None:
     per_bank = EDGE.a_bank_groups
     assert len({addr // per_bank for addr in stages(1)}) == 1
     assert len({addr // per_bank for addr in stages(2)}) == 2
-
-
-@pytest.mark.parametrize("tile, layer, message", [
-    (NANO, {"head_dim": 24}, "custom: head_dim = 24: half a head must be a multiple of cols = 4 and lanes = 8"),
-    (EDGE, {"head_dim": 48}, "custom: head_dim = 48: half a head must be a multiple of cols = 16 and lanes = 8"),
-    (SERVER, {"head_dim": 24}, "custom: head_dim = 24: a head that is not wider than the array must be a power "),
-    (SERVER, {"head_dim": 64, "qk_norm": "head"}, "custom: QK-norm needs head_dim of at least cols = 128, got "),
-])
-def test_heads_that_cannot_be_rotated_are_named(tile: TileConfig, layer: dict, message: str) -> None:
-    workload = Workload(layer=AttentionLayer(hidden=48, heads=2, kv_heads=1, **layer), tokens=3)
-    with pytest.raises(CompileError, match=message):
-        compile_layer(workload, tile, data=False)
