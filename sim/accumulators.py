@@ -52,14 +52,17 @@ def planes_of(total: np.ndarray, flags: np.ndarray,
 
 
 def drain_fp32(total: np.ndarray, flags: np.ndarray, lsb: int = PRODUCT_LSB_EXPONENT) -> np.ndarray:
-    """Accumulators in units of 2**lsb rounded once to FP32; flags override."""
+    """Accumulators in units of 2**lsb, as from `matmul_terms`, rounded once to FP32; flags override."""
     if total.dtype == object:
         return _round_wide(total, flags, lsb)
-    small = total.size and total.min() > -_EXACT_DOUBLE and total.max() < _EXACT_DOUBLE
-    if small and not (flags & np.uint8(FLAG_PINF | FLAG_NINF)).any():
+    small = total.dtype.kind == "f" or (total.size and total.min() > -_EXACT_DOUBLE and total.max() < _EXACT_DOUBLE)
+    flagged = flags.any()
+    if small and not (flagged and (flags & np.uint8(FLAG_PINF | FLAG_NINF)).any()):
+        exact = total * np.float64(2.0**lsb)
+        exact += 0.0  # a float sum of products with zeros may be -0
         with np.errstate(over="ignore", under="ignore"):
-            values = (total.astype(np.float64) * 2.0**lsb).astype(np.float32)
-        return np.where(flags & np.uint8(FLAG_NAN) != 0, _NAN, values)
+            values = exact.astype(np.float32)
+        return np.where(flags & np.uint8(FLAG_NAN) != 0, _NAN, values) if flagged else values
     return round_acc_to_fp32(total, lsb, flags).astype(np.float32)
 
 

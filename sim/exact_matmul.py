@@ -41,18 +41,21 @@ def integer_matmul(a: I64, b: I64, *, wide: bool = False) -> NDArray[Any]:
     return total
 
 
-def table_matmul(a: NDArray[np.uint8], b: NDArray[np.uint8], a_table: I64, b_table: I64) -> I64 | None:
+def table_matmul(a: NDArray[np.uint8], b: NDArray[np.uint8], a_table: I64, b_table: I64) -> NDArray[Any] | None:
     """``a_table[a] @ b_table[b].T`` for (m, .) and (n, .) indices, or None if that takes limbs.
 
-    A table has (256,) or (256, values per index) integers. It saves the integers: the indices become floats at once.
+    A table has (256,) or (256, values per index) integers. It saves the integers: the indices become floats at once,
+    and the result stays one, integers in a float array, if one product holds all terms; else it is int64.
     """
     bits = magnitude_bits(a_table) + magnitude_bits(b_table)
     k = a.shape[1] * a_table.size // 256
     kind = np.float32 if bits + max(0, k - 1).bit_length() <= _SINGLE_BITS else np.float64
     if kind is np.float64 and bits + _CHUNK.bit_length() - 1 > _DOUBLE_BITS:
         return None
-    x, y = (table.astype(kind).take(index, axis=0).reshape(len(index), -1)
+    x, y = (table.astype(kind).take(index, axis=0, mode="clip").reshape(len(index), -1)
             for table, index in ((a_table, a), (b_table, b)))
+    if k <= _CHUNK:
+        return float_matmul(x, y)
     total = np.zeros((len(a), len(b)), np.int64)
     for start in range(0, k, _CHUNK):
         part = slice(start, min(k, start + _CHUNK))

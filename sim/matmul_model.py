@@ -39,6 +39,8 @@ def run_matmul(i: Instruction, config: TileConfig, acc: np.ndarray, flags: np.nd
     planes = config.acc_planes if i.raw or i.merge else 1
     if int(target.max()) + (planes - 1) * config.acc_addr(config.acc_plane_banks) >= acc.shape[0]:
         raise IndexError(f"ACC rows up to {int(target.max())} of {acc.shape[0]}")
+    if (i.merge or i.raw) and total.dtype.kind == "f":
+        total = total.astype(np.int64)
     if i.merge:
         total, new_flags = merged(total, new_flags, acc, flags, target, config)
     if i.raw:

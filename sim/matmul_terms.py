@@ -66,7 +66,8 @@ def matmul_terms(a: U8, b: U8, a_scales: U8, b_scales: U8, fmt: TermFormat, *, l
 
     a: (m, k_steps * lanes) and b: (n, groups * lanes) bytes as in the operand slices; a_scales: (m, k_steps) and
     b_scales: (n, groups) their scale bytes, looked at only if ``fmt`` says so. Returns the (m, n) sums in units of
-    2**fmt.lsb, wrapped to ``acc_bits`` (int64, or above 64 bits where needed Python integers), and uint8 flags.
+    2**fmt.lsb, wrapped to ``acc_bits`` (int64, floats below 2**53 in magnitude where that is quicker, or above 64 bits
+    where needed Python integers), and uint8 flags.
     """
     pair = PAIRS[fmt.pair]
     flags = _nan_flags(_any_nan(a, pair.a), _any_nan(b, pair.b))
@@ -123,10 +124,17 @@ def _block_scales(scales: U8, blocks: int, kind: Scale) -> U8:
 
 def _any_nan(codes: U8, spec: FormatSpec) -> Mask:
     """Which rows have a NaN among their elements."""
+    if not spec.nan_codes:
+        return np.zeros(len(codes), bool)
+    lowest = min(code & 0x7F for code in spec.nan_codes)
+    if int((codes & np.uint8(0x7F)).max(initial=0)) < lowest:  # NaNs are the largest magnitudes
+        return np.zeros(len(codes), bool)
     return np.asarray(_NAN[spec.name][codes].any(axis=1))
 
 
 def _nan_flags(a_nan: Mask, b_nan: Mask) -> U8:
+    if not (a_nan.any() or b_nan.any()):
+        return np.zeros((len(a_nan), len(b_nan)), np.uint8)
     return (a_nan[:, None] | b_nan).astype(np.uint8) * np.uint8(FLAG_NAN)
 
 
