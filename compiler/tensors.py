@@ -133,13 +133,14 @@ class MoETensors:
     float32.
 
     ``load_expert(e)`` makes the weights of expert e; ``expert(e)`` calls it and checks what it returns.
-    Nothing is kept: an expert is made again each time, always the same.
+    Only the last one is kept: an expert is made again each time, always the same.
     """
 
     workload: Workload
     x: np.ndarray = field(repr=False)
     router: np.ndarray = field(repr=False)
     load_expert: Callable[[int], ExpertWeights] = field(repr=False)
+    _last: dict[int, ExpertWeights] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         moe, where = self.workload.moe, f"MoE tensors of {self.workload.layer.model}"
@@ -151,10 +152,14 @@ class MoETensors:
         moe, where = self.workload.moe, f"MoE tensors of {self.workload.layer.model}: expert {index}"
         if not 0 <= index < moe.experts:
             raise WorkloadError(f"{where}: expected an expert from 0 to {moe.experts - 1}")
+        if index in self._last:
+            return self._last[index]
+        self._last.clear()
         weights = self.load_expert(index)
         check_tensor(where, "gate", weights.gate, (moe.intermediate, moe.hidden))
         check_tensor(where, "up", weights.up, (moe.intermediate, moe.hidden))
         check_tensor(where, "down", weights.down, (moe.hidden, moe.intermediate))
+        self._last[index] = weights
         return weights
 
 
