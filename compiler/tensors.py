@@ -296,7 +296,9 @@ def quantize_per_tensor(x: np.ndarray, scale: np.float32 | None = None) -> tuple
         for start in range(0, flat.size, _CHUNK):
             part = slice(start, start + _CHUNK)
             bits = (flat[part] / scale).view(np.uint32)
-            key = (bits >> 16).astype(np.uint16)
-            key |= (bits & 0xFFFF) != 0
+            key = bits & np.uint32(0xFFFF)
+            key += np.uint32(0xFFFF)  # the carry says whether anything is below
+            key |= bits
+            key >>= 16
             np.take(table, key, out=codes[part], mode="clip")
     return codes.reshape(x.shape), scale
