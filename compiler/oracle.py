@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..rtl.errors import WorkloadError
+from ..sim.threads import map_runs
 from .layers import Workload
 from .rotary_frequencies import frequencies
 from .routing import Routing, combine_weights, topk_softmax_route
@@ -146,6 +147,8 @@ def attention(tensors: AttentionTensors) -> AttentionTrace:
 
 
 _FEW_ROWS, _ONE_THREAD_MACS = 16, 1 << 17
+_EXPERTS_AT_ONCE = 32
+"""Experts whose results are held before they are added."""
 
 
 def _linear(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -192,12 +195,18 @@ def moe(tensors: MoETensors, routing: Routing | None = None) -> MoETrace:
     out = np.zeros((workload.rows, layer.hidden))
     product_amax = np.zeros(layer.experts)
     weight_amax = {}
-    for expert in routing.active:
+
+    def compute(expert: int) -> tuple[np.ndarray, float, dict[str, float]]:
         tokens, ranks = routing.tokens_of(expert)
         held = tensors.expert(expert)
         x = tensors.x[tokens].astype(np.float64)
         product = silu(_linear(x, held.gate)) * _linear(x, held.up)
-        product_amax[expert] = np.abs(product).max()
-        weight_amax[expert] = {name: _largest_magnitude(getattr(held, name)) for name in ("gate", "up", "down")}
-        out[tokens] += weights[tokens, ranks][:, None] * _linear(product, held.down)
+        amax = {name: _largest_magnitude(getattr(held, name)) for name in ("gate", "up", "down")}
+        return weights[tokens, ranks][:, None] * _linear(product, held.down), float(np.abs(product).max()), amax
+
+    for start in range(0, len(routing.active), _EXPERTS_AT_ONCE):
+        experts = routing.active[start:start + _EXPERTS_AT_ONCE]
+        for expert, result in zip(experts, map_runs(compute, experts), strict=True):
+            part, product_amax[expert], weight_amax[expert] = result
+            out[routing.tokens_of(expert)[0]] += part
     return MoETrace(out=out, logits=logits, routing=routing, product_amax=product_amax, weight_amax=weight_amax)
