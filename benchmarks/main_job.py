@@ -103,8 +103,8 @@ def main() -> None:
     print("\n".join(lines))
     if arguments.write:
         page = Path(__file__).with_suffix(".md")
-        head = page.read_text().split("\n|", 1)[0] if page.exists() else "# The main job\n"
-        page.write_text(head + "\n" + "\n".join(lines) + "\n")
+        head = page.read_text().rpartition("Now:\n")  # the text and the table of the version before stay
+        page.write_text("".join(head[:2]) + "\n" + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
