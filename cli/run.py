@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..compiler.compile import CompiledLayer, compile_layer
 from ..compiler.listing import listing
-from ..compiler.report import describe, phase_table, table
+from ..compiler.report import describe, headline, phase_table, table
 from ..compiler.schedule import to_text
 from ..compiler.slices import SLICE_NUMERICS, slice_tensors, slice_workload
 from ..rtl.config import load_tile
@@ -73,6 +73,8 @@ def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) ->
                               expected_routed=compiled.expected_routed, compile_s=seconds,
                               levels=arguments.level, command=arguments.words)
         done.reports.append(made)
+        if demo and not arguments.json:
+            _announce(made)
         if arguments.out:
             done.timelines.append(timeline_of(compiled.program, timing).to_dict())
             done.files[f"{layer}.txt"] = listing(compiled.program, timing)
@@ -83,10 +85,18 @@ def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) ->
     return done
 
 
+def _announce(made: dict) -> None:
+    """A layer's result before the next one is made. Output that is closed is no reason to end: `_show` will say so."""
+    with contextlib.suppress(OSError):
+        print(headline(made), flush=True)
+
+
 def _show(arguments: argparse.Namespace, done: _Done, demo: bool) -> None:
     if arguments.json:
         print(json.dumps(done.reports if demo else done.reports[0], indent=2), flush=True)
         return
+    if demo:
+        print()
     print(table(done.reports))
     for made in done.reports:
         print(f"\n{phase_table(made)}")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..rtl.errors import WorkloadError
+from ..sim.threads import map_runs
 from .layers import Workload
 from .rotary_frequencies import frequencies
 from .routing import Routing, combine_weights, topk_softmax_route
@@ -45,13 +46,15 @@ class MoETrace:
     """Float64 results of an MoE layer: ``out (rows, hidden)``, ``logits (rows, experts)``, the routing used.
 
     ``product_amax (experts,)``: largest magnitude of silu(gate) * up of each expert, 0 for an expert without
-    tokens.
+    tokens. ``weight_amax``: of each expert with tokens, the largest magnitudes of gate, up and down by name; they are
+    taken here because the weights are at hand, and making an expert again costs more than all the rest.
     """
 
     out: np.ndarray
     logits: np.ndarray
     routing: Routing
     product_amax: np.ndarray
+    weight_amax: dict[int, dict[str, float]]
 
 
 def rotary_tables(
@@ -143,6 +146,31 @@ def attention(tensors: AttentionTensors) -> AttentionTrace:
     return AttentionTrace(out=flat @ tensors.wo.astype(np.float64).T, q=q, k=k, v=v, mixed=flat)
 
 
+_FEW_ROWS, _ONE_THREAD_MACS = 16, 1 << 17
+_EXPERTS_AT_ONCE = 32
+"""Experts whose results are held before they are added."""
+
+
+def _linear(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """``x @ weight.T`` in float64, for (rows, k) float64 and (n, k) float32.
+
+    For a few rows it is made in pieces of n that stay in the cache as float64, and that are too small for threads of
+    BLAS: two that wait for each other on a busy machine took ten times as long (`sim.exact_matmul.float_matmul`).
+    """
+    rows, k = x.shape
+    if rows > _FEW_ROWS:
+        return x @ weight.astype(np.float64).T
+    step = max(8, _ONE_THREAD_MACS // (rows * k))
+    out = np.empty((rows, len(weight)))
+    for start in range(0, len(weight), step):
+        out[:, start:start + step] = x @ weight[start:start + step].astype(np.float64).T
+    return out
+
+
+def _largest_magnitude(values: np.ndarray) -> float:
+    return float(max(values.max(initial=0.0), -values.min(initial=0.0)))
+
+
 def router_logits(tensors: MoETensors) -> np.ndarray:
     """``(rows, experts)`` float64."""
     return tensors.x.astype(np.float64) @ tensors.router.astype(np.float64).T
@@ -166,11 +194,19 @@ def moe(tensors: MoETensors, routing: Routing | None = None) -> MoETrace:
     weights = combine_weights(logits, routing.chosen, norm_topk=layer.norm_topk)
     out = np.zeros((workload.rows, layer.hidden))
     product_amax = np.zeros(layer.experts)
-    for expert in routing.active:
+    weight_amax = {}
+
+    def compute(expert: int) -> tuple[np.ndarray, float, dict[str, float]]:
         tokens, ranks = routing.tokens_of(expert)
         held = tensors.expert(expert)
         x = tensors.x[tokens].astype(np.float64)
-        product = silu(x @ held.gate.astype(np.float64).T) * (x @ held.up.astype(np.float64).T)
-        product_amax[expert] = np.abs(product).max()
-        out[tokens] += weights[tokens, ranks][:, None] * (product @ held.down.astype(np.float64).T)
-    return MoETrace(out=out, logits=logits, routing=routing, product_amax=product_amax)
+        product = silu(_linear(x, held.gate)) * _linear(x, held.up)
+        amax = {name: _largest_magnitude(getattr(held, name)) for name in ("gate", "up", "down")}
+        return weights[tokens, ranks][:, None] * _linear(product, held.down), float(np.abs(product).max()), amax
+
+    for start in range(0, len(routing.active), _EXPERTS_AT_ONCE):
+        experts = routing.active[start:start + _EXPERTS_AT_ONCE]
+        for expert, result in zip(experts, map_runs(compute, experts), strict=True):
+            part, product_amax[expert], weight_amax[expert] = result
+            out[routing.tokens_of(expert)[0]] += part
+    return MoETrace(out=out, logits=logits, routing=routing, product_amax=product_amax, weight_amax=weight_amax)

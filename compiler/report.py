@@ -195,6 +195,13 @@ def table(reports: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def headline(report: dict) -> str:
+    """The result of one layer in a line, for a run that goes on with others."""
+    return (f"{report['model']} {report['layer']} on {report['tile']}: {report['cycles']:,} cycles, utilization "
+            f"{_percent(report['utilization'])}, pJ per useful op {_energy(report)}, relative RMS error "
+            f"{_error(report)}")
+
+
 def phase_table(report: dict) -> str:
     """The phases of one layer as rows, and their sum: cycles, the share of each unit's busy cycles, bytes, energy."""
     units = [unit for unit in report["ledger"] if unit != "dispatch"]

@@ -16,6 +16,7 @@ guarantees. The price is a tail that ends at 4.3 sigma.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -133,13 +134,14 @@ class MoETensors:
     float32.
 
     ``load_expert(e)`` makes the weights of expert e; ``expert(e)`` calls it and checks what it returns.
-    Nothing is kept: an expert is made again each time, always the same.
+    Only the last one is kept, for each thread: an expert is made again each time, always the same.
     """
 
     workload: Workload
     x: np.ndarray = field(repr=False)
     router: np.ndarray = field(repr=False)
     load_expert: Callable[[int], ExpertWeights] = field(repr=False)
+    _last: threading.local = field(init=False, repr=False, default_factory=threading.local)
 
     def __post_init__(self) -> None:
         moe, where = self.workload.moe, f"MoE tensors of {self.workload.layer.model}"
@@ -151,10 +153,13 @@ class MoETensors:
         moe, where = self.workload.moe, f"MoE tensors of {self.workload.layer.model}: expert {index}"
         if not 0 <= index < moe.experts:
             raise WorkloadError(f"{where}: expected an expert from 0 to {moe.experts - 1}")
+        if getattr(self._last, "index", None) == index:
+            return self._last.weights
         weights = self.load_expert(index)
         check_tensor(where, "gate", weights.gate, (moe.intermediate, moe.hidden))
         check_tensor(where, "up", weights.up, (moe.intermediate, moe.hidden))
         check_tensor(where, "down", weights.down, (moe.hidden, moe.intermediate))
+        self._last.index, self._last.weights = index, weights
         return weights
 
 
@@ -291,7 +296,9 @@ def quantize_per_tensor(x: np.ndarray, scale: np.float32 | None = None) -> tuple
         for start in range(0, flat.size, _CHUNK):
             part = slice(start, start + _CHUNK)
             bits = (flat[part] / scale).view(np.uint32)
-            key = (bits >> 16).astype(np.uint16)
-            key |= (bits & 0xFFFF) != 0
+            key = bits & np.uint32(0xFFFF)
+            key += np.uint32(0xFFFF)  # the carry says whether anything is below
+            key |= bits
+            key >>= 16
             np.take(table, key, out=codes[part], mode="clip")
     return codes.reshape(x.shape), scale

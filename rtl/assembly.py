@@ -17,6 +17,8 @@ One line per instruction, its name and then ``field=value`` in any order; a fiel
 
 import enum
 from collections.abc import Sequence
+from functools import cache
+from operator import attrgetter
 
 import numpy as np
 
@@ -26,15 +28,16 @@ from .isa import HEADER, INSTRUCTION_CLASSES, INSTRUCTIONS, Field, Instruction, 
 _IMMEDIATES = ("y", "z", "w")
 _MASKS = {field.name: field.bits for field in HEADER}
 _FIELDS = {spec.name: {field.name: field for field in spec.fields + HEADER} for spec in INSTRUCTIONS}
+_VALUES = {name: attrgetter(*fields) for name, fields in _FIELDS.items()}
 
 
 def disassemble_one(instruction: Instruction) -> str:
     """One line, without a line end."""
     words = [instruction.spec.name]
-    for name, field in _FIELDS[instruction.spec.name].items():
-        value = int(getattr(instruction, name))
+    for (name, field), value in zip(_FIELDS[words[0]].items(), _VALUES[words[0]](instruction), strict=True):
         if value:
-            words.append(f"{name}={_text(instruction, field, value)}")
+            immediate = name in _IMMEDIATES and getattr(instruction, f"{name}_kind", None) == Operand.IMM
+            words.append(f"{name}={_text(field, int(value), immediate)}")
     return " ".join(words)
 
 
@@ -64,15 +67,20 @@ def assemble(text: str, source: str = "assembly") -> list[Instruction]:
     return instructions
 
 
-def _text(instruction: Instruction, field: Field, value: int) -> str:
+def _text(field: Field, value: int, immediate: bool) -> str:
     if field.name in _MASKS:
-        return ",".join(unit.name.lower() for unit in Unit if value >> unit & 1)
+        return _units(value)
     if isinstance(field.kind, type):
         return field.kind(value).name
-    if field.name in _IMMEDIATES and getattr(instruction, f"{field.name}_kind", None) == Operand.IMM:
+    if immediate:
         shown = repr(float(np.uint32(value).view(np.float32)))
         return shown if _immediate_bits(shown) == value else hex(value)
     return str(value)
+
+
+@cache
+def _units(mask: int) -> str:
+    return ",".join(unit.name.lower() for unit in Unit if mask >> unit & 1)
 
 
 def _immediate_bits(text: str) -> int:

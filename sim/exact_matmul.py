@@ -41,18 +41,35 @@ def integer_matmul(a: I64, b: I64, *, wide: bool = False) -> NDArray[Any]:
     return total
 
 
-def table_matmul(a: NDArray[np.uint8], b: NDArray[np.uint8], a_table: I64, b_table: I64) -> I64 | None:
-    """``a_table[a] @ b_table[b].T`` for (m, .) and (n, .) indices, or None if that takes limbs.
+class CodeTable:
+    """The integers that each byte of codes stands for: (256,) or, of codes that share bytes, (256, codes per byte)."""
 
-    A table has (256,) or (256, values per index) integers. It saves the integers: the indices become floats at once.
+    def __init__(self, integers: I64) -> None:
+        self.integers = integers
+        self.bits = magnitude_bits(integers)
+        self.per_byte = integers.size // len(integers)
+        self._floats = {True: integers.astype(np.float32), False: integers.astype(np.float64)}
+
+    def floats(self, codes: NDArray[np.uint8], single: bool) -> NDArray[Any]:
+        """(rows, k) float32 if ``single``, else float64, of (rows, bytes)."""
+        return self._floats[single].take(codes, axis=0, mode="clip").reshape(len(codes), -1)
+
+
+def table_matmul(a: NDArray[np.uint8], b: NDArray[np.uint8], a_table: CodeTable,
+                 b_table: CodeTable) -> NDArray[Any] | None:
+    """Integers of ``a`` times those of ``b``, transposed, for (m, .) and (n, .) codes, or None if that takes limbs.
+
+    It saves the integers: codes become floats at once, and the result stays one, integers in a float array, if one
+    product holds all terms; else it is int64.
     """
-    bits = magnitude_bits(a_table) + magnitude_bits(b_table)
-    k = a.shape[1] * a_table.size // 256
-    kind = np.float32 if bits + max(0, k - 1).bit_length() <= _SINGLE_BITS else np.float64
-    if kind is np.float64 and bits + _CHUNK.bit_length() - 1 > _DOUBLE_BITS:
+    bits = a_table.bits + b_table.bits
+    k = a.shape[1] * a_table.per_byte
+    single = bits + max(0, k - 1).bit_length() <= _SINGLE_BITS
+    if not single and bits + _CHUNK.bit_length() - 1 > _DOUBLE_BITS:
         return None
-    x, y = (table.astype(kind).take(index, axis=0).reshape(len(index), -1)
-            for table, index in ((a_table, a), (b_table, b)))
+    x, y = a_table.floats(a, single), b_table.floats(b, single)
+    if k <= _CHUNK:
+        return float_matmul(x, y)
     total = np.zeros((len(a), len(b)), np.int64)
     for start in range(0, k, _CHUNK):
         part = slice(start, min(k, start + _CHUNK))

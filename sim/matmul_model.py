@@ -8,7 +8,7 @@ from ..rtl.config import TileConfig
 from ..rtl.isa import Instruction
 from .accumulators import drain_fp32, merged, planes_of
 from .matmul_terms import TermFormat, matmul_terms
-from .numerics import FLAG_INEXACT, FLAG_NAN, FLAG_NINF, FLAG_PINF, canonical, fp32_max
+from .numerics import FLAG_INEXACT, FLAG_NAN, FLAG_NINF, FLAG_PINF, fp32_max, fp32_row_max
 
 _MINUS_INFINITY = np.float32(-np.inf)
 
@@ -66,11 +66,13 @@ def _product(i: Instruction, config: TileConfig, a: np.ndarray, b: np.ndarray, a
     """(m_rows, n_tiles, cols) accumulators and flags."""
     fmt, lanes = TermFormat.of(i), config.lanes
     panels, groups = -(-i.m_rows // config.rows), fmt.b_groups(i.k_steps)
-    total, flags = matmul_terms(
-        _operand(a, i.a_addr, i.a_pitch, panels, i.k_steps, lanes)[:i.m_rows],
-        _operand(b, i.b_addr, i.b_pitch, i.n_tiles, groups, lanes),
-        _operand(a_scale, i.a_addr, i.a_pitch, panels, i.k_steps, 1)[:i.m_rows],
-        _operand(b_scale, i.b_addr, i.b_pitch, i.n_tiles, groups, 1), fmt, lanes=lanes, acc_bits=config.acc_bits)
+
+    def operands(a: np.ndarray, b: np.ndarray, lanes: int) -> tuple[np.ndarray, np.ndarray]:
+        return (_operand(a, i.a_addr, i.a_pitch, panels, i.k_steps, lanes)[:i.m_rows],
+                _operand(b, i.b_addr, i.b_pitch, i.n_tiles, groups, lanes))
+
+    scales = operands(a_scale, b_scale, 1) if fmt.scale else (a_scale[:0], b_scale[:0])
+    total, flags = matmul_terms(*operands(a, b, lanes), *scales, fmt, lanes=lanes, acc_bits=config.acc_bits)
     shape = (i.m_rows, i.n_tiles, config.cols)
     return total.reshape(shape), flags.reshape(shape)
 
@@ -102,11 +104,7 @@ def _row_maximum(i: Instruction, config: TileConfig, acc: np.ndarray, flags: np.
     """Running maximum of each row, kept one per lane from ``rowmax_addr`` on."""
     row = np.arange(i.m_rows)
     where = i.rowmax_addr + row // config.cols, row % config.cols
-    flat = values.reshape(i.m_rows, -1)
-    while flat.shape[1] > 1:
-        half = flat.shape[1] // 2
-        flat = np.concatenate([fp32_max(flat[:, :half], flat[:, half:2 * half]), flat[:, 2 * half:]], axis=1)
-    result = canonical(flat[:, 0])
+    result = fp32_row_max(values.reshape(i.m_rows, -1))
     if not i.rowmax_init:
         result = fp32_max(result, acc[where].view(np.float32))
     acc[where], flags[where] = result.view(np.uint32), 0

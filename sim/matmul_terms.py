@@ -12,6 +12,7 @@ E8M0 scales in every block whose terms all stay on the grid. The other blocks ar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..rtl.formats import E2M1, E4M3, E5M2, PAIRS, FormatSpec, infinite_codes, integers_of, result_lsb
 from ..rtl.isa import Instruction, Pair, Scale
-from .exact_matmul import I64, integer_matmul, table_matmul
+from .exact_matmul import I64, CodeTable, integer_matmul, table_matmul
 from .numerics import FLAG_INEXACT, FLAG_NAN, FLAG_NINF, FLAG_PINF
 
 U8 = NDArray[np.uint8]
@@ -47,8 +48,7 @@ class TermFormat:
 
     @classmethod
     def of(cls, i: Instruction) -> TermFormat:
-        return cls(pair=Pair(i.pair), scale=Scale(i.scale), a_scaled=bool(i.a_scaled), b_scaled=bool(i.b_scaled),
-                   block=i.block, headroom=i.headroom)
+        return _term_format(i.pair, i.scale, i.a_scaled, i.b_scaled, i.block, i.headroom)
 
     @property
     def lsb(self) -> int:
@@ -60,23 +60,30 @@ class TermFormat:
         return -(-k_steps // PAIRS[self.pair].b_steps)
 
 
+@cache
+def _term_format(pair: int, scale: int, a_scaled: int, b_scaled: int, block: int, headroom: int) -> TermFormat:
+    return TermFormat(pair=Pair(pair), scale=Scale(scale), a_scaled=bool(a_scaled), b_scaled=bool(b_scaled),
+                      block=block, headroom=headroom)
+
+
 def matmul_terms(a: U8, b: U8, a_scales: U8, b_scales: U8, fmt: TermFormat, *, lanes: int,
                  acc_bits: int) -> tuple[NDArray[Any], U8]:
     """Accumulators of ``A @ B.T``.
 
     a: (m, k_steps * lanes) and b: (n, groups * lanes) bytes as in the operand slices; a_scales: (m, k_steps) and
     b_scales: (n, groups) their scale bytes, looked at only if ``fmt`` says so. Returns the (m, n) sums in units of
-    2**fmt.lsb, wrapped to ``acc_bits`` (int64, or above 64 bits where needed Python integers), and uint8 flags.
+    2**fmt.lsb, wrapped to ``acc_bits`` (int64, floats below 2**53 in magnitude where that is quicker, or above 64 bits
+    where needed Python integers), and uint8 flags.
     """
     pair = PAIRS[fmt.pair]
     flags = _nan_flags(_any_nan(a, pair.a), _any_nan(b, pair.b))
     special = pair.a.has_infinity or pair.b.has_infinity
     if fmt.scale == Scale.NONE and pair.b_steps == 1 and not special:
-        total = table_matmul(a, b, _INTEGERS[pair.a.name], _INTEGERS[pair.b.name])
+        total = table_matmul(a, b, _TABLES[pair.a.name], _TABLES[pair.b.name])
         if total is not None:
             return total, flags
-    left = _INTEGERS[pair.a.name][a].reshape(len(a), -1)
-    right = _INTEGERS[pair.b.name][b].reshape(len(b), -1)[:, :left.shape[1]]
+    left = _TABLES[pair.a.name].integers[a].reshape(len(a), -1)
+    right = _TABLES[pair.b.name].integers[b].reshape(len(b), -1)[:, :left.shape[1]]
     if special:
         flags |= _infinities(_signs(a, left, pair.a), _signs(b, right, pair.b))
     wide = acc_bits > 64
@@ -101,7 +108,7 @@ def wrap_object(total: NDArray[Any], bits: int) -> NDArray[Any]:
 # ---- operands --------------------------------------------------------------------------------------------
 
 
-def _tables() -> tuple[dict[str, I64], dict[str, Mask]]:
+def _tables() -> tuple[dict[str, CodeTable], dict[str, Mask]]:
     """Of each element format: (256,) or (256, 2) integers in a byte, and which bytes are NaN."""
     integers, nans = {}, {}
     for spec in (E2M1, E4M3, E5M2):
@@ -109,10 +116,10 @@ def _tables() -> tuple[dict[str, I64], dict[str, Mask]]:
         nans[spec.name] = np.isin(np.arange(256), spec.nan_codes)
     low, high = np.arange(256) & 15, np.arange(256) >> 4
     integers[E2M1.name] = np.stack([integers[E2M1.name][low], integers[E2M1.name][high]], axis=1)
-    return integers, nans
+    return {name: CodeTable(values) for name, values in integers.items()}, nans
 
 
-_INTEGERS, _NAN = _tables()
+_TABLES, _NAN = _tables()
 
 
 def _block_scales(scales: U8, blocks: int, kind: Scale) -> U8:
@@ -123,10 +130,17 @@ def _block_scales(scales: U8, blocks: int, kind: Scale) -> U8:
 
 def _any_nan(codes: U8, spec: FormatSpec) -> Mask:
     """Which rows have a NaN among their elements."""
+    if not spec.nan_codes:
+        return np.zeros(len(codes), bool)
+    lowest = min(code & 0x7F for code in spec.nan_codes)
+    if int((codes & np.uint8(0x7F)).max(initial=0)) < lowest:  # NaNs are the largest magnitudes
+        return np.zeros(len(codes), bool)
     return np.asarray(_NAN[spec.name][codes].any(axis=1))
 
 
 def _nan_flags(a_nan: Mask, b_nan: Mask) -> U8:
+    if not (a_nan.any() or b_nan.any()):
+        return np.zeros((len(a_nan), len(b_nan)), np.uint8)
     return (a_nan[:, None] | b_nan).astype(np.uint8) * np.uint8(FLAG_NAN)
 
 

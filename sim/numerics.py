@@ -54,6 +54,7 @@ __all__ = [
     "fp32_from_bits",
     "fp32_max",
     "fp32_mul",
+    "fp32_row_max",
     "mul_unpacked",
     "not_finite",
     "quantize_e4m3",
@@ -100,9 +101,10 @@ def wrap(values: ArrayLike, bits: int) -> I64:
 
 
 def canonical(values: ArrayLike) -> F32:
-    """FP32 values with every NaN replaced by 0x7FC00000."""
+    """FP32 values with every NaN replaced by 0x7FC00000; ``values`` itself if it has none."""
     array = _fp32(values)
-    return np.where(np.isnan(array), _NAN32, array)
+    nan = np.isnan(array)
+    return np.where(nan, _NAN32, array) if nan.any() else array
 
 
 def _fp32(values: ArrayLike) -> F32:
@@ -134,8 +136,22 @@ def fp32_max(a: ArrayLike, b: ArrayLike) -> F32:
     a, b = _fp32(a), _fp32(b)
     with np.errstate(all="ignore"):
         larger = np.maximum(a, b)
-    both = np.asarray(a, order="C").view(np.uint32) & np.asarray(b, order="C").view(np.uint32)
-    return canonical(np.where(a == b, both.view(np.float32), larger))  # of equal operands only zeros differ
+    if (larger == 0).any():  # of equal operands only zeros differ
+        both = np.asarray(a, order="C").view(np.uint32) & np.asarray(b, order="C").view(np.uint32)
+        larger = np.where(a == b, both.view(np.float32), larger)
+    return canonical(larger)
+
+
+def fp32_row_max(values: F32) -> F32:
+    """`fp32_max` of all elements of each row of (rows, n) float32, n at least 1: (rows,) float32."""
+    with np.errstate(all="ignore"):
+        largest = values.max(axis=1)
+    zero = largest == 0
+    if zero.any():
+        rows = values[zero]
+        positive = ((rows == 0) & ~np.signbit(rows)).any(axis=1)
+        largest[zero] = np.where(positive, np.float32(0.0), np.float32(-0.0))
+    return canonical(largest)
 
 
 def mul_unpacked(value: F64, factor: ArrayLike) -> F32:
@@ -265,7 +281,10 @@ def to_fixed(values: ArrayLike) -> I64:
     """
     values = _fp32(values)
     with np.errstate(all="ignore"):
-        scaled = np.where(not_finite(values), 0.0, values.astype(np.float64) * 2.0**FIXED_FRACTION_BITS)
+        scaled = values.astype(np.float64) * 2.0**FIXED_FRACTION_BITS
+        if np.abs(scaled).max(initial=0.0) < 2.0 ** (FIXED_BITS - 2):  # not so for a NaN
+            return np.rint(scaled).astype(np.int64)
+        scaled = np.where(not_finite(values), 0.0, scaled)
         if (np.abs(scaled) >= 2.0**62).any():
             scaled = np.fmod(scaled, 2.0**FIXED_BITS)  # exact: these are multiples of 2**39
         return wrap(np.rint(scaled).astype(np.int64), FIXED_BITS)

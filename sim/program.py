@@ -22,6 +22,7 @@ from ..rtl.errors import ConfigError, ProgramError, SimulationError
 from ..rtl.isa import Instruction, Load, ScaleLayout, Space, Unit, decode_program, encode_program
 from .program_file import read_file, write_file
 from .strided import Strided
+from .threads import map_runs
 
 DTYPES = {"float32": np.dtype("<f4"), "e4m3": np.dtype("u1"), "uint8": np.dtype("u1"),
           "uint32": np.dtype("<u4")}
@@ -249,10 +250,13 @@ class Program:
         except MemoryError:
             raise SimulationError(f"dram_bytes: {self.dram_bytes} bytes of DRAM are more than this machine has memory "
                                   "for") from None
-        for segment in self.segments:
+
+        def fill(segment: Segment) -> None:
             data = segment.bytes_()
             if data is not None:
                 dram[segment.addr:segment.addr + segment.size] = data
+
+        map_runs(fill, self.segments)
         dram[self.program_addr:self.program_addr + self.image_bytes] = self.image()
         return dram
 

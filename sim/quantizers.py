@@ -114,7 +114,7 @@ def quantize_block(x: F32, fmt: BlockFormat, *, rule: ScaleRule = ScaleRule.FLOO
     if block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")
     if not fmt.block:
-        scale = _tensor_scale(block_amax_of_tensor(x), fmt, tensor_scale)
+        scale = _tensor_scale(block_amax_of_tensor(x) if tensor_scale is None else 0, fmt, tensor_scale)
         with np.errstate(over="ignore"):
             codes = _chunked_cast(x, scale, fmt)
         return BlockTensor(format=fmt, shape=(rows, k), codes=codes, scales=np.zeros((rows, 0), np.uint8),

@@ -140,11 +140,12 @@ def _dram_rows(state: State, i: Instruction, addr: int, stride: int) -> np.ndarr
 
 def _dram_view(state: State, i: Instruction) -> tuple[np.ndarray, np.ndarray | None]:
     """A (rows, row_bytes) view and None for evenly spaced rows, else the flat DRAM and byte addresses."""
+    last = i.dram_addr + (i.rows - 1) * i.row_stride
+    if i.spec.name in ("LOAD", "STORE") and max(i.dram_addr, last) <= _ADDRESS_MASK:
+        _check_dram_end(state, max(i.dram_addr, last) + i.row_bytes)
+        return np.ndarray((i.rows, i.row_bytes), np.uint8, state.dram, i.dram_addr, (i.row_stride, 1)), None
     start = _dram_rows(state, i, i.dram_addr, i.row_stride)
     _check_dram_end(state, int(start.max()) + i.row_bytes)
-    if i.spec.name in ("LOAD", "STORE"):
-        shape, strides = (i.rows, i.row_bytes), (i.row_stride, 1)
-        return np.lib.stride_tricks.as_strided(state.dram[start[0]:], shape, strides), None
     return state.dram, start[:, None] + np.arange(i.row_bytes)
 
 

@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..rtl.arith import tables
 from ..rtl.arith.function_codes import Function
 
+_DOUBLE_BIAS, _DOUBLE_MANTISSA_BITS = 1023, 52
+
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -38,21 +40,21 @@ def special_function(func: Function | int, u: ArrayLike) -> F64:
 
 def _exponential(func: Function, u: F32) -> F64:
     """EXP2 and SIGMOID: the logarithm in fixed point, then its antilogarithm."""
-    t = _fixed_magnitude(u, tables.log2e() if func is Function.SIGMOID else 1 << tables.LOG2E_FRACTION_BITS)
-    negative = np.signbit(u)
-    y = np.where(negative, -t, t)
-    huge = np.abs(u) >= np.float32(512)
     if func is Function.SIGMOID:
-        y = _sigmoid_exponent(t, negative)
+        y = _sigmoid_exponent(_fixed_magnitude(u, tables.log2e()), np.signbit(u))
         ceiling = 1.0
     else:
+        y = (u * np.float64(1 << tables.Y_FRACTION_BITS)).astype(np.int64)  # its magnitude is truncated
         ceiling = np.inf
     index = (y >> (tables.Y_FRACTION_BITS - 7)) & 127
     position = y & (2**tables.MAIN_X_BITS - 1)
     value = _interpolate(_main_columns(), index, position, tables.MAIN_X_BITS)
     result = _assemble(value, y >> tables.Y_FRACTION_BITS)
-    result = np.where(huge, np.where(negative, 0.0, ceiling), result)
-    return np.where(np.isnan(u), np.nan, result)
+    special = ~(np.abs(u) < np.float32(512))
+    if special.any():
+        result = np.where(special, np.where(np.signbit(u), 0.0, ceiling), result)
+        result = np.where(np.isnan(u), np.nan, result)
+    return result
 
 
 def _fixed_magnitude(u: F32, factor: int) -> I64:
@@ -112,12 +114,16 @@ def _softplus_columns() -> Columns:
 def _interpolate(columns: Columns, index: I64, x: I64, x_bits: int) -> I64:
     """Twin of `QuadraticInterpolator`: every shift truncates towards minus infinity."""
     c0, c1, c2 = columns
-    slope = c1[index] + ((c2[index] * x) >> x_bits)
-    return c0[index] + ((slope * x) >> x_bits)
+    value = c2.take(index, mode="clip")
+    for column in (c1, c0):
+        value *= x
+        value >>= x_bits
+        value += column.take(index, mode="clip")
+    return value
 
 
 def _assemble(value: I64, exponent: I64) -> F64:
     """(value in units of 2**-27, truncated to 2**-23) * 2**exponent; a carry to 2.0 is a larger exponent by
     itself."""
-    significand = value >> (tables.FRACTION_BITS - 23)
-    return np.ldexp(significand.astype(np.float64), exponent - 23)
+    power = (exponent + (_DOUBLE_BIAS - 23)) << _DOUBLE_MANTISSA_BITS
+    return (value >> (tables.FRACTION_BITS - 23)) * power.view(np.float64)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..rtl.block_formats import BLOCK_FORMATS
 from ..rtl.config import TileConfig
-from ..rtl.isa import Instruction, Quant, ScaleRule
+from ..rtl.isa import Instruction, Quant, Reduce, ScaleRule
 from . import numerics
 from .block_codes import quantize_blocks
 from .block_scales import block_amax
@@ -18,11 +18,11 @@ U8 = NDArray[np.uint8]
 
 
 def write_casts(instruction: Instruction, config: TileConfig, out: F32, a: U8) -> F32:
-    """Write (rows, tiles, cols) float32 as codes without block scales; returns the codes' values."""
+    """Write (rows, tiles, cols) float32 as codes without block scales. Returns their values if they are reduced."""
     element = BLOCK_FORMATS[Quant(instruction.quant)].element.name
     codes = cast(out, element)
     _write_rows(instruction, config, codes.reshape(len(out), -1), a)
-    return numerics.canonical(decode(codes, element))
+    return out if instruction.reduce == Reduce.NONE else numerics.canonical(decode(codes, element))
 
 
 def write_blocks(instruction: Instruction, config: TileConfig, out: F32, z: F32, a: U8, a_scale: U8) -> None:
@@ -49,12 +49,17 @@ def write_blocks(instruction: Instruction, config: TileConfig, out: F32, z: F32,
     a_scale[row % config.rows, where & ((1 << config.a_addr_bits) - 1)] = scales
 
 
-def _first_group(instruction: Instruction, config: TileConfig, row: NDArray) -> NDArray:
+def _first_group(instruction: Instruction, config: TileConfig, row: NDArray | int) -> NDArray | int:
     return instruction.dst_addr + row // config.rows * instruction.dst_pitch
 
 
 def _write_rows(instruction: Instruction, config: TileConfig, row_bytes: U8, a: U8) -> None:
     """Row i of (rows, bytes) to slice i % rows, panel i // rows."""
-    row = np.arange(len(row_bytes))[:, None]
-    start = _first_group(instruction, config, row) * config.lanes
-    a[row % config.rows, (start + np.arange(row_bytes.shape[1])) % a.shape[1]] = row_bytes
+    size = row_bytes.shape[1]
+    for first in range(0, len(row_bytes), config.rows):
+        panel = row_bytes[first : first + config.rows]
+        start = int(_first_group(instruction, config, first)) * config.lanes % a.shape[1]
+        if start + size <= a.shape[1]:
+            a[: len(panel), start : start + size] = panel
+        else:
+            a[: len(panel), (start + np.arange(size)) % a.shape[1]] = panel

@@ -83,8 +83,9 @@ def run_vector(
 
 def compute(instruction: Instruction, config: TileConfig, acc: NDArray[np.uint32]) -> F32:
     """``out`` of every element, before quantization: (rows, tiles, cols) float32."""
-    x = acc[_acc_rows(instruction, config, instruction.x_addr, instruction.pitch)]
-    x = x[..., _swapped_lanes(instruction.x_swap, config)].view(np.float32)
+    x = acc[_acc_rows(instruction, config, instruction.x_addr, instruction.pitch)].view(np.float32)
+    if instruction.x_swap:
+        x = x[..., _swapped_lanes(instruction.x_swap, config)]
     t = numerics.fp32_mul(x, _operand(instruction, config, acc, instruction.y_kind, instruction.y))
     u = t
     combine = Combine(instruction.combine)
@@ -114,11 +115,7 @@ def reduce_rows(kind: Reduce, values: F32) -> F32:
     if kind is Reduce.SUM:
         total = numerics.to_fixed(flat).sum(axis=1, dtype=np.int64)
         return numerics.fixed_to_fp32(total, numerics.not_finite(flat).any(axis=1))
-    while flat.shape[1] > 1:
-        half = flat.shape[1] // 2
-        pairs = numerics.fp32_max(flat[:, :half], flat[:, half : 2 * half])
-        flat = np.concatenate([pairs, flat[:, 2 * half :]], axis=1)
-    return numerics.canonical(flat[:, 0])
+    return numerics.fp32_row_max(flat)
 
 
 def _check(name: str, array: NDArray, shape: tuple[int, ...], dtype: type) -> None:
@@ -135,8 +132,8 @@ def _wrap_acc(addresses: NDArray, config: TileConfig) -> NDArray:
 
 def _acc_rows(instruction: Instruction, config: TileConfig, addr: int, pitch: int) -> NDArray:
     """ACC addresses of row i, tile j: (rows, tiles)."""
-    i, j = np.ogrid[: instruction.rows, : instruction.tiles]
-    return _wrap_acc(addr + i + j * pitch, config)
+    rows, tiles = np.arange(addr, addr + instruction.rows), np.arange(instruction.tiles) * pitch
+    return _wrap_acc(rows[:, None] + tiles, config)
 
 
 def _swapped_lanes(x_swap: int, config: TileConfig) -> NDArray:

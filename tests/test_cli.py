@@ -328,6 +328,22 @@ def test_demo(small_demo: Path, run: Run) -> None:
         assert part["useful_macs"] < whole["useful_macs"]
 
 
+def test_demo_says_what_a_layer_gave_before_the_next_is_compiled(small_demo: Path, run: Run,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    build = cli_run.build
+
+    def marked(arguments: Any, layer: str, *rest: Any) -> Any:
+        print(f"compile {layer}")
+        return build(arguments, layer, *rest)
+
+    monkeypatch.setattr(cli_run, "build", marked)
+    lines = run("run", "--tile", "nano").splitlines()
+    report = strict_json((small_demo / "out/report.json").read_text())["layers"][0]
+    assert lines[0] == "compile attention" and lines[2] == "compile moe"
+    assert lines[1].startswith(f"{report['model']} attention on nano: {report['cycles']:,} cycles, utilization ")
+    assert lines[1].endswith(f"relative RMS error {report['numerics']['rel_rms_error']:.4f}")
+
+
 def test_demo_as_json_is_a_list(small_demo: Path, run: Run) -> None:
     reports = run("run", "--tile", "nano", "--json", "--out", "elsewhere")
     assert [r["layer"] for r in reports] == ["attention", "moe"]

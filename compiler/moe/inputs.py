@@ -57,9 +57,7 @@ def calibrate(tensors: MoETensors, trace: MoETrace, numerics: Numerics = DEFAULT
     weights, activations, rule = numerics.formats.weights, numerics.formats.activations, numerics.scale_rule
     experts = {}
     for expert in trace.routing.active:
-        held = tensors.expert(expert)
-        factors = {name: tensor_factor(weights, float(np.abs(getattr(held, name)).max(initial=0.0)), rule)
-                   for name in ("gate", "up", "down")}
+        factors = {name: tensor_factor(weights, amax, rule) for name, amax in trace.weight_amax[expert].items()}
         experts[expert] = ExpertScales(
             **factors, product=made_factor(activations, float(trace.product_amax[expert]), rule))
     x_router, router = input_scales(tensors)
@@ -171,16 +169,14 @@ def _expert(builder: ProgramBuilder, workload: Workload, schedule: MoESchedule, 
         held = tensors.expert(expert)
         sides = []
         for name in ("gate", "up"):
-            values = np.zeros((width, moe.hidden), np.float32)
-            values[:moe.intermediate] = getattr(held, name)
+            values = _padded(getattr(held, name), (width, moe.hidden))
             sides.append(store(values, weights, getattr(scales, name), rule, square=True))
         return StoredTensor(*(_alternate([getattr(side, part) for side in sides], cols)
                               for part in ("codes", "scales")))
 
     def down() -> StoredTensor:
         assert tensors is not None
-        values = np.zeros((moe.hidden, width), np.float32)
-        values[:, :moe.intermediate] = tensors.expert(expert).down
+        values = _padded(tensors.expert(expert).down, (moe.hidden, width))
         return store(values, weights, scales.down, rule, square=True)
 
     return ExpertMemory(
@@ -188,6 +184,12 @@ def _expert(builder: ProgramBuilder, workload: Workload, schedule: MoESchedule, 
                               gate_up if tensors else None, chunk=schedule.gate_up.k_tile, packed=True),
         down=place_operand(builder, f"expert{expert}.down", moe.hidden, width, weights, down if tensors else None,
                            chunk=schedule.down.k_tile, packed=True))
+
+
+def _padded(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """``values`` with zeros behind its rows and columns, itself if it has the shape."""
+    return values if values.shape == shape else np.pad(values, [(0, n - m) for m, n in zip(values.shape, shape,
+                                                                                         strict=True)])
 
 
 def _alternate(sides: list[np.ndarray], cols: int) -> np.ndarray:
