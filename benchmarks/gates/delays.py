@@ -1,7 +1,7 @@
 """Slews and arrival times of a netlist from a library's tables; the longest path between registers.
 
-One figure for each net: the later of rise and fall, with the slower of both slews. Wires are capacitance only. Ports and
-the clock have the slew of an inverter that drives four of its kind, which also gives the unit FO4.
+One figure for each net: the later of rise and fall, with the slower of both slews. Wires are capacitance only. Ports
+and the clock have the slew of an inverter that drives four of its kind, which also gives the unit FO4.
 """
 
 from __future__ import annotations

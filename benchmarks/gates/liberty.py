@@ -1,14 +1,14 @@
 """What of a Liberty file (.lib, also .lib.gz) an estimate of area, delay and energy needs.
 
-`parse` reads the syntax, `read_library` takes from it: areas, functions, flip-flops, pin capacitances, leakage, internal
-power and delays. Current-source models, statetables and bundles are passed over. Units become ps, fF, fJ and nW:
-internal power tables have no unit of their own, they are in (unit of capacitance) x (unit of voltage) squared.
+`parse` reads the syntax, `read_library` takes from it: areas, functions, flip-flops, pin capacitances, leakage,
+internal power and delays. Current-source models, statetables and bundles are passed over. Units become ps, fF, fJ and
+nW: internal power tables have no unit of their own, they are in (unit of capacitance) x (unit of voltage) squared.
 
 Tables have up to two axes, in either order; what an axis means stands in the table's template.
 
-Some libraries (ASAP7) give internal power once for each supply pin. A rise and a fall together then cost the same in the
-tables of VDD as in those of VSS: they measure one charge where it enters and where it leaves. So their mean is taken;
-their sum would count it twice.
+Some libraries (ASAP7) give internal power once for each supply pin. A rise and a fall together then cost the same in
+the tables of VDD as in those of VSS: they measure one charge where it enters and where it leaves. So their mean is
+taken; their sum would count it twice.
 """
 
 from __future__ import annotations
@@ -272,7 +272,8 @@ class _Reader:
                 tables = {"rise_power": both, "fall_power": both}
             if tables:
                 key = entry.attributes.get("related_pin", ""), entry.attributes.get("when", "")
-                power.setdefault(key, []).append((tables.get("rise_power", _NOTHING), tables.get("fall_power", _NOTHING)))
+                both_ways = tables.get("rise_power", _NOTHING), tables.get("fall_power", _NOTHING)
+                power.setdefault(key, []).append(both_ways)
         arcs = tuple(
             Arc(related=related, kind=entry.attributes.get("timing_type", "combinational"),
                 tables={g.name: self._table(g, self._ps) for g in entry.groups if g.name in _TIMING_TABLES})

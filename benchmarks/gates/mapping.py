@@ -76,6 +76,11 @@ def map_component(component: wiring.Component, library: Library, text: str, *, p
         (folder / "script.ys").write_text(script, encoding="utf-8")
         result = subprocess.run([*command, "script.ys"], cwd=folder, capture_output=True, text=True, check=False)
         if result.returncode or not (folder / "netlist.json").is_file():
-            raise ToolError(f"Yosys failed on library {library.name}: {(result.stderr or result.stdout)[-300:]}")
+            raise ToolError(f"Yosys failed on library {library.name}: {_complaints(result.stdout + result.stderr)}")
         return from_json((folder / "netlist.json").read_text(encoding="utf-8"), library, "design")
 
+
+def _complaints(log: str) -> str:
+    """The lines of Yosys' and ABC's log that tell of errors, in one."""
+    lines = [line.strip() for line in log.splitlines() if "error" in line.lower() and "(errno" not in line]
+    return "; ".join(dict.fromkeys(lines))[:300] or log.strip()[-200:].replace("\n", " ")

@@ -33,16 +33,15 @@ def _head(figures: dict) -> Iterator[str]:
         "No layout, no clock tree, no clock gating, no scan.",
         f"* Wires are an assumption: {wires} fF to each sink. Longest path: clock to output, gates, setup, with the "
         "wires' capacitance and no resistance.",
-        "* Energy is that of switched loads, of internal power tables and of leakage over one longest path. *zero* delay: "
-        "a net moves at most once per cycle. *unit* delay: every cell takes equally long, and nets glitch; neither is "
-        "the truth.",
-        "* Stimuli are recorded from the tile while it runs compiled programs. *gaussian*: a product of normal operands, "
-        "quantized as the compiler does. *layer*: input with outlier channels and weights of a synthetic layer; for "
-        "parts that do not multiply, a whole small attention layer, in its busiest window. *zeros*: the steps of *gaussian* on "
-        "zeros. "
-        "*idle*: clocked, inputs held.",
-        "* *clock*: clock pins, their wires and what flip-flops draw at the edges. *combinational*: gates, and the nets "
-        "that they or ports drive. *flip-flops*: their data inputs and outputs.", "")
+        "* Energy is that of switched loads, of internal power tables and of leakage over one longest path. *zero* "
+        "delay: a net moves at most once per cycle. *unit* delay: every cell takes equally long, and nets glitch; "
+        "neither is the truth.",
+        "* Stimuli are recorded from the tile while it runs compiled programs. *gaussian*: a product of normal "
+        "operands, quantized as the compiler does. *layer*: input with outlier channels and weights of a synthetic "
+        "layer; for parts that do not multiply, a whole small attention layer, in its busiest window. *zeros*: the "
+        "steps of *gaussian* on zeros. *idle*: clocked, inputs held.",
+        "* *clock*: clock pins, their wires and what flip-flops draw at the edges. *combinational*: gates, and the "
+        "nets that they or ports drive. *flip-flops*: their data inputs and outputs.", "")
 
 
 def _sizes(figures: dict) -> Iterator[str]:
@@ -99,7 +98,8 @@ def _elements(figures: dict) -> Iterator[str]:
     middle = str(figures["wires_ff"][len(figures["wires_ff"]) // 2])
     yield from ("## Idle cycles, zeros and glitches of a processing element", "",
                 f"Relative to *gaussian* with zero delay, at {middle} fF.", "",
-                "| library | part | format | idle | zeros | layer | gaussian, unit delay |", "|---|---|---|---|---|---|---|")
+                "| library | part | format | idle | zeros | layer | gaussian, unit delay |",
+                "|---|---|---|---|---|---|---|")
     for library, part in _parts(figures):
         found = {(s["name"], s["delay"]): s["fj_per_cycle"][middle]["total"] for s in part["stimuli"]}
         for tensor_format in dict.fromkeys(name.split()[0] for name, _ in found if name.endswith(" gaussian")):
@@ -133,7 +133,8 @@ def _tables(figures: dict) -> Iterator[str]:
                 for table in TABLES:
                     value, least, most = (
                         step_fj(PARTS[name].config, Pair[pair], table, end) / macs for end in ("value", "low", "high"))
-                    cells.append(f"{value:,.0f} ({least:,.0f} to {most:,.0f}) | {low / value:.2f} to {high / value:.2f}")
+                    cells.append(f"{value:,.0f} ({least:,.0f} to {most:,.0f}) | "
+                                 f"{low / value:.2f} to {high / value:.2f}")
                 yield (f"| {library['name']} | {part['label']} | {pair} | {low:,.0f} to {high:,.0f} | "
                        + " | ".join(cells) + " |")
     yield ""
@@ -166,9 +167,8 @@ def step_fj(config: TileConfig, pair: Pair, table: str, end: str) -> float:
 def _published() -> Iterator[str]:
     yield from (
         "## Published figures", "",
-        "Energy per multiply-accumulate, whole cores or chips where nothing else is said, converted from operations per "
-        "second and watt at two operations each. Their nodes, voltages, memories and rounding differ; none is the energy "
-        "of a PE.", "",
+        "Energy per multiply-accumulate, of whole cores or chips where nothing else is said, converted from operations "
+        "per second and watt at two operations each. Nodes, voltages, memories and rounding differ.", "",
         "| what | node | fJ/MAC | source |", "|---|---|---|---|",
         "| INT8 multiply-accumulate of a TPUv4i model | 7 nm | 84 | AccelForge's example of that chip |",
         "| hybrid FP8, whole chip | 7 nm | 560 | IBM 4-core AI chip, JSSC 2022 |",

@@ -22,7 +22,7 @@ NANO = load_tile("nano")
 MIXED = replace(NANO, formats=("e4m3", "e2m1", "e4m3xe2m1"), scales=("e4m3",))
 """The formats of `edge` and the scales of NVFP4."""
 
-WINDOW = 256
+WINDOW = 128
 """Cycles that are counted."""
 
 SETTLE = 48
@@ -115,8 +115,9 @@ def _with_products(part: Part, window: int) -> Stimulated:
                             macs=PAIRS[pair].products_per_step(part.config.lanes))
             stimuli.append(found)
             if name == "gaussian":
-                stimuli += [replace(found, name=f"{tensor_format} zeros", cycles=_zeroed(part, found.cycles), glitches=False),
-                            _idle(recording, f"{tensor_format} idle", window)]
+                stimuli += [
+                    replace(found, name=f"{tensor_format} zeros", cycles=_zeroed(part, found.cycles), glitches=False),
+                    _idle(recording, f"{tensor_format} idle", window)]
     assert component is not None
     return Stimulated(component, stimuli)
 

@@ -19,7 +19,7 @@ from tilescore.compiler.tensors import synthetic
 from tilescore.rtl.config import TileConfig
 from tilescore.sim.program import Program
 
-M, N = 8, 16
+M, N = 4, 16
 """Rows of the operands of a product."""
 
 K_BYTES = 256

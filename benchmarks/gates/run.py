@@ -1,10 +1,12 @@
 """Area, longest path and energy per event of parts of the tile in the cells of Liberty files.
 
     python benchmarks/gates/run.py LIBERTY [LIBERTY ...] [--parts pe,vector,...] [--out FILE.json] [--write]
+    python benchmarks/gates/run.py --add FILE.json [--add FILE.json ...] [--write]
 
-LIBERTY: a standard-cell library, .lib or .lib.gz. Needs Yosys (`pip install pyosys`) and Icarus Verilog. ``--out`` writes
-the figures as JSON; ``--write`` puts the page made from them into benchmarks/gates.md. Tens of seconds per part for the
-stimuli, and about as much per part and library.
+LIBERTY: a standard-cell library, .lib or .lib.gz. Needs Yosys (`pip install pyosys`) and Icarus Verilog. ``--out``
+writes the figures as JSON, after every library; ``--add`` takes figures of earlier runs in; ``--write`` puts the page
+made from all of them into benchmarks/gates.md. Tens of seconds per part for the stimuli, and about as much per part and
+library.
 """
 
 from __future__ import annotations
@@ -96,40 +98,81 @@ def wires(text: str) -> list[float]:
 
 
 def measure(paths: Sequence[Path], parts: Sequence[Part], dont_use: Sequence[str],
-            wires_ff: Sequence[float]) -> dict:
-    """Figures of all libraries, of JSON types. Libraries are read first, so that a wrong file is told at once."""
+            wires_ff: Sequence[float]) -> Iterator[dict]:
+    """Figures of JSON types, anew after every library. Libraries are read first, so that a wrong file is told at once.
+    """
     texts = [read_text(path) for path in paths]
     libraries = [without(library_of(parse(text, str(path)), str(path)), dont_use)
                  for path, text in zip(paths, texts, strict=True)]
+    figures = {"wires_ff": list(wires_ff), "period_fo4": PERIOD_FO4, "dont_use": list(dont_use), "libraries": []}
     stimulated = stimulate(list(parts))
-    return {"wires_ff": list(wires_ff), "period_fo4": PERIOD_FO4, "dont_use": list(dont_use),
-            "libraries": [measure_library(library, text, parts, stimulated, wires_ff)
-                          for library, text in zip(libraries, texts, strict=True)]}
+    for library, text in zip(libraries, texts, strict=True):
+        figures["libraries"].append(measure_library(library, text, parts, stimulated, wires_ff))
+        yield figures
+
+
+def merged(runs: Sequence[dict]) -> dict:
+    """One of several: libraries by name and corner, parts in the order of `PARTS`. Raises `ConfigError` for runs that
+    assumed different things."""
+    for key in ("wires_ff", "period_fo4", "dont_use"):
+        if len({json.dumps(run[key]) for run in runs}) > 1:
+            raise ConfigError(f"--add: runs differ in {key}: {', '.join(json.dumps(run[key]) for run in runs)}")
+    libraries: dict[tuple[str, str], dict] = {}
+    for run in runs:
+        for library in run["libraries"]:
+            known = libraries.setdefault((library["name"], library["corner"]), {**library, "parts": {}})
+            found = known["parts"] | library["parts"]
+            known["parts"] = {name: found[name] for name in PARTS if name in found}
+    return {**runs[0], "libraries": list(libraries.values())}
+
+
+def read_figures(path: Path) -> dict:
+    """Raises `ConfigError` naming the file."""
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        return {key: figures[key] for key in ("wires_ff", "period_fo4", "dont_use", "libraries")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"--add {path}: not figures of this command: {error!r}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("libraries", nargs="+", type=Path, metavar="LIBERTY")
+    options.add_argument("libraries", nargs="*", type=Path, metavar="LIBERTY")
     options.add_argument("--parts", default=",".join(PARTS), help="comma-separated; default: all")
-    options.add_argument("--dont-use", default="*lpflow*,*probe*", help="patterns of cells' names; default: %(default)s")
+    options.add_argument("--dont-use", default="*lpflow*,*probe*",
+                         help="patterns of cells' names; default: %(default)s")
     options.add_argument("--wires", default=WIRES_FF, help="fF to each sink, comma-separated; default: %(default)s")
+    options.add_argument("--add", type=Path, action="append", default=[], metavar="FILE")
     options.add_argument("--out", type=Path, metavar="FILE")
     options.add_argument("--write", action="store_true", help="write benchmarks/gates.md")
     given = options.parse_args(arguments)
+    if not given.libraries and not given.add:
+        options.error("expected a LIBERTY or --add FILE")
     try:
-        simulation.check_tools()
-        figures = measure(given.libraries, chosen_parts(given.parts), given.dont_use.split(","),
-                          wires(given.wires))
+        figures = collect(given)
     except TilescoreError as error:
         print(f"gates: {error}", file=sys.stderr)
         return 1
     text = page(figures)
     print(text, end="")
-    if given.out:
-        given.out.write_text(json.dumps(figures, indent=1) + "\n")
     if given.write:
-        PAGE.write_text(text)
+        PAGE.write_text(text, encoding="utf-8")
     return 0
+
+
+def collect(given: argparse.Namespace) -> dict:
+    """Figures of earlier runs and of the libraries given now, written to ``--out`` as they come."""
+    runs = [read_figures(path) for path in given.add]
+    figures = merged(runs) if runs else {}
+    if given.libraries:
+        simulation.check_tools()
+        for found in measure(given.libraries, chosen_parts(given.parts), given.dont_use.split(","), wires(given.wires)):
+            figures = merged([*runs, found])
+            if given.out:
+                given.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    elif given.out:
+        given.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return figures
 
 
 if __name__ == "__main__":

@@ -58,19 +58,22 @@ def count(netlist: Netlist, cycles: Sequence[dict[str, int]], *, skip: int, dela
     words = [_word(netlist, {**cycles[0], "rst": 1})] * RESET_CYCLES + [_word(netlist, c) for c in cycles]
     words.append(words[-1])  # its edge takes the last word
     bits = sum(map(len, netlist.data_inputs.values()))
-    bench = _BENCH.format(top=bits - 1, last=len(words) - 1, first=RESET_CYCLES + skip + 1, delay="#1 " if delay else "")
+    bench = _BENCH.format(top=bits - 1, last=len(words) - 1, first=RESET_CYCLES + skip + 1,
+                          delay="#1 " if delay else "")
     with TemporaryDirectory() as name:
         folder = Path(name)
         text = f"`timescale 1ps/1ps\n{to_verilog(netlist, delay=delay)}{bench}"
         (folder / "design.v").write_text(text, encoding="utf-8")
         (folder / "stimulus.hex").write_text("".join(f"{word:x}\n" for word in words), encoding="utf-8")
-        for command in (["iverilog", "-g2005", "-s", "bench", "-o", "bench.vvp", "design.v"], ["vvp", "-n", "bench.vvp"]):
+        for command in (["iverilog", "-g2005", "-s", "bench", "-o", "bench.vvp", "design.v"],
+                        ["vvp", "-n", "bench.vvp"]):
             result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             if result.returncode:
                 raise ToolError(f"{command[0]} failed: {(result.stderr or result.stdout)[-300:]}")
         with (folder / "toggles.vcd").open(encoding="ascii") as file:
             toggles = count_toggles(file)
-    return {int(name[1:]): number for name, number in toggles.items() if number and name[0] == "n" and name[1:].isdigit()}
+    return {int(name[1:]): number for name, number in toggles.items()
+            if number and name[0] == "n" and name[1:].isdigit()}
 
 
 def _word(netlist: Netlist, values: dict[str, int]) -> int:
