@@ -391,6 +391,16 @@ def test_a_step_by_the_tables() -> None:
         assert low < value < high
 
 
+def test_documented_rows_are_measured_ones() -> None:
+    """docs/energy.md quotes rows of benchmarks/gates.md."""
+    root = Path(__file__).resolve().parent.parent
+    text = (root / "docs/energy.md").read_text(encoding="utf-8")
+    section = text.partition("## What gates say")[2].partition("\n## ")[0]
+    quoted = [line for line in section.split("\n") if line.startswith("| ") and not line.startswith("| library")]
+    measured = (root / "benchmarks/gates.md").read_text(encoding="utf-8").split("\n")
+    assert quoted and [line for line in quoted if line not in measured] == []
+
+
 # ---- the command ----
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tilescore.benchmarks.gates.parts import PARTS
 from tilescore.rtl.config import TileConfig
@@ -151,10 +152,9 @@ def step_fj(config: TileConfig, pair: Pair, table: str, end: str) -> float:
 
     From the counts of one step of the whole array, divided among its PEs. E2M1 steps end a scaled block each.
     """
-    constants = load_table(table)
-    constants = type(constants)(name=constants.name, node_nm=constants.node_nm, constants={
-        name: type(c)(**{**vars(c), "value": getattr(c, end)}) if name != "sram_capacity_exponent" else c
-        for name, c in constants.constants.items()})
+    given = load_table(table)
+    constants = replace(given, constants={
+        name: replace(given.constants[name], value=value) for name, value in given.at(end).items()})
     scale = Scale.E4M3 if pair == Pair.E2M1 else Scale.NONE
     counts = dict.fromkeys(EVENT_NAMES, 0) | {
         PAIR_EVENTS[pair]: config.rows, TERM_EVENTS[scale]: config.rows, "a_group_reads": config.rows,
