@@ -6,7 +6,7 @@
 LIBERTY: a standard-cell library, .lib or .lib.gz. Needs Yosys (`pip install pyosys`) and Icarus Verilog. ``--out``
 writes the figures as JSON, after every library; ``--add`` takes figures of earlier runs in; ``--write`` puts the page
 made from all of them into benchmarks/gates.md. Tens of seconds per part for the stimuli, and about as much per part and
-library.
+library; the vector lane keeps ABC busy for minutes.
 """
 
 from __future__ import annotations
