@@ -21,7 +21,7 @@ def tile_options(command: argparse.ArgumentParser) -> None:
 
 def tile_set_option(command: argparse.ArgumentParser) -> None:
     """Changes to the tile."""
-    command.add_argument(OPTION, action="append", default=[], dest="tile_set", metavar="KEY=VALUE[,KEY=VALUE...]",
+    command.add_argument(OPTION, action="append", dest="tile_set", metavar="KEY=VALUE[,KEY=VALUE...]",
                          help="change keys of the tile, such as formats=e4m3+e2m1,scales=e4m3; may be repeated")
 
 

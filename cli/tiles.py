@@ -8,4 +8,4 @@ from ..rtl.tile_settings import change_tile
 
 def tile_of(arguments: argparse.Namespace) -> TileConfig:
     """``--tile`` with the changes of ``--tile-set``."""
-    return change_tile(load_tile(arguments.tile), arguments.tile_set)
+    return change_tile(load_tile(arguments.tile), arguments.tile_set or ())
