@@ -129,8 +129,8 @@ def test_four_bit_experts_on_the_server_tile() -> None:
     compiles(Workload(layer=moe_layer(load_model("olmoe-1b-7b")), tokens=64), SERVER, "nvfp4", routing="balanced")
 
 
-MODELS = {"llama-3-8b": ("attention",), "granite-3.0-1b-a400m": KINDS, "mixtral-8x7b": KINDS, "olmoe-1b-7b": ("moe",),
-          "qwen3-30b-a3b": KINDS}
+MODELS = {"llama-3-8b": ("attention",), "granite-3.0-1b-a400m": KINDS, "olmoe-1b-7b": ("moe",),
+          "qwen3-30b-a3b": ("attention",)}
 MODEL_LAYERS = [(model, kind) for model, kinds in MODELS.items() for kind in kinds]
 
 
@@ -212,9 +212,8 @@ def test_every_combination_is_exact_in_rtl(preset: str, case: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["attention", "moe"])
 @pytest.mark.parametrize("preset", sorted(set(PRESETS) - NOT_BUILT["edge"]))
-@pytest.mark.parametrize("name", ["edge", "server"])
-def test_every_combination_is_exact_in_the_rtl_of_the_presets(name: str, preset: str, case: str) -> None:
-    program = compile_layer(TINY[case], TILES[name], seed=2, numerics=Numerics(formats=PRESETS[preset])).program
+def test_every_combination_is_exact_in_the_rtl_of_edge(preset: str, case: str) -> None:
+    program = compile_layer(TINY[case], TILES["edge"], seed=2, numerics=Numerics(formats=PRESETS[preset])).program
     verify(program)
     result = simulate(program, LEVELS, backend="verilator")
     assert result.rtl is not None and result.rtl.cycles == result.cycles
