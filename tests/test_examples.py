@@ -57,4 +57,4 @@ def test_a_new_users_walk(tmp_path: Path) -> None:
     assert len([line for line in lines if line and not line.startswith(("#", "set"))]) <= 12
     done = subprocess.run(["bash", "walk.sh", str(wheel)], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("2 passed") == 3 and "above the limit" in done.stdout
+    assert done.stdout.count("2 passed in") == 3 and "above the limit" in done.stdout
