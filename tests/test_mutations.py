@@ -350,6 +350,7 @@ LOAD_INDICES, REGION = indexed_rows.IndexedRows.load, indexed_rows.IndexedRows.r
 EXTENT_OF = indexed_rows.Extents.of
 
 
+@pytest.mark.usefixtures("all_written")
 @pytest.mark.parametrize(("owner", "method", "bug"), [
     ("IndexedRows", "load", always_known), ("IndexedRows", "load", lambda *arguments: None),
     ("IndexedRows", "region", row_0_only), ("IndexedRows", "_check_image", lambda *arguments: None),
