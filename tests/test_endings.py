@@ -143,9 +143,10 @@ def test_stopped_while_a_model_is_built(number: int, status: int, tmp_path: Path
 def test_stopped_while_it_waits(number: int, status: int, tmp_path: Path) -> None:
     """A command that reads from a pipe which nobody writes."""
     os.mkfifo(tmp_path / "tile.toml")
-    code = ("from tilescore.cli import hardware\nfrom pathlib import Path\n"
-            "hardware.load_tile = lambda name: Path(name).read_text()\n"
-            "import sys\nfrom tilescore.cli.main import main\nPath('started').touch()\nsys.exit(main(sys.argv[1:]))")
+    code = ("import sys\nfrom pathlib import Path\nfrom tilescore.cli import hardware\n"
+            "from tilescore.cli.main import main\n"
+            "def wait(arguments):\n    Path('started').touch()\n    return Path(arguments.tile).read_text()\n"
+            "hardware.tile_of = wait\nsys.exit(main(sys.argv[1:]))")
     process = subprocess.Popen([sys.executable, "-c", code, "tile", "tile.toml"], cwd=tmp_path, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while not (tmp_path / "started").exists():
