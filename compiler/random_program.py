@@ -11,6 +11,8 @@ Instructions are drawn at random and those that break a rule of `sim.accesses` a
 only legal ones was rejected: it never reaches the corners of the rules that nobody thought of.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..rtl.config import TileConfig
@@ -72,15 +74,18 @@ def add_tokens(program: Program, rng: np.random.Generator, count: int) -> int:
     Returns the number of tokens added. The result is the same, the cycles differ.
     """
     added = 0
+    units = [i.spec.unit for i in program.instructions]
     consumers = [n for n, i in enumerate(program.instructions) if i.spec.name != "HALT"]
     for _ in range(count):
-        target = int(rng.choice(consumers))
-        source = int(rng.integers(0, max(target, 1)))
+        target = _of_any_unit(rng, consumers, units)
+        if target == 0:
+            continue
+        source = _of_any_unit(rng, range(target), units)
         producer, consumer = program.instructions[source], program.instructions[target]
         kind = "rd" if rng.random() < 0.5 else "wr"
         give, take = 1 << consumer.spec.unit, 1 << producer.spec.unit
         signal, wait = getattr(producer, f"signal_{kind}"), getattr(consumer, f"wait_{kind}")
-        if source >= target or producer.spec.unit == Unit.DISPATCH or signal & give or wait & take:
+        if producer.spec.unit == Unit.DISPATCH or signal & give or wait & take:
             continue
         setattr(producer, f"signal_{kind}", signal | give)
         setattr(consumer, f"wait_{kind}", wait | take)
@@ -91,6 +96,12 @@ def add_tokens(program: Program, rng: np.random.Generator, count: int) -> int:
             setattr(producer, f"signal_{kind}", signal)
             setattr(consumer, f"wait_{kind}", wait)
     return added
+
+
+def _of_any_unit(rng: np.random.Generator, among: Sequence[int], units: Sequence[Unit]) -> int:
+    """A random instruction: first the unit, each as likely, then one of its instructions."""
+    unit = rng.choice(sorted({units[n] for n in among}))
+    return int(rng.choice([n for n in among if units[n] == unit]))
 
 
 class _Drawer:
