@@ -1,4 +1,4 @@
-"""Options and fixtures of the whole suite: ``--slow``, and one seed for everything that is random.
+"""Options and fixtures of the whole suite: ``--slow`` with its ``--depth``, one seed for everything that is random.
 
 Every random choice derives from ``--seed``: Hypothesis is seeded with it, programs and tensors take it
 through the ``seed`` and ``rng`` fixtures. Without the option it is fresh in every run, so that repeated runs
@@ -21,6 +21,8 @@ from tilescore.sim.toolchain import missing_for_verilator
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("tilescore")
     group.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    group.addoption("--depth", type=int, default=1, metavar="N",
+                    help="N times as many random programs, stalls and mishaps in the slow tests")
     group.addoption("--seed", type=int, help="seed of everything random in the suite (default: a fresh one)")
 
 
@@ -65,6 +67,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def seed(request: pytest.FixtureRequest) -> int:
     """A seed for this test, from 0 to 2**32 - 1: a function of ``--seed`` and of the test's name."""
     return zlib.crc32(request.node.nodeid.encode(), request.config.option.seed & 0xFFFFFFFF)
+
+
+@pytest.fixture
+def depth(request: pytest.FixtureRequest) -> int:
+    """How many times the usual number of random cases a slow test is to try (``--depth``)."""
+    return request.config.option.depth
 
 
 @pytest.fixture

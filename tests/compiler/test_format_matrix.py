@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -193,14 +192,10 @@ def test_every_combination_is_the_quantized_layer(name: str, preset: str, case: 
     assert rel_rms_error(result, model) < max(2e-6, error / 2)
 
 
-IN_THE_NORMAL_SET = {("nvfp4", "moe"), ("w4a8-mxfp4", "attention"), ("deepseek", "attention"), ("e5m2", "moe"),
-                     ("mxfp8", "head of one block and a half")}
-
-
 @needs_verilator
-@pytest.mark.parametrize("preset, case", [
-    pytest.param(preset, case, marks=() if (preset, case) in IN_THE_NORMAL_SET else pytest.mark.slow)
-    for preset, case in product(PRESETS, TINY)])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TINY)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_combination_is_exact_in_rtl(preset: str, case: str) -> None:
     program = compile_layer(TINY[case], SMALL, seed=2, numerics=Numerics(formats=PRESETS[preset])).program
     verify(program)

@@ -107,18 +107,18 @@ def test_mishaps(boards: Callable, seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [width for width in TILES if width < 512])
-def test_narrow_buses(width: int, boards: Callable, seed: int) -> None:
+def test_narrow_buses(width: int, boards: Callable, seed: int, depth: int) -> None:
     """The widest bus is on a tile that takes a minute to build; `test_exported.py` has it."""
     tile = TILES[width]
     for latency in (1, 30):
         run_now(bodies.ideal(boards(tile, latency), cases(tile)))
-    assert run_now(bodies.layers(boards(tile), cases(tile), range(seed, seed + 50)))["runs"] == 100
+    assert run_now(bodies.layers(boards(tile), cases(tile), range(seed, seed + 15 * depth)))["runs"] == 30 * depth
 
 
 @pytest.mark.slow
-def test_many_mishaps(boards: Callable, seed: int) -> None:
+def test_many_mishaps(boards: Callable, seed: int, depth: int) -> None:
     board, (attention, moe) = boards(NANO), cases(NANO)
-    assert min(run_now(bodies.errors(board, attention, seed, 100)).values()) > 0
-    assert run_now(bodies.resets(board, moe, seed, 300))["resets"] == 300
-    assert run_now(bodies.hangs(board, attention, seed, 30))["hangs"] == 30
-    assert run_now(bodies.corrupted(board, moe, seed, 300))["ILLEGAL"] >= 150
+    assert min(run_now(bodies.errors(board, attention, seed, 30 * depth)).values()) > 0
+    assert run_now(bodies.resets(board, moe, seed, 80 * depth))["resets"] == 80 * depth
+    assert run_now(bodies.hangs(board, attention, seed, 8 * depth))["hangs"] == 8 * depth
+    assert run_now(bodies.corrupted(board, moe, seed, 80 * depth))["ILLEGAL"] >= 40 * depth
