@@ -33,8 +33,8 @@ if typing.TYPE_CHECKING:
         save_schedule,
         schedule_differences,
     )
-    from tilescore.rtl.config import TileConfig, load_tile
-    from tilescore.rtl.errors import (
+    from tilescore.rtl.spec.config import TileConfig, load_tile
+    from tilescore.rtl.spec.errors import (
         CompileError,
         ConfigError,
         DoesNotFit,
@@ -44,10 +44,10 @@ if typing.TYPE_CHECKING:
         ToolError,
         WorkloadError,
     )
+    from tilescore.sim.legality.verifier import verify
     from tilescore.sim.program import Program
     from tilescore.sim.result import Result
     from tilescore.sim.simulate import simulate
-    from tilescore.sim.verifier import verify
 
 __version__ = "0.1.0"
 
@@ -70,13 +70,13 @@ _HOME = {
     "compiler.report": ("report_compiled",),
     "compiler.schedule": ("AttentionSchedule", "CoreSchedule", "GemmSchedule", "MoESchedule", "load_schedule",
                           "save_schedule", "schedule_differences"),
-    "rtl.config": ("TileConfig", "load_tile"),
-    "rtl.errors": ("CompileError", "ConfigError", "DoesNotFit", "ProgramError", "SimulationError", "TilescoreError",
-                   "ToolError", "WorkloadError"),
+    "rtl.spec.config": ("TileConfig", "load_tile"),
+    "rtl.spec.errors": ("CompileError", "ConfigError", "DoesNotFit", "ProgramError", "SimulationError",
+                        "TilescoreError", "ToolError", "WorkloadError"),
+    "sim.legality.verifier": ("verify",),
     "sim.program": ("Program",),
     "sim.result": ("Result",),
     "sim.simulate": ("simulate",),
-    "sim.verifier": ("verify",),
 }
 """{module: public names that it defines}: what the imports above say to type checkers."""
 

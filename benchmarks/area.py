@@ -19,11 +19,11 @@ from tilescore.benchmarks.fp32_pe import AlignedProcessingElement, RoundedProces
 from tilescore.benchmarks.synthesis import Gates, measure_gates, measure_luts, yosys_command
 from tilescore.rtl.arith.dot import DotProduct
 from tilescore.rtl.arith.round_fp32 import RoundToFp32
-from tilescore.rtl.array_formats import built_pairs
-from tilescore.rtl.config import TileConfig, load_tile
-from tilescore.rtl.formats import PAIRS
-from tilescore.rtl.operand_edge import OperandEdge
-from tilescore.rtl.pe import ProcessingElement
+from tilescore.rtl.matrix.operand_edge import OperandEdge
+from tilescore.rtl.matrix.pe import ProcessingElement
+from tilescore.rtl.spec.array_formats import built_pairs
+from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.formats import PAIRS
 
 ARRAY = 16
 """Rows and columns of the array among whose PEs the last table divides the edges."""

@@ -14,9 +14,9 @@ from pathlib import Path
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import Workload
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
-from tilescore.rtl.config import load_tile
+from tilescore.rtl.spec.config import load_tile
+from tilescore.sim.legality.verifier import verify
 from tilescore.sim.timing import time_program
-from tilescore.sim.verifier import verify
 
 CASES = (
     ("qwen3-30b-a3b", "attention", "server", {"tokens": 2048}, {}),

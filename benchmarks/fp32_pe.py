@@ -1,6 +1,6 @@
 """Processing elements that accumulate in FP32: what the exact one is compared with. For benchmarks only.
 
-They have the ports of `rtl.pe.ProcessingElement`, its lanes, tags and shadow chain, and as many pipeline stages or
+They have the ports of `rtl.matrix.pe.ProcessingElement`, its lanes, tags and shadow chain, and as many stages or
 fewer; only what makes and accumulates terms differs. Where there was a choice they got the smaller one:
 
 * The adder has no subnormals, infinities or overflow. None can occur: terms are multiples of 2**-20 and below 2**40.
@@ -21,12 +21,12 @@ from tilescore.rtl.arith import latency
 from tilescore.rtl.arith.decode import DecodedElement
 from tilescore.rtl.arith.dot import DotProduct
 from tilescore.rtl.arith.pack import count_leading_zeros, delay
-from tilescore.rtl.array_formats import built_pairs
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.formats import E4M3, PAIRS
-from tilescore.rtl.isa import Pair
-from tilescore.rtl.pe import ProcessingElement, a_operand_layout, b_operand_shape, scale_ports, tags_layout
-from tilescore.rtl.tree import tree
+from tilescore.rtl.lib.tree import tree
+from tilescore.rtl.matrix.pe import ProcessingElement, a_operand_layout, b_operand_shape, scale_ports, tags_layout
+from tilescore.rtl.spec.array_formats import built_pairs
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.formats import E4M3, PAIRS
+from tilescore.rtl.spec.isa import Pair
 
 SIGNIFICAND = 24
 BIAS = 127
@@ -124,7 +124,7 @@ class RoundedProcessingElement(Fp32ProcessingElement):
         return term, delay(m, dot.nan, 2, name="nan")
 
     def _scaled_term(self, m: Module, dot: DotProduct) -> tuple[data.View, Value]:
-        """As in `rtl.group_term` the block's sum and the scales' product, then their product; normalise."""
+        """As in `rtl.matrix.group_term` the block's sum and the scales' product, then their product; normalise."""
         a, b = self.a_scale_in, self.b_scale_in
         m.d.sync += [self.a_scale_out.eq(a), self.b_scale_out.eq(b)]
         block = Signal(dot.sum.shape(), reset_less=True)

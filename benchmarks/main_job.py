@@ -20,11 +20,11 @@ from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import AttentionLayer, Layer, Workload
 from tilescore.compiler.listing import listing
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
-from tilescore.rtl.config import load_tile
+from tilescore.rtl.spec.config import load_tile
+from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program
-from tilescore.sim.reference import State, execute
+from tilescore.sim.reference.run import State, execute
 from tilescore.sim.timing import time_program
-from tilescore.sim.verifier import verify
 
 
 def _smollm2() -> Layer:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tilescore.sim.quantizers import BLOCK_FORMATS, quantize_block
+from tilescore.sim.numerics.quantizers import BLOCK_FORMATS, quantize_block
 
 ROWS, K = 7168, 2048
 REPEATS = 5

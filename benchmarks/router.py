@@ -23,10 +23,10 @@ from tilescore.compiler.numerics import DEFAULT, ROUTER_TERMS, Numerics
 from tilescore.compiler.quantize import stored_values, tensor_factor
 from tilescore.compiler.routing import topk_softmax_route
 from tilescore.compiler.tensors import MoETensors, synthetic
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.errors import WorkloadError
-from tilescore.rtl.events import event_counts
-from tilescore.rtl.formats import decode_e4m3_float
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.errors import WorkloadError
+from tilescore.rtl.spec.events import event_counts
+from tilescore.rtl.spec.formats import decode_e4m3_float
 from tilescore.sim.timing import time_program
 
 TOKENS, SEEDS = 1024, range(4)

@@ -8,7 +8,7 @@ from ..compiler.comparison import compare, exceeded, parse_limits
 from ..compiler.comparison_text import markdown, text
 from ..compiler.provenance import check_report
 from ..compiler.report import report_compiled
-from ..rtl.errors import ConfigError, WorkloadError
+from ..rtl.spec.errors import ConfigError, WorkloadError
 from ..sim.energy import load_table
 from .ignored import check_layer_options
 from .layer import build

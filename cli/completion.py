@@ -42,7 +42,7 @@ def _commands() -> dict[str, tuple[str, list[_Word]]]:
 def _words(command: argparse.ArgumentParser) -> Iterator[_Word]:
     from ..compiler.format_names import PRESET_NAMES
     from ..compiler.models import list_models
-    from ..rtl.config import PRESETS
+    from ..rtl.spec.config import PRESETS
     from ..sim.names import LEVELS, TABLES
 
     names = {"model": tuple(list_models()), "tile": PRESETS, "energy": TABLES, "format": tuple(PRESET_NAMES),

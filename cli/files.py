@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..rtl.errors import ConfigError
-from ..sim import atomic_file
+from ..rtl.spec.errors import ConfigError
+from ..sim.lib import atomic_file
 
 
 def check_targets(paths: Sequence[Path]) -> None:

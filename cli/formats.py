@@ -12,9 +12,9 @@ from ..compiler.format_table import (
     text_table,
 )
 from ..compiler.numerics import from_options
-from ..rtl.errors import WorkloadError
+from ..rtl.spec.errors import WorkloadError
 from ..sim.energy import load_table
-from ..sim.progress import Progress
+from ..sim.lib.progress import Progress
 from .ignored import OF_A_LAYER, check_layer_options, refuse
 from .layer import model_of, note, workload_of
 from .tiles import tile_of

@@ -4,8 +4,8 @@ import argparse
 import json
 import sys
 
-from ..rtl.tile_file import tile_toml
-from ..sim.progress import Progress
+from ..rtl.spec.tile_file import tile_toml
+from ..sim.lib.progress import Progress
 from .files import check_targets, write_text
 from .tiles import tile_of
 
@@ -19,7 +19,7 @@ def tile(arguments: argparse.Namespace) -> int:
 
 def verilog(arguments: argparse.Namespace) -> int:
     """Print or write the Verilog of a tile."""
-    from ..rtl.verilog import tile_verilog
+    from ..rtl.export.verilog import tile_verilog
 
     config = tile_of(arguments)
     if arguments.output is not None:
@@ -35,7 +35,7 @@ def verilog(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """Write a folder for FPGA tools."""
-    from ..rtl.export import export_tile
+    from ..rtl.export.folder import export_tile
 
     config = tile_of(arguments)
     with Progress(f"export {config.name}"):
@@ -46,7 +46,7 @@ def export(arguments: argparse.Namespace) -> int:
 
 def isa(arguments: argparse.Namespace) -> int:
     """Print the instruction set."""
-    from ..rtl.isa import INSTRUCTIONS, layout_of, reference_page
+    from ..rtl.spec.isa import INSTRUCTIONS, layout_of, reference_page
 
     if arguments.markdown:
         sys.stdout.write(reference_page())

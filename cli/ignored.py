@@ -4,7 +4,7 @@ import argparse
 
 from ..compiler.checkpoint import draws
 from ..compiler.layers import Workload
-from ..rtl.errors import WorkloadError
+from ..rtl.spec.errors import WorkloadError
 
 OF_A_LAYER = ("layer", "phase", "tokens", "context", "batch", "mask", "routing", "weights", "schedule",
               "softmax_block", "ignore_key")

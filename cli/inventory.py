@@ -4,8 +4,8 @@ import argparse
 import json
 
 from ..compiler.models import attention_layer, list_models, load_model, moe_layer
-from ..rtl.errors import TilescoreError
-from ..sim.toolchain import doctor_report
+from ..rtl.spec.errors import TilescoreError
+from ..sim.hardware.toolchain import doctor_report
 
 
 def models(arguments: argparse.Namespace) -> int:

@@ -15,15 +15,15 @@ from ..compiler.numerics import from_options
 from ..compiler.report import describe, layer_report
 from ..compiler.schedule import load_schedule, to_dict
 from ..compiler.tensors import LayerTensors
-from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError, DoesNotFit, WorkloadError
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import CompileError, DoesNotFit, WorkloadError
 from ..sim.energy import EnergyTable
+from ..sim.hardware.toolchain import missing_for_verilator
+from ..sim.legality.verifier import verify
+from ..sim.lib.progress import Progress
 from ..sim.program import Program
-from ..sim.progress import Progress
 from ..sim.simulate import simulate
 from ..sim.timing import Timing
-from ..sim.toolchain import missing_for_verilator
-from ..sim.verifier import verify
 from .ignored import check_seed
 
 

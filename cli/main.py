@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
-from ..rtl.errors import SimulationError, TilescoreError
+from ..rtl.spec.errors import SimulationError, TilescoreError
 from .parser import parser
 
 

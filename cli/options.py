@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 from ..compiler.format_names import PRESET_NAMES, SCALE_RULE_NAMES, SOFTMAX_BLOCK
-from ..rtl.config import PRESETS
-from ..rtl.errors import did_you_mean
-from ..rtl.tile_settings import OPTION
+from ..rtl.spec.config import PRESETS
+from ..rtl.spec.errors import did_you_mean
+from ..rtl.spec.tile_settings import OPTION
 from ..sim.names import LEVELS, TABLES
 
 DEFAULT_TILE = "edge"

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..rtl.config import PRESETS
-from ..rtl.errors import did_you_mean
+from ..rtl.spec.config import PRESETS
+from ..rtl.spec.errors import did_you_mean
 from .completion import SHELLS
 from .options import (
     energy_options,
@@ -58,7 +58,7 @@ class _Version(argparse.Action):
         super().__init__(nargs=0, **options)
 
     def __call__(self, parser, namespace, values, option_string=None) -> NoReturn:
-        from ..rtl.version import version  # 20 ms that no other command needs
+        from ..rtl.spec.version import version  # 20 ms that no other command needs
 
         print(f"tilescore {version()}", flush=True)
         parser.exit()

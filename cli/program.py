@@ -7,10 +7,10 @@ from ..compiler.listing import listing
 from ..compiler.report import check_description, phase_table, table
 from ..compiler.schedule import to_text
 from ..compiler.store import ROUTED_SEGMENT, embed_expected, expected_of
-from ..rtl.errors import ProgramError, WorkloadError
+from ..rtl.spec.errors import ProgramError, WorkloadError
 from ..sim.energy import load_table
+from ..sim.legality.verifier import verify
 from ..sim.program import Program
-from ..sim.verifier import verify
 from .files import check_targets, named_errors, write_text
 from .ignored import check_layer_options
 from .layer import build, report

@@ -13,13 +13,13 @@ from ..compiler.listing import listing
 from ..compiler.report import describe, headline, phase_table, table
 from ..compiler.schedule import to_text
 from ..compiler.slices import SLICE_NUMERICS, slice_tensors, slice_workload
-from ..rtl.config import load_tile
-from ..rtl.errors import WorkloadError
-from ..rtl.tile_file import tile_toml
+from ..rtl.spec.config import load_tile
+from ..rtl.spec.errors import WorkloadError
+from ..rtl.spec.tile_file import tile_toml
 from ..sim.energy import EnergyTable, load_table
+from ..sim.legality.verifier import verify
 from ..sim.names import LEVELS
 from ..sim.timeline import timeline_of
-from ..sim.verifier import verify
 from .files import output_folder, write_text
 from .ignored import check_layer_options, refuse
 from .layer import build, data_needed, report

@@ -2,8 +2,8 @@
 
 import argparse
 
-from ..rtl.config import TileConfig, load_tile
-from ..rtl.tile_settings import change_tile
+from ..rtl.spec.config import TileConfig, load_tile
+from ..rtl.spec.tile_settings import change_tile
 
 
 def tile_of(arguments: argparse.Namespace) -> TileConfig:

@@ -5,8 +5,8 @@ from dataclasses import replace
 from itertools import product
 from math import lcm
 
-from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError, DoesNotFit
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import CompileError, DoesNotFit
 from .attention.heads import mixed_head, rotated_head
 from .attention.place import CorePlacement, check_block, key_unit
 from .auto_gemm import GROUP_BYTES, PIECES, gemm_schedule, largest_chunk, pieces, row_counts

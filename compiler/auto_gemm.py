@@ -7,8 +7,8 @@ blocks; B pieces are cut so that at least `PIECES` of them fit and loads run ahe
 
 from collections.abc import Callable, Iterator
 
-from ..rtl.config import TileConfig
-from ..rtl.errors import DoesNotFit
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import DoesNotFit
 from .formats import TENSOR_FORMATS, TensorFormat
 from .operands import k_unit
 from .placement import align, places_fit

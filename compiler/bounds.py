@@ -15,9 +15,9 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..rtl.config import TileConfig
-from ..rtl.formats import PAIRS
-from ..rtl.isa import Pair
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.formats import PAIRS
+from ..rtl.spec.isa import Pair
 from .formats import TENSOR_FORMATS, TensorFormat, value_weights
 from .layers import Workload
 from .numerics import DEFAULT, Numerics

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError, ProgramError
-from ..rtl.isa import Halt, Instruction, Load, Space, Sync, Unit
-from ..sim.accesses import AccessTable
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import CompileError, ProgramError
+from ..rtl.spec.isa import Halt, Instruction, Load, Space, Sync, Unit
+from ..sim.legality.accesses import AccessTable
 from ..sim.program import DTYPES, Program, Region, Segment
 from .dependencies import RD, Channel, DependencyAnalysis
 from .dram_map import Data, DramMap

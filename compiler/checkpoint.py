@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..rtl.errors import WorkloadError
+from ..rtl.spec.errors import WorkloadError
 from .checkpoint_files import Checkpoint
 from .layers import MoELayer, Workload
 from .tensors import (

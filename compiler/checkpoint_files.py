@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..rtl.errors import WorkloadError
+from ..rtl.spec.errors import WorkloadError
 from .model_files import snapshot
 from .safetensors_file import SafetensorsFile
 

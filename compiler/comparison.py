@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..rtl.errors import CompileError, ConfigError
+from ..rtl.spec.errors import CompileError, ConfigError
 from ..sim.timeline import Parting, Timeline, parting
 from .schedule import schedule_differences
 

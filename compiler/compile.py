@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import CompileError
 from ..sim.program import Program
 from . import auto, oracle
 from .attention.inputs import AttentionScales

@@ -12,13 +12,13 @@ need that it implies is dropped, and of several needs of one instruction those t
 from collections import deque
 from collections.abc import Sequence
 
-from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError, ProgramError
-from ..rtl.isa import Instruction, Unit
 from ..rtl.plan import duration
-from ..sim.accesses import Accesses, AccessTable
-from ..sim.pipeline import Hazard, PipelineHazards
-from ..sim.strided import Strided, overlaps
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import CompileError, ProgramError
+from ..rtl.spec.isa import Instruction, Unit
+from ..sim.legality.accesses import Accesses, AccessTable
+from ..sim.legality.pipeline import Hazard, PipelineHazards
+from ..sim.lib.strided import Strided, overlaps
 from .dram_map import DramMap
 
 RD, WR = 0, 4

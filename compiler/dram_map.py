@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError, ProgramError
-from ..rtl.isa import Instruction
-from ..sim.dram_streams import dram_streams
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import CompileError, ProgramError
+from ..rtl.spec.isa import Instruction
+from ..sim.legality.dram_streams import dram_streams
+from ..sim.lib.strided import Strided
 from ..sim.program import Segment
-from ..sim.strided import Strided
 
 Data = np.ndarray | Callable[[], np.ndarray] | None
 

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rtl.config import TileConfig
-from ..rtl.isa import Instruction, Load, Space
-from ..rtl.scale_layout import SCALE_BLOCKS, built_layouts
-from ..sim.accesses import AccessTable
-from ..sim.initialized import A_SCALES, ACC, B_SCALES, A, B, Initialized, Memory, nothing, view_of, writes
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.isa import Instruction, Load, Space
+from ..rtl.spec.scale_layout import SCALE_BLOCKS, built_layouts
+from ..sim.legality.accesses import AccessTable
+from ..sim.legality.initialized import A_SCALES, ACC, B_SCALES, A, B, Initialized, Memory, nothing, view_of, writes
 
 _ROW_BYTES_LIMIT = 1 << 16
 """Longest row of zeros that is loaded at once."""

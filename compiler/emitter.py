@@ -7,9 +7,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError
-from ..rtl.isa import (
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import CompileError
+from ..rtl.spec.isa import (
     SPEC_BY_NAME,
     Combine,
     Dest,
@@ -25,9 +25,7 @@ from ..rtl.isa import (
     Vector,
     fp32_bits,
 )
-from ..rtl.isa import (
-    Operand as Source,
-)
+from ..rtl.spec.isa import Operand as Source
 from .builder import ProgramBuilder
 
 if TYPE_CHECKING:

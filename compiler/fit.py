@@ -8,9 +8,9 @@ still find no room for a detail.
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError, ConfigError
-from ..rtl.tile_keys import KEYS
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import CompileError, ConfigError
+from ..rtl.spec.tile_keys import KEYS
 
 GROWING = ("a_buffer_bytes", "a_banks", "b_buffer_bytes", "b_banks", "acc_banks", "acc_bank_rows", "stat_banks",
            "stat_bank_rows", "index_entries")

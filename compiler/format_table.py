@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError, WorkloadError
-from ..rtl.formats import FORMATS_BY_NAME, block_magnitude_bits, exact_elements, headroom
-from ..rtl.isa import Scale, ScaleRule
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import CompileError, WorkloadError
+from ..rtl.spec.formats import FORMATS_BY_NAME, block_magnitude_bits, exact_elements, headroom
+from ..rtl.spec.isa import Scale, ScaleRule
 from ..sim.energy import EnergyTable
 from ..sim.simulate import simulate
 from .compile import compile_layer

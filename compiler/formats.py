@@ -7,10 +7,10 @@ fields for a pair of tensors, or says why the tile cannot multiply them.
 
 from dataclasses import dataclass
 
-from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError, WorkloadError, did_you_mean
-from ..rtl.formats import SCALE_BYTES, headroom
-from ..rtl.isa import Pair, Quant, Scale, ScaleLayout
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import CompileError, WorkloadError, did_you_mean
+from ..rtl.spec.formats import SCALE_BYTES, headroom
+from ..rtl.spec.isa import Pair, Quant, Scale, ScaleLayout
 from .format_names import PRESET_NAMES
 
 

@@ -13,8 +13,8 @@ A that it is paired with.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..rtl.errors import CompileError, DoesNotFit
-from ..rtl.isa import Space
+from ..rtl.spec.errors import CompileError, DoesNotFit
+from ..rtl.spec.isa import Space
 from .emitter import VECTOR_TILES, Emitter
 from .formats import MatmulMode, TensorFormat, matmul_mode
 from .operands import Operand, k_unit, widest_k

@@ -25,7 +25,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ..rtl.errors import WorkloadError
+from ..rtl.spec.errors import WorkloadError
 from .rotary import RopeScaling
 
 QkNorm = Literal["none", "head", "full"]

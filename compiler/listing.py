@@ -1,9 +1,9 @@
 """A program as text for people: every instruction in assembler, with its phase and label and, if known, its cycles.
 
-Without the columns in front, the lines are what `rtl.assembly.assemble` reads: phases and labels are comments.
+Without the columns in front, the lines are what `rtl.spec.assembly.assemble` reads: phases and labels are comments.
 """
 
-from ..rtl.assembly import disassemble_one
+from ..rtl.spec.assembly import disassemble_one
 from ..sim.program import Program
 from ..sim.timing import BOOT, STALL_CAUSES, Timing
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..rtl.errors import ConfigError, WorkloadError
+from ..rtl.spec.errors import ConfigError, WorkloadError
 
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "text_model_config", "llm")
 """Where multimodal configurations keep their language model; Qwen-Omni nests two of them."""

@@ -26,7 +26,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..rtl.errors import ConfigError, WorkloadError
+from ..rtl.spec.errors import ConfigError, WorkloadError
 from .config_fields import MAX_SIZE, ConfigFields
 from .layers import AttentionLayer, MoELayer, QkNorm
 from .model_features import RULED_KEYS, attention_blockers, moe_blockers

@@ -9,8 +9,8 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from ..rtl.errors import CompileError, WorkloadError
-from ..rtl.isa import Scale, ScaleRule
+from ..rtl.spec.errors import CompileError, WorkloadError
+from ..rtl.spec.isa import Scale, ScaleRule
 from .format_names import SCALE_RULE_NAMES, SOFTMAX_BLOCK
 from .formats import E4M3, LayerFormat, parse_format
 

@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from ..rtl.config import TileConfig
+from ..rtl.spec.config import TileConfig
 from .builder import ProgramBuilder
 from .dram import code_matrix
 from .emitter import Matrix

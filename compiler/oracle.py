@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..rtl.errors import WorkloadError
-from ..sim.threads import map_runs
+from ..rtl.spec.errors import WorkloadError
+from ..sim.lib.threads import map_runs
 from .layers import Workload
 from .rotary_frequencies import frequencies
 from .routing import Routing, combine_weights, topk_softmax_route
@@ -155,7 +155,7 @@ def _linear(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """``x @ weight.T`` in float64, for (rows, k) float64 and (n, k) float32.
 
     For a few rows it is made in pieces of n that stay in the cache as float64, and that are too small for threads of
-    BLAS: two that wait for each other on a busy machine took ten times as long (`sim.exact_matmul.float_matmul`).
+    BLAS: two that wait for each other on a busy machine took ten times as long (`exact_matmul.float_matmul`).
     """
     rows, k = x.shape
     if rows > _FEW_ROWS:

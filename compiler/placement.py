@@ -8,8 +8,8 @@ derives it from the banks that instructions touch.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError, DoesNotFit
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import CompileError, DoesNotFit
 
 
 @dataclass(frozen=True)

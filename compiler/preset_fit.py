@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..rtl.config import PRESETS, TileConfig, load_tile
-from ..rtl.errors import CompileError
+from ..rtl.spec.config import PRESETS, TileConfig, load_tile
+from ..rtl.spec.errors import CompileError
 from .auto import attention_schedule, moe_schedule
 from .layers import Layer, Workload
 from .numerics import DEFAULT

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from ..rtl.config import FORMATS, SCALES, TileConfig
-from ..rtl.errors import CompileError, ConfigError
-from ..rtl.formats import PAIRS
-from ..rtl.isa import Pair
-from ..rtl.tile_settings import OPTION, settings_text
+from ..rtl.spec.config import FORMATS, SCALES, TileConfig
+from ..rtl.spec.errors import CompileError, ConfigError
+from ..rtl.spec.formats import PAIRS
+from ..rtl.spec.isa import Pair
+from ..rtl.spec.tile_settings import OPTION, settings_text
 from .formats import ELEMENT_PAIRS, TENSOR_FORMATS, TensorFormat, query_format, value_weights
 from .layers import Workload
 from .moe.logits import term_products

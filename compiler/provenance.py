@@ -4,8 +4,8 @@ import hashlib
 import json
 from dataclasses import asdict
 
-from ..rtl.errors import ConfigError
-from ..rtl.version import version
+from ..rtl.spec.errors import ConfigError
+from ..rtl.spec.version import version
 from ..sim.energy import EnergyTable
 from ..sim.program import Program
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..rtl.isa import Scale, ScaleRule
-from ..sim.block_scales import BLOCK_FORMATS, anchor_exponent, power_of_two
-from ..sim.quantizers import dequantize, quantize_block
+from ..rtl.spec.isa import Scale, ScaleRule
+from ..sim.numerics.block_scales import BLOCK_FORMATS, anchor_exponent, power_of_two
+from ..sim.numerics.quantizers import dequantize, quantize_block
 from .formats import TensorFormat
 from .tensors import MIN_SCALE
 

@@ -8,7 +8,7 @@ from this one by FP32 rounding only, which now and then moves a code to its neig
 
 import numpy as np
 
-from ..rtl.isa import ScaleRule
+from ..rtl.spec.isa import ScaleRule
 from .attention.core import P_GAIN
 from .attention.heads import blocked_head
 from .attention.inputs import AttentionScales

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..rtl.block_formats import BLOCK_FORMATS, built_quantizers
-from ..rtl.config import TileConfig
-from ..rtl.formats import BLOCK_ELEMENTS, PAIRS, SCALE_NAMES, SCALE_PAIRS, headroom
-from ..rtl.isa import Combine, Func, Operand, Pair, Quant, Reduce, Scale, ScaleLayout, ScaleRule, Space, fp32_bits
-from ..rtl.scale_layout import SCALE_BLOCKS, built_layouts
+from ..rtl.spec.block_formats import BLOCK_FORMATS, built_quantizers
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.formats import BLOCK_ELEMENTS, PAIRS, SCALE_NAMES, SCALE_PAIRS, headroom
+from ..rtl.spec.isa import Combine, Func, Operand, Pair, Quant, Reduce, Scale, ScaleLayout, ScaleRule, Space, fp32_bits
+from ..rtl.spec.scale_layout import SCALE_BLOCKS, built_layouts
 
 _KEEPS_THEME = 0.5
 _SMALL_ORDERS = 24

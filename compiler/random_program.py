@@ -7,7 +7,7 @@ few *hot* banks, so that dependencies are dense; its mix of instructions is draw
 queues run full and others starve. At the end all of A and ACC is stored, so whatever was computed is in an
 output.
 
-Instructions are drawn at random and those that break a rule of `sim.accesses` are thrown away. Constructing
+Instructions are drawn at random and those that break a rule of `sim.legality.accesses` are thrown away. Constructing
 only legal ones was rejected: it never reaches the corners of the rules that nobody thought of.
 """
 
@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..rtl.config import TileConfig
-from ..rtl.errors import ProgramError
-from ..rtl.isa import (
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import ProgramError
+from ..rtl.spec.isa import (
     Combine,
     Dest,
     Func,
@@ -34,12 +34,12 @@ from ..rtl.isa import (
     Vector,
     fp32_bits,
 )
-from ..rtl.scale_layout import SCALE_BLOCKS, built_layouts
-from ..sim.accesses import AccessTable
-from ..sim.dram_streams import dram_streams
-from ..sim.initialized import Initialized
+from ..rtl.spec.scale_layout import SCALE_BLOCKS, built_layouts
+from ..sim.legality.accesses import AccessTable
+from ..sim.legality.dram_streams import dram_streams
+from ..sim.legality.initialized import Initialized
+from ..sim.legality.verifier import verify
 from ..sim.program import Program, Segment
-from ..sim.verifier import verify
 from .builder import ProgramBuilder
 from .random_formats import FormatDrawer
 

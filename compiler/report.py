@@ -8,10 +8,10 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from ..rtl.config import TileConfig
-from ..rtl.errors import CompileError, ProgramError
-from ..rtl.events import event_counts
-from ..rtl.isa import ScaleRule
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import CompileError, ProgramError
+from ..rtl.spec.events import event_counts
+from ..rtl.spec.isa import ScaleRule
 from ..sim.critical_path import critical_path
 from ..sim.energy import EnergyTable, load_table
 from ..sim.phases import phases_of

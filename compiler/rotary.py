@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ..rtl.errors import WorkloadError
+from ..rtl.spec.errors import WorkloadError
 
 REQUIRED = {
     "linear": ("factor",),

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..rtl.errors import WorkloadError, did_you_mean
+from ..rtl.spec.errors import WorkloadError, did_you_mean
 from .routing_loads import balanced, zipf
 from .tensors import check_seed
 

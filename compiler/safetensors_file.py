@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..rtl.errors import WorkloadError
+from ..rtl.spec.errors import WorkloadError
 
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 """The dtypes that can be read. All three are exact in float32."""

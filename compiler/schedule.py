@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..rtl.errors import CompileError
-from ..sim.atomic_file import write_text
+from ..rtl.spec.errors import CompileError
+from ..sim.lib.atomic_file import write_text
 
 
 def _require(where: str, name: str, value: object, low: int) -> None:

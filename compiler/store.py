@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..rtl.errors import ProgramError
+from ..rtl.spec.errors import ProgramError
 from ..sim.program import Program, Segment
 from .placement import align
 

@@ -24,8 +24,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ..rtl.errors import WorkloadError
-from ..sim.numerics import quantize_e4m3
+from ..rtl.spec.errors import WorkloadError
+from ..sim.numerics.arithmetic import quantize_e4m3
 from .layers import Workload
 
 OUTLIER_EVERY = 512
@@ -280,7 +280,7 @@ def quantize_per_tensor(x: np.ndarray, scale: np.float32 | None = None) -> tuple
     code = RNE_e4m3(RNE32(x / scale)), saturating; ``scale`` is the tensor's own unless a calibrated one is
     given. Raises WorkloadError for another dtype than float32, NaN or Inf.
 
-    Equal to ``sim.numerics.quantize_e4m3`` bit for bit, but 1.5 ns per value and not 160 (the experts of
+    Equal to ``sim.numerics.arithmetic.quantize_e4m3`` bit for bit, but 1.5 ns per value and not 160 (the experts of
     Qwen3-30B-A3B are 604 M values): the upper half of the float, with "anything below" or-ed into its last
     bit, rounds like the whole float, since at least four bits below E4M3's last are in it. That leaves 65,536
     cases.

@@ -22,12 +22,12 @@ from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.numerics import Numerics
-from tilescore.rtl.axi.register_text import markdown as registers
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.events import EVENTS
-from tilescore.rtl.isa import reference_page
-from tilescore.rtl.ledger import LEDGER_COUNTERS
-from tilescore.rtl.tile_file import keys_table
+from tilescore.rtl.export.register_text import markdown as registers
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.events import EVENTS
+from tilescore.rtl.spec.isa import reference_page
+from tilescore.rtl.spec.ledger import LEDGER_COUNTERS
+from tilescore.rtl.spec.tile_file import keys_table
 from tilescore.sim.energy import TABLES, load_table
 from tilescore.sim.timing import time_program
 

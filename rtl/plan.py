@@ -21,11 +21,11 @@ Cycle 0 is the cycle in which the tile sees ``start``. "At cycle t" means that a
 
 from dataclasses import dataclass
 
-from . import matrix_timing
-from .config import TileConfig
-from .events import dma_beats
-from .isa import Instruction
-from .scale_layout import scale_beats
+from .matrix import timing as matrix_timing
+from .spec.config import TileConfig
+from .spec.events import dma_beats
+from .spec.isa import Instruction
+from .spec.scale_layout import scale_beats
 from .vector import timing as vector_timing
 
 BOOT_DISPATCH = 1

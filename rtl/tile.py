@@ -16,19 +16,19 @@ from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .config import TileConfig
-from .counters import COUNTER_BITS, Counters
-from .dispatcher import Dispatcher
-from .drain import STATUS
-from .events import EVENT_NAMES, STEP_EVENTS
-from .index_memory import IndexMemory
-from .isa import QUEUE_UNITS
-from .issue import Issue
-from .load_unit import LoadUnit
-from .matrix_core import MatrixCore
-from .memory_clear import MemoryClear
-from .run_ahead import MORE_BITS
-from .store_unit import StoreUnit
+from .control.counters import COUNTER_BITS, Counters
+from .control.dispatcher import Dispatcher
+from .control.issue import Issue
+from .dma.index_memory import IndexMemory
+from .dma.load_unit import LoadUnit
+from .dma.memory_clear import MemoryClear
+from .dma.run_ahead import MORE_BITS
+from .dma.store_unit import StoreUnit
+from .matrix.drain import STATUS
+from .matrix.unit import MatrixCore
+from .spec.config import TileConfig
+from .spec.events import EVENT_NAMES, STEP_EVENTS
+from .spec.isa import QUEUE_UNITS
 from .vector.unit import VectorUnit
 
 

@@ -13,7 +13,7 @@ instruction up), else the unit's own earlier instruction: one of several equally
 from bisect import bisect_left
 from collections import Counter
 
-from ..rtl.isa import QUEUE_UNITS, Unit
+from ..rtl.spec.isa import QUEUE_UNITS, Unit
 from .phases import OVERHEAD
 from .program import Program
 from .timing import BOOT, STALL_CAUSES, Timing

@@ -1,6 +1,6 @@
 """Energy of a run: counted events times constants from a TOML table, by component.
 
-The counts are those of `rtl/events.py`, equal in the timing model and in the hardware. A table in
+The counts are those of `rtl/spec/events.py`, equal in the timing model and in the hardware. A table in
 `energy_tables/` gives every constant with unit, source, status and range. What an event costs in terms of
 the constants stands here, once, in `_components`; where the structure of the RTL decides it (how many
 registers a value passes), the formula names that structure.
@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from ..rtl.array_formats import FP32_SIGNIFICAND, TermShape
-from ..rtl.config import INSTRUCTION_BYTES, TileConfig
-from ..rtl.errors import ConfigError, did_you_mean
-from ..rtl.events import EVENT_NAMES, PAIR_EVENTS, TERM_EVENTS
-from ..rtl.formats import FORMATS_BY_NAME, PAIRS, SCALE_BYTES, SCALE_NAMES, PairSpec
-from ..rtl.isa import Pair, Scale
+from ..rtl.spec.array_formats import FP32_SIGNIFICAND, TermShape
+from ..rtl.spec.config import INSTRUCTION_BYTES, TileConfig
+from ..rtl.spec.errors import ConfigError, did_you_mean
+from ..rtl.spec.events import EVENT_NAMES, PAIR_EVENTS, TERM_EVENTS
+from ..rtl.spec.formats import FORMATS_BY_NAME, PAIRS, SCALE_BYTES, SCALE_NAMES, PairSpec
+from ..rtl.spec.isa import Pair, Scale
 from .names import TABLES
 
 CONSTANTS = {

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..rtl.events import EVENT_NAMES
-from ..rtl.isa import QUEUE_UNITS, Unit
-from ..rtl.ledger import LEDGER_UNITS, ledger_causes
+from ..rtl.spec.events import EVENT_NAMES
+from ..rtl.spec.isa import QUEUE_UNITS, Unit
+from ..rtl.spec.ledger import LEDGER_UNITS, ledger_causes
 from .energy import EnergyTable, energy_of
 from .program import Program
 from .timing import BOOT, DISPATCH_CAUSES, STALL_CAUSES, Timing

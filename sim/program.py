@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..rtl.config import TileConfig
-from ..rtl.errors import ConfigError, ProgramError, SimulationError
-from ..rtl.isa import Instruction, Load, ScaleLayout, Space, Unit, decode_program, encode_program
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import ConfigError, ProgramError, SimulationError
+from ..rtl.spec.isa import Instruction, Load, ScaleLayout, Space, Unit, decode_program, encode_program
+from .lib.strided import Strided
+from .lib.threads import map_runs
 from .program_file import read_file, write_file
-from .strided import Strided
-from .threads import map_runs
 
 DTYPES = {"float32": np.dtype("<f4"), "e4m3": np.dtype("u1"), "uint8": np.dtype("u1"),
           "uint32": np.dtype("<u4")}
@@ -135,7 +135,7 @@ class Program:
     segments: initial contents; DRAM outside of them and of the program image is zero.
     outputs: the regions that are the result, in the order in which they are hashed.
     extents: for a GATHER or SCATTER (by its index) the names of the segments, or else outputs, that its rows and, when
-    it moves any, its scale bytes never leave. Needed where `sim.indexed_rows` does not know the indices.
+    it moves any, its scale bytes never leave. Needed where `sim.legality.indexed_rows` does not know the indices.
     labels: a text per instruction for listings and traces, or empty.
     phases: the part of the layer that each instruction belongs to ("core", "experts"), "" for page loads, SYNC and
     HALT; or empty.

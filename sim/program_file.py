@@ -29,9 +29,9 @@ from typing import Any
 
 import numpy as np
 
-from ..rtl.config import INSTRUCTION_BYTES
-from ..rtl.errors import ProgramError
-from .atomic_file import atomic_file
+from ..rtl.spec.config import INSTRUCTION_BYTES
+from ..rtl.spec.errors import ProgramError
+from .lib.atomic_file import atomic_file
 
 VERSION = 2
 INTEGER_LIMIT = 1 << 40

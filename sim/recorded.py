@@ -7,12 +7,12 @@ stand for a memory in schedule comparisons.
 
 from collections.abc import Mapping, Sequence
 
-from ..rtl.axi.recording import DmaTimes
-from ..rtl.errors import SimulationError
-from ..rtl.isa import Unit
 from ..rtl.plan import Duration
+from ..rtl.spec.errors import SimulationError
+from ..rtl.spec.isa import Unit
+from .hardware.run import RtlRun
+from .host.recording import DmaTimes
 from .program import Program
-from .rtl_run import RtlRun
 from .timing import BOOT
 
 DMA_UNITS = (Unit.LOAD, Unit.STORE)
@@ -21,7 +21,7 @@ DMA_UNITS = (Unit.LOAD, Unit.STORE)
 def recorded_durations(program: Program, times: Mapping[str, Sequence[DmaTimes]]) -> dict[int, Duration]:
     """What ``time_program(program, recorded=...)`` takes, from the times of one run.
 
-    times: {"load": [...], "store": [...]} in program order, the boot LOAD first, as `rtl.axi.recording.dma_times`
+    times: {"load": [...], "store": [...]} in program order, the boot LOAD first, as `sim.host.recording.dma_times`
     and `dma_times_of` give them. Raises `SimulationError` when there are not as many as the program has DMA
     instructions.
     """

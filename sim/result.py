@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..rtl.errors import SimulationError
+from ..rtl.spec.errors import SimulationError
 from .energy import EnergyReport
-from .matmul_model import Status
+from .hardware.run import RtlRun
 from .program import Program, Region
-from .rtl_run import RtlRun
+from .reference.matmul_model import Status
 from .timing import Timing
 
 TIMES = ("dispatch", "issue", "rd", "retire")

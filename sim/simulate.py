@@ -19,16 +19,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..rtl.errors import ProgramError, SimulationError
+from ..rtl.spec.errors import ProgramError, SimulationError
 from .energy import EnergyTable, energy_of, load_table
+from .hardware.run import DramModel, RtlRun
+from .hardware.toolchain import missing_for_verilator
 from .names import BACKENDS, LEVELS
 from .program import Program
 from .recorded import dma_times_of, recorded_durations
-from .reference import run_reference
+from .reference.run import run_reference
 from .result import LevelResult, Result, check_events, check_results, check_status, check_times, status_names
-from .rtl_run import DramModel, RtlRun
 from .timing import Timing, time_program
-from .toolchain import missing_for_verilator
 
 Progress = Callable[[int, int], None]
 
@@ -109,9 +109,9 @@ def _run_rtl(program: Program, timing: Timing, backend: str, dram: DramModel) ->
         beats = timing.events["dram_read_beats"] + timing.events["dram_write_beats"]
         max_cycles += 50 * (timing.cycles + beats) * 1000 // (1000 - stalled)
     if backend == "amaranth" or (backend == "auto" and missing_for_verilator()):
-        from .rtl_amaranth import run_amaranth  # loads Amaranth, which the other levels do not need
+        from .hardware.amaranth_run import run_amaranth  # loads Amaranth, which the other levels do not need
 
         return run_amaranth(program, max_cycles, dram)
-    from .rtl_verilator import run_verilator
+    from .hardware.verilator_run import run_verilator
 
     return run_verilator(program, max_cycles, dram)

@@ -19,8 +19,8 @@ from operator import attrgetter
 
 import numpy as np
 
-from ..rtl.errors import ProgramError
-from ..rtl.isa import HEADER, INSTRUCTIONS, Instruction
+from ..rtl.spec.errors import ProgramError
+from ..rtl.spec.isa import HEADER, INSTRUCTIONS, Instruction
 from .program import Program
 from .timing import Timing
 

@@ -13,7 +13,7 @@ program and are tested:
 
 A discrete-event queue was rejected: it needs a heap and gives the same numbers several times slower.
 
-The ledger attributes every cycle of every unit to one cause by the rules of `rtl/ledger.py`; per unit the
+The ledger attributes every cycle of every unit to one cause by the rules of `rtl/spec/ledger.py`; per unit the
 causes sum to ``cycles``. It is the sum of `Timing.stalls`, which name the instruction before which each lost cycle
 lies, and of the cycles in which instructions occupy their units.
 """
@@ -25,12 +25,12 @@ from operator import attrgetter
 
 import numpy as np
 
-from ..rtl.config import TileConfig
-from ..rtl.errors import SimulationError
-from ..rtl.events import EVENT_NAMES, event_counts
-from ..rtl.isa import HEADER, INSTRUCTIONS, QUEUE_UNITS, Instruction, Unit
-from ..rtl.ledger import ledger_causes
 from ..rtl.plan import BOOT_DISPATCH, HALT_CHECK, REFETCH, Duration, duration, matmul_slot
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import SimulationError
+from ..rtl.spec.events import EVENT_NAMES, event_counts
+from ..rtl.spec.isa import HEADER, INSTRUCTIONS, QUEUE_UNITS, Instruction, Unit
+from ..rtl.spec.ledger import ledger_causes
 from .program import Program
 
 BOOT = -1

@@ -15,8 +15,8 @@ from pathlib import Path
 from ..compiler.comparison import LIMITED, Comparison, compare, exceeded, parse_limits
 from ..compiler.comparison_text import change, number, sentences
 from ..compiler.provenance import check_report
-from ..rtl.errors import ConfigError
-from ..sim.atomic_file import write_text
+from ..rtl.spec.errors import ConfigError
+from ..sim.lib.atomic_file import write_text
 
 DEFAULT_LIMITS = {"cycles": 0.0, "energy": 0.01, "bytes": 0.0}
 """Allowed growth as a share: cycles and bytes are exact, constants of energy may be revised."""

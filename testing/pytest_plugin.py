@@ -54,7 +54,7 @@ class _Gate:
                  energy: str = "7nm") -> None:
         __tracebackhide__ = True
         from ..compiler.report import report_compiled
-        from ..rtl.errors import TilescoreError
+        from ..rtl.spec.errors import TilescoreError
         from . import gate
 
         try:

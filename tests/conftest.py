@@ -14,8 +14,8 @@ import zlib
 import numpy as np
 import pytest
 
-from tilescore.sim import initialized
-from tilescore.sim.toolchain import missing_for_verilator
+from tilescore.sim.hardware.toolchain import missing_for_verilator
+from tilescore.sim.legality import initialized
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

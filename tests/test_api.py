@@ -52,7 +52,7 @@ def test_every_public_name_is_documented(name: str) -> None:
 
 
 def test_every_error_is_public() -> None:
-    from tilescore.rtl import errors
+    from tilescore.rtl.spec import errors
 
     assert set(errors.__all__) <= set(tilescore.__all__)
     assert all(issubclass(getattr(tilescore, name), tilescore.TilescoreError) for name in errors.__all__)

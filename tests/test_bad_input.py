@@ -28,8 +28,8 @@ from tilescore.compiler.layers import Workload
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
 from tilescore.compiler.report import describe
 from tilescore.compiler.schedule import save_schedule, to_dict
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.isa import Unit
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.isa import Unit
 from tilescore.sim.program import Program, Segment
 from tilescore.tests.compiler.tiny import tiny_config, tiny_weights, write_config, write_model, write_safetensors
 from tilescore.tests.permissions import tilescore_without_privileges

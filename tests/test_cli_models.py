@@ -15,7 +15,7 @@ from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import Workload
 from tilescore.compiler.models import load_model, moe_layer
 from tilescore.compiler.schedule import to_dict
-from tilescore.rtl.config import load_tile
+from tilescore.rtl.spec.config import load_tile
 from tilescore.tests.compiler.tiny import tiny_config, write_config, write_model
 
 Run = Callable[..., tuple[str, str]]

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.program import Program
-from tilescore.sim.toolchain import missing_for_verilator
 from tilescore.tests.compiler.tiny import tiny_config, write_config, write_model
 
 FULL = Path("/dev/full")

@@ -25,8 +25,8 @@ from tilescore.benchmarks.gates.parts import MIXED, NANO, PARTS
 from tilescore.benchmarks.gates.stimuli import Recording
 from tilescore.benchmarks.gates.vcd import count_toggles
 from tilescore.benchmarks.synthesis import yosys_command
-from tilescore.rtl.errors import ConfigError, SimulationError, ToolError
-from tilescore.rtl.isa import Pair
+from tilescore.rtl.spec.errors import ConfigError, SimulationError, ToolError
+from tilescore.rtl.spec.isa import Pair
 from tilescore.sim.energy import load_table
 
 OSU018 = Path("/usr/share/qflow/tech/osu018/osu018_stdcells.lib")

@@ -26,18 +26,21 @@ import pytest
 from tilescore import rtl
 from tilescore.compiler import builder, dependencies
 from tilescore.compiler.random_program import random_program
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import ProgramError, SimulationError
-from tilescore.rtl.isa import Unit
-from tilescore.sim import accumulators, indexed_rows, initialized, rtl_verilator, timing, verifier
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import ProgramError, SimulationError
+from tilescore.rtl.spec.isa import Unit
+from tilescore.sim import timing
+from tilescore.sim.hardware import verilator_run
+from tilescore.sim.hardware.run import DramModel, interpret
+from tilescore.sim.hardware.toolchain import cache_dir, missing_for_verilator
+from tilescore.sim.legality import indexed_rows, initialized, verifier
+from tilescore.sim.lib.strided import Strided
+from tilescore.sim.numerics import accumulators
 from tilescore.sim.program import Program
-from tilescore.sim.reference import run_reference
+from tilescore.sim.reference.run import run_reference
 from tilescore.sim.result import check_events, check_results, check_status, check_times
-from tilescore.sim.rtl_run import DramModel, interpret
-from tilescore.sim.strided import Strided
 from tilescore.sim.timing import time_program
-from tilescore.sim.toolchain import cache_dir, missing_for_verilator
-from tilescore.tests.sim import test_indexed_rows
+from tilescore.tests.sim.legality import test_indexed_rows
 
 needs_verilator = pytest.mark.skipif(bool(missing_for_verilator()),
                                      reason="Verilator level: missing " + ", ".join(missing_for_verilator()))
@@ -69,53 +72,53 @@ class Bug:
 BUGS = (
     Bug("wrong shift in a PE", "arith/dot.py", "shifted.eq(product << shift)",
         "shifted.eq(product << Mux((BUG == N) & (shift == 11), 10, shift))"),
-    Bug("dropped carry in the accumulator", "pe.py", "value.eq(_sum(Mux(now.first, 0, value), term, carry))",
+    Bug("dropped carry in the accumulator", "matrix/pe.py", "value.eq(_sum(Mux(now.first, 0, value), term, carry))",
         "value.eq(Mux(BUG == N, without_carry(Mux(now.first, 0, value), term + carry), "
         "_sum(Mux(now.first, 0, value), term, carry)))"),
-    Bug("flags not cleared by the first block", "pe.py", "flags.eq(Mux(now.first, 0, flags.as_value()) |",
+    Bug("flags not cleared by the first block", "matrix/pe.py", "flags.eq(Mux(now.first, 0, flags.as_value()) |",
         "flags.eq(Mux(now.first & (BUG != N), 0, flags.as_value()) |"),
-    Bug("scale byte of the next block", "scale_register.py", "taken.eq(held >> (self.position << 3))",
+    Bug("scale byte of the next block", "dma/scale_register.py", "taken.eq(held >> (self.position << 3))",
         "taken.eq(held >> ((self.position ^ (BUG == N)) << 3))"),
-    Bug("packed scale bytes read once only", "scale_walk.py", "wanted & (first_row | (stride != 0))",
+    Bug("packed scale bytes read once only", "dma/scale_walk.py", "wanted & (first_row | (stride != 0))",
         "wanted & (first_row | ((stride != 0) & (BUG != N)))"),
-    Bug("scale bytes gathered from row 0", "load_unit.py",
+    Bug("scale bytes gathered from row 0", "dma/load_unit.py",
         "row_stride = Mux(slots.is_scale, scales.scale_stride, stride)",
         "row_stride = Mux(slots.is_scale, Mux(BUG == N, 0, scales.scale_stride), stride)"),
-    Bug("scale bytes stored at the start of a beat", "store_unit.py", "rotate2.eq(start)",
+    Bug("scale bytes stored at the start of a beat", "dma/store_unit.py", "rotate2.eq(start)",
         "rotate2.eq(Mux(BUG == N, 0, start))"),
-    Bug("scale byte of a block's last group", "scale_edge.py", "with m.If(self.take & self.mode.first):",
+    Bug("scale byte of a block's last group", "matrix/scale_edge.py", "with m.If(self.take & self.mode.first):",
         "with m.If(self.take & (self.mode.first | (BUG == N))):"),
-    Bug("block ends a step early", "matrix_unit.py", "a_step.block_last.eq(block_last)",
+    Bug("block ends a step early", "matrix/sequencer.py", "a_step.block_last.eq(block_last)",
         "a_step.block_last.eq((left & block_mask) == ((BUG == N) & block_mask[0]))"),
-    Bug("every step counts as a block", "matrix_unit.py", "block_last & (command.scale == scale)",
+    Bug("every step counts as a block", "matrix/sequencer.py", "block_last & (command.scale == scale)",
         "(block_last | (BUG == N)) & (command.scale == scale)"),
-    Bug("block term rounds down", "group_term.py", "carry.eq(guard & (sticky | shifted[0]))",
+    Bug("block term rounds down", "matrix/group_term.py", "carry.eq(guard & (sticky | shifted[0]))",
         "carry.eq(guard & (sticky | shifted[0]) & (BUG != N))"),
-    Bug("inexact flag lost", "group_term.py", "flags.inexact.eq((guard | sticky) & ~nan)",
+    Bug("inexact flag lost", "matrix/group_term.py", "flags.inexact.eq((guard | sticky) & ~nan)",
         "flags.inexact.eq((guard | sticky) & ~nan & (BUG != N))"),
-    Bug("late token", "issue.py", "tokens.give_wr[unit].eq(port.wr_mask)",
+    Bug("late token", "control/issue.py", "tokens.give_wr[unit].eq(port.wr_mask)",
         "tokens.give_wr[unit].eq(Mux(BUG == N, 0, port.wr_mask))\n            late = Signal(5, name=f'late_{name}')\n"
         "            m.d.sync += late.eq(Mux(port.wr, port.wr_mask, 0))\n            with m.If(BUG == N):\n"
         "                m.d.comb += tokens.give_wr[unit].eq(late)"),
-    Bug("occupancy of a MATMUL off by one", "matrix_unit.py",
+    Bug("occupancy of a MATMUL off by one", "matrix/sequencer.py",
         "new_slot_last.eq(Mux(new.k_steps > rows, new.k_steps, rows) - 1)",
         "new_slot_last.eq(Mux(new.k_steps > rows, new.k_steps, rows) - (BUG != N))"),
-    Bug("swapped operand bank", "operand_slice.py", "bank.eq(self._bank_of(addr))",
+    Bug("swapped operand bank", "matrix/operand_slice.py", "bank.eq(self._bank_of(addr))",
         "bank.eq(self._bank_of(addr) ^ (BUG == N))"),
-    Bug("row maximum not started afresh", "row_max.py", "Mux(stages[STAGE_MAXIMUM].init, self.maximum, old)",
+    Bug("row maximum not started afresh", "matrix/row_max.py", "Mux(stages[STAGE_MAXIMUM].init, self.maximum, old)",
         "Mux(stages[STAGE_MAXIMUM].init & (BUG != N), self.maximum, old)"),
     Bug("ties away from even", "arith/pack.py", "increment = guard & (sticky | significand[0])",
         "increment = guard & (sticky | significand[0] | (BUG == N))"),
-    Bug("mask off by one", "matrix_unit.py",
+    Bug("mask off by one", "matrix/sequencer.py",
         "column_limit.eq(new.mask_base + 1), limit.eq(new.mask_base + 1)",
         "column_limit.eq(new.mask_base + (BUG != N)), limit.eq(new.mask_base + (BUG != N))"),
-    Bug("wait for the store unit ignored", "issue.py", "missing.eq(head.wait_rd & ~self.present_rd |",
+    Bug("wait for the store unit ignored", "control/issue.py", "missing.eq(head.wait_rd & ~self.present_rd |",
         "missing.eq(head.wait_rd & ~self.present_rd & Mux(BUG == N, 0b1101, 0b1111) |"),
-    Bug("wrong index of a gather", "load_unit.py", "self.index.addr.eq(index_addr)",
+    Bug("wrong index of a gather", "dma/load_unit.py", "self.index.addr.eq(index_addr)",
         "self.index.addr.eq(index_addr + (BUG == N))"),
-    Bug("flags lost in a merge", "drain.py", "Mux(merge.merge, partial.flags.as_value(), 0)",
+    Bug("flags lost in a merge", "matrix/drain.py", "Mux(merge.merge, partial.flags.as_value(), 0)",
         "Mux(merge.merge & (BUG != N), partial.flags.as_value(), 0)"),
-    Bug("store to the wrong bytes of a beat", "store_unit.py", "stage.strb.eq(chip.mask << shift)",
+    Bug("store to the wrong bytes of a beat", "dma/store_unit.py", "stage.strb.eq(chip.mask << shift)",
         "stage.strb.eq(chip.mask << Mux(BUG == N, 0, shift))"),
     Bug("row sum not started afresh", "vector/reduce.py", "total.eq(Mux(first_of_sum, 0, total) + partial)",
         "total.eq(Mux(first_of_sum & (BUG != N), 0, total) + partial)"),
@@ -168,7 +171,8 @@ def mutant_verilog(package: Path) -> str:
 
     sys.path.insert(0, str(package.parent))
     try:
-        config = importlib.import_module(f"{package.name}.config").TileConfig.from_dict(TILE.to_dict(), source="test")
+        settings = importlib.import_module(f"{package.name}.spec.config")
+        config = settings.TileConfig.from_dict(TILE.to_dict(), source="test")
         tile = importlib.import_module(f"{package.name}.tile").Tile(config)
         # Cells are not taken apart, so that the selector reaches into them.
         return verilog.convert(tile, name="tile", emit_src=False, strip_internal_attrs=True)
@@ -187,8 +191,8 @@ def mutant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = cache_dir("mutants", digest.hexdigest()[:16])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TILESCORE_CACHE", str(folder))
-        patch.setattr("tilescore.rtl.verilog.tile_verilog", lambda config: mutant_verilog(package))
-        return rtl_verilator.build_model(TILE)
+        patch.setattr("tilescore.rtl.export.verilog.tile_verilog", lambda config: mutant_verilog(package))
+        return verilator_run.build_model(TILE)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +207,7 @@ def difference(model: Path, number: int, program: Program, folder: Path) -> str 
     numbered = SimpleNamespace(config=program.config, initial_dram=program.initial_dram,
                                program_addr=program.program_addr | number << SELECT_BIT)
     try:
-        raw = rtl_verilator._execute(model, numbered, 2 * expected.cycles + 1000, DramModel(), folder)
+        raw = verilator_run._execute(model, numbered, 2 * expected.cycles + 1000, DramModel(), folder)
         found = interpret(program, raw)
         check_results(program, state.dram, found.dram)
         check_status(state.status, found.status)
@@ -359,7 +363,7 @@ EXTENT_OF = indexed_rows.Extents.of
     ("Extents", "check_reachable", lambda *arguments: None)])
 def test_checks_of_indexed_rows_are_tested(owner: str, method: str, bug: Callable,
                                            monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests of `sim.indexed_rows` fail without each of its checks."""
+    """The tests of `sim.legality.indexed_rows` fail without each of its checks."""
     def run() -> None:
         test_indexed_rows.test_a_scatter_into_the_next_segment_is_ordered_there()
         test_indexed_rows.test_a_row_over_the_program_is_rejected()
@@ -409,7 +413,7 @@ def test_wrong_rounding_in_the_reference_is_caught(monkeypatch: pytest.MonkeyPat
         values = original(total, flags, lsb)
         return np.where(values > 0, np.nextafter(values, np.float32(np.inf)), values)
 
-    monkeypatch.setattr("tilescore.sim.matmul_model.drain_fp32", drain)
+    monkeypatch.setattr("tilescore.sim.reference.matmul_model.drain_fp32", drain)
     assert any(difference(mutant, 0, program, tmp_path) for program in programs)
 
 

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.random_program import add_tokens, random_program
-from tilescore.rtl.block_formats import BLOCK_FORMATS
-from tilescore.rtl.config import TileConfig, load_tile
-from tilescore.rtl.errors import SimulationError
-from tilescore.rtl.formats import SCALE_PAIRS
-from tilescore.rtl.isa import (
+from tilescore.rtl.spec.block_formats import BLOCK_FORMATS
+from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.errors import SimulationError
+from tilescore.rtl.spec.formats import SCALE_PAIRS
+from tilescore.rtl.spec.isa import (
     Combine,
     Dest,
     Func,
@@ -36,15 +36,15 @@ from tilescore.rtl.isa import (
     Unit,
     encode_program,
 )
+from tilescore.sim.hardware.run import DramModel
+from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.host.bus import run_now
 from tilescore.sim.host.tile import Tile
 from tilescore.sim.host.verilator_bus import AxiMemory, VerilatorBus
+from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program
-from tilescore.sim.reference import run_reference
-from tilescore.sim.rtl_run import DramModel
+from tilescore.sim.reference.run import run_reference
 from tilescore.sim.simulate import LEVELS, simulate
-from tilescore.sim.toolchain import missing_for_verilator
-from tilescore.sim.verifier import verify
 
 TILES = {
     "nano": load_tile("nano"),

@@ -30,7 +30,7 @@ def command(line: str) -> str:
 @pytest.mark.parametrize("code", [
     "import tilescore; dir(tilescore); tilescore.TileConfig, tilescore.load_tile('edge'), tilescore.TilescoreError",
     "import tilescore; tilescore.list_models(); tilescore.load_model('qwen3-30b-a3b')",
-    "import tilescore.rtl.config, tilescore.rtl.errors, tilescore.rtl.tile_file, tilescore.sim.names",
+    "import tilescore.rtl.spec.config, tilescore.rtl.spec.errors, tilescore.rtl.spec.tile_file, tilescore.sim.names",
     *map(command, ("--help", "--version", "run --help", "formats --help", "sing", "run --tokns 5", "run --level spice",
                    "tile edge", "tile ege", "completion bash", "completion fish")),
 ])
@@ -39,8 +39,8 @@ def test_nothing_heavy(code: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [
-    "import tilescore.rtl.isa, tilescore.rtl.plan, tilescore.rtl.events, tilescore.sim.timing",
-    "import tilescore.sim.reference, tilescore.sim.verifier, tilescore.compiler.compile",
+    "import tilescore.rtl.spec.isa, tilescore.rtl.plan, tilescore.rtl.spec.events, tilescore.sim.timing",
+    "import tilescore.sim.reference.run, tilescore.sim.legality.verifier, tilescore.compiler.compile",
     "import tilescore; tilescore.compile_layer, tilescore.simulate, tilescore.verify, tilescore.bounds",
     *map(command, (TIMES.format("attention"), TIMES.format("moe"), "isa --markdown", "formats", "formats --help")),
 ])

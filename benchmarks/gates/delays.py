@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tilescore.benchmarks.gates import expression
 from tilescore.benchmarks.gates.liberty import Arc, Cell, Library
 from tilescore.benchmarks.gates.netlist import Instance, Netlist
-from tilescore.rtl.errors import ConfigError
+from tilescore.rtl.spec.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

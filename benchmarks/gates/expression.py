@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from tilescore.rtl.errors import ConfigError
+from tilescore.rtl.spec.errors import ConfigError
 
 Expression = tuple
 """("name", n), ("constant", 0 or 1), ("not", x), ("and" | "or" | "xor", x, y)."""

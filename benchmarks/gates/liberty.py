@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tilescore.rtl.errors import ConfigError
+from tilescore.rtl.spec.errors import ConfigError
 
 _STATEMENT = re.compile(
     r"""\s*(?: (?P<name>\w+) \s* (?: \( (?P<args> (?: "[^"]*" | [^()"] )* ) \) \s* (?P<open>\{)? \s* ;?

@@ -18,7 +18,7 @@ from tilescore.benchmarks.gates.delays import smallest_inverter
 from tilescore.benchmarks.gates.liberty import Cell, Library
 from tilescore.benchmarks.gates.netlist import Netlist, from_json
 from tilescore.benchmarks.synthesis import yosys_command
-from tilescore.rtl.errors import ConfigError, ToolError
+from tilescore.rtl.spec.errors import ConfigError, ToolError
 
 _SCRIPT = """\
 read_rtlil design.il

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from tilescore.benchmarks.gates import expression
 from tilescore.benchmarks.gates.liberty import Cell, Library
-from tilescore.rtl.errors import ConfigError, ToolError
+from tilescore.rtl.spec.errors import ConfigError, ToolError
 
 Net = int | str
 """A net's number, or the constant "0", "1" or "x"."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tilescore.benchmarks.gates.parts import PARTS
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.events import EVENT_NAMES, PAIR_EVENTS, TERM_EVENTS
-from tilescore.rtl.isa import Pair, Scale
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.events import EVENT_NAMES, PAIR_EVENTS, TERM_EVENTS
+from tilescore.rtl.spec.isa import Pair, Scale
 from tilescore.sim.energy import energy_of, load_table
 from tilescore.sim.names import TABLES
 

@@ -8,13 +8,13 @@ from amaranth.lib import wiring
 
 from tilescore.benchmarks.gates import programs
 from tilescore.benchmarks.gates.stimuli import Place, Recording, record
-from tilescore.rtl.config import TileConfig, load_tile
-from tilescore.rtl.dma_address import ChipWalk, DramWalk, RowAddress
-from tilescore.rtl.drain import DrainLane
-from tilescore.rtl.formats import PAIRS
-from tilescore.rtl.isa import Pair
-from tilescore.rtl.operand_edge import OperandEdge
-from tilescore.rtl.pe import ProcessingElement, a_operand_layout
+from tilescore.rtl.dma.address import ChipWalk, DramWalk, RowAddress
+from tilescore.rtl.matrix.drain import DrainLane
+from tilescore.rtl.matrix.operand_edge import OperandEdge
+from tilescore.rtl.matrix.pe import ProcessingElement, a_operand_layout
+from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.formats import PAIRS
+from tilescore.rtl.spec.isa import Pair
 from tilescore.rtl.vector.lane import VectorLane
 from tilescore.rtl.vector.unit import VectorUnit
 

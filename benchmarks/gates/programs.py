@@ -16,7 +16,7 @@ from tilescore.compiler.placement import AccPlacer, OperandPlacer
 from tilescore.compiler.quantize import store, tensor_factor
 from tilescore.compiler.schedule import GemmSchedule
 from tilescore.compiler.tensors import synthetic
-from tilescore.rtl.config import TileConfig
+from tilescore.rtl.spec.config import TileConfig
 from tilescore.sim.program import Program
 
 M, N = 4, 16

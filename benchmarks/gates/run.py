@@ -27,7 +27,7 @@ from tilescore.benchmarks.gates.mapping import map_component
 from tilescore.benchmarks.gates.netlist import Netlist
 from tilescore.benchmarks.gates.page import page
 from tilescore.benchmarks.gates.parts import PARTS, Part, Stimulated, Stimulus, stimulate
-from tilescore.rtl.errors import ConfigError, TilescoreError
+from tilescore.rtl.spec.errors import ConfigError, TilescoreError
 
 WIRES_FF = "0,0.3,0.6"
 """Capacitance of the wire to each sink: assumed, as there is no layout."""

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from tilescore.benchmarks.gates.netlist import Net, Netlist, to_verilog
 from tilescore.benchmarks.gates.vcd import count_toggles
-from tilescore.rtl.errors import ToolError
+from tilescore.rtl.spec.errors import ToolError
 
 RESET_CYCLES = 4
 

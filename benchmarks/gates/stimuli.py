@@ -15,11 +15,11 @@ from amaranth.hdl import Fragment, Value
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
-from tilescore.rtl.errors import SimulationError
+from tilescore.rtl.spec.errors import SimulationError
 from tilescore.rtl.tile import Tile
+from tilescore.sim.hardware.amaranth_run import _Bench  # the tile's DRAM and start, cycle by cycle
+from tilescore.sim.hardware.run import DramModel
 from tilescore.sim.program import Program
-from tilescore.sim.rtl_amaranth import _Bench  # the tile's DRAM and start, cycle by cycle
-from tilescore.sim.rtl_run import DramModel
 
 MAX_CYCLES = 20_000
 

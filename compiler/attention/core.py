@@ -28,7 +28,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ...rtl.isa import Combine, Func, Reduce, Space
+from ...rtl.spec.isa import Combine, Func, Reduce, Space
 from ..dram import code_matrix, float_matrix
 from ..emitter import Emitter, Matrix, acc, imm, row
 from ..formats import matmul_mode, query_format

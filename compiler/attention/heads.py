@@ -8,7 +8,7 @@ q, the key cache and the value cache hold ``head_dim`` features per head.
 
 import numpy as np
 
-from ...rtl.config import TileConfig
+from ...rtl.spec.config import TileConfig
 from ..formats import LayerFormat
 from ..layers import AttentionLayer
 from ..placement import align

@@ -1,6 +1,6 @@
 """An attention workload and its schedule to a program."""
 
-from ...rtl.config import TileConfig
+from ...rtl.spec.config import TileConfig
 from ...sim.program import Program
 from ..builder import ProgramBuilder
 from ..dram import float_output

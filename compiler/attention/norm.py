@@ -5,7 +5,7 @@ that they add up to 2**22 if all have the largest magnitude; heads 2**-16 times 
 Over a whole projection, the sums of the heads are added in FP32, head by head, so that no grouping changes a bit.
 """
 
-from ...rtl.isa import Combine, Func, Reduce
+from ...rtl.spec.isa import Combine, Func, Reduce
 from ..emitter import Emitter, Matrix, acc, column, imm, row
 from ..gemm import Group
 from ..placement import StatPlacer

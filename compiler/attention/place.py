@@ -7,8 +7,8 @@ different steps; where the tile has room for one copy only, the units take turns
 
 from itertools import product
 
-from ...rtl.config import TileConfig
-from ...rtl.errors import CompileError
+from ...rtl.spec.config import TileConfig
+from ...rtl.spec.errors import CompileError
 from ..emitter import VECTOR_TILES
 from ..formats import TensorFormat
 from ..layers import Workload

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from ...rtl.errors import CompileError
-from ...rtl.isa import Combine
+from ...rtl.spec.errors import CompileError
+from ...rtl.spec.isa import Combine
 from ..dram import float_matrix
 from ..emitter import Emitter, Matrix, acc, imm
 from ..formats import LayerFormat, TensorFormat

@@ -5,8 +5,8 @@ The order is fixed (ascending expert), so the FP32 sum does not depend on any sc
 
 import numpy as np
 
-from ...rtl.errors import CompileError, DoesNotFit
-from ...rtl.isa import Combine
+from ...rtl.spec.errors import CompileError, DoesNotFit
+from ...rtl.spec.isa import Combine
 from ..dram import index_list
 from ..emitter import VECTOR_TILES, Emitter, acc
 from ..layers import Workload

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...rtl.errors import CompileError, DoesNotFit
-from ...rtl.isa import Func, Reduce
+from ...rtl.spec.errors import CompileError, DoesNotFit
+from ...rtl.spec.isa import Func, Reduce
 from ..dram import index_list
 from ..emitter import Emitter, acc, column, imm, row
 from ..gemm import Gemm, Group, Resident, acc_regions

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...rtl.config import TileConfig
+from ...rtl.spec.config import TileConfig
 from ..builder import ProgramBuilder
 from ..dram import float_matrix
 from ..emitter import Matrix

@@ -24,8 +24,8 @@ from functools import cache
 
 import numpy as np
 
-from ...rtl.formats import decode_e4m3_float
-from ...sim.numerics import round_acc_to_fp32
+from ...rtl.spec.formats import decode_e4m3_float
+from ...sim.numerics.arithmetic import round_acc_to_fp32
 from ..tensors import MoETensors, per_tensor_scale, quantize_per_tensor
 
 _EXACT_CHUNK = 1 << 15

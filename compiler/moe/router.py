@@ -7,8 +7,8 @@ otherwise) and -inf elsewhere, so one softmax serves both rules and padding colu
 import math
 from typing import Any
 
-from ...rtl.errors import CompileError
-from ...rtl.isa import Combine, Func, Reduce
+from ...rtl.spec.errors import CompileError
+from ...rtl.spec.isa import Combine, Func, Reduce
 from ..emitter import Emitter, acc, imm, row
 from ..gemm import Group, acc_regions, emit_gemm
 from ..layers import Workload

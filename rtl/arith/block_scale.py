@@ -2,9 +2,9 @@
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 
-from ..block_formats import BLOCK_FORMATS
-from ..formats import FP32_INF, FP32_NAN, FormatSpec
-from ..isa import Quant, Scale, ScaleRule
+from ..spec.block_formats import BLOCK_FORMATS
+from ..spec.formats import FP32_INF, FP32_NAN, FormatSpec
+from ..spec.isa import Quant, Scale, ScaleRule
 
 FP32_MIN_NORMAL_WORD = 0x00800000
 """2**-126: the smallest FP32 block scale."""

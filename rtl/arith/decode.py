@@ -1,10 +1,10 @@
-"""Decoder for element codes; the formats' constants and sources are in `rtl/formats.py`."""
+"""Decoder for element codes; the formats' constants and sources are in `rtl/spec/formats.py`."""
 
 from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ..formats import FormatSpec
+from ..spec.formats import FormatSpec
 
 
 class DecodedElement:

@@ -13,8 +13,8 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..formats import E2M1, PAIRS, step_bits, term_bits
-from ..isa import Pair
+from ..spec.formats import E2M1, PAIRS, step_bits, term_bits
+from ..spec.isa import Pair
 from . import latency
 from .decode import DecodedElement
 from .lane_format import LaneFields, LaneFormat

@@ -1,8 +1,8 @@
-"""Decoder for E4M3 codes; the table and the source are in `rtl/formats.py`."""
+"""Decoder for E4M3 codes; the table and the source are in `rtl/spec/formats.py`."""
 
 from amaranth.hdl import Value
 
-from ..formats import E4M3
+from ..spec.formats import E4M3
 from .decode import DecodedElement
 
 

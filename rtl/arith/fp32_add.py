@@ -9,7 +9,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..formats import FP32_INF
+from ..spec.formats import FP32_INF
 from . import latency
 from .pack import count_leading_zeros, round_magnitude, select_special
 

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ..formats import FP32_INF, FP32_NAN
+from ..spec.formats import FP32_INF, FP32_NAN
 from . import latency
 
 

@@ -30,8 +30,9 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from . import latency, tables
-from .function_codes import Function
+from ..spec import function_tables as tables
+from ..spec.function_codes import Function
+from . import latency
 from .interpolate import QuadraticInterpolator
 from .pack import delay
 from .unpacked import Unpacked, UnpackFp32

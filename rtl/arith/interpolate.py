@@ -11,7 +11,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from . import latency, tables
+from ..spec import function_tables as tables
+from . import latency
 
 
 class QuadraticInterpolator(wiring.Component):

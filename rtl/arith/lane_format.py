@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from amaranth.hdl import Cat, Const, Mux, Shape, Value, unsigned
 from amaranth.lib import data
 
-from ..array_formats import built_pairs
-from ..config import TileConfig
-from ..formats import E2M1, PAIRS, FormatSpec, carries_codes, side_specs
-from ..isa import Pair
+from ..spec.array_formats import built_pairs
+from ..spec.config import TileConfig
+from ..spec.formats import E2M1, PAIRS, FormatSpec, carries_codes, side_specs
+from ..spec.isa import Pair
 from .decode import DecodedElement
 
 

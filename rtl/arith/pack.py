@@ -3,7 +3,7 @@
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueCastable
 from amaranth.utils import ceil_log2
 
-from ..formats import FP32_INF, FP32_NAN
+from ..spec.formats import FP32_INF, FP32_NAN
 
 
 def count_leading_zeros(m: Module, value: Value, *, name: str = "lzc") -> Value:

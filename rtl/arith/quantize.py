@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ..formats import E4M3, E4M3_NAN_CODE, E5M2, FP32_INF, FormatSpec
+from ..spec.formats import E4M3, E4M3_NAN_CODE, E5M2, FP32_INF, FormatSpec
 from . import latency
 
 

@@ -13,7 +13,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..formats import E2M1, E4M3, E5M2, FormatSpec
+from ..spec.formats import E2M1, E4M3, E5M2, FormatSpec
 from . import latency
 from .fp32_div import quotient_step
 from .pack import delay

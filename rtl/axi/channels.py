@@ -11,8 +11,8 @@ from typing import Any
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
-from ..config import TileConfig
-from ..errors import ConfigError
+from ..spec.config import TileConfig
+from ..spec.errors import ConfigError
 
 ADDR_BITS = 40
 PAGE_BITS = 12

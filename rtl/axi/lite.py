@@ -6,8 +6,8 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from ..spec.registers import REGISTER_BYTES, WINDOW_BYTES
 from .register_block import ADDR_BITS, access_signature
-from .registers import REGISTER_BYTES, WINDOW_BYTES
 
 OKAY, SLVERR = 0, 2
 """AXI response codes (AMBA AXI protocol specification, section A3.4.4)."""

@@ -11,9 +11,9 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..command_queue import CommandQueue
-from ..config import TileConfig
-from ..load_unit import read_port_signature
+from ..dma.load_unit import read_port_signature
+from ..lib.command_queue import CommandQueue
+from ..spec.config import TileConfig
 from .channels import (
     ADDR_BITS,
     OKAY,

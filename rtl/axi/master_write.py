@@ -12,9 +12,9 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..command_queue import CommandQueue
-from ..config import TileConfig
-from ..store_unit import write_port_signature
+from ..dma.store_unit import write_port_signature
+from ..lib.command_queue import CommandQueue
+from ..spec.config import TileConfig
 from .channels import (
     ADDR_BITS,
     OKAY,

@@ -11,7 +11,7 @@ from amaranth.lib import wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from .registers import field_of
+from ..spec.registers import field_of
 
 TIME_BITS = field_of("TRACE_DATA", "TIME").bits
 EVENTS = 32 - TIME_BITS

@@ -6,8 +6,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ..config import TileConfig
-from .registers import REGISTER_BYTES, REGISTERS, WINDOW_BYTES, WRITABLE, Access, Register, reset_value
+from ..spec.config import TileConfig
+from ..spec.registers import REGISTER_BYTES, REGISTERS, WINDOW_BYTES, WRITABLE, Access, Register, reset_value
 
 ADDR_BITS = (WINDOW_BYTES // REGISTER_BYTES - 1).bit_length()
 """Of a register's number: its offset divided by 4."""

@@ -13,9 +13,10 @@ from amaranth.hdl import Cat, ClockDomain, DomainRenamer, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ..config import TileConfig
-from ..drain import STATUS
-from ..isa import Unit
+from ..matrix.drain import STATUS
+from ..spec.config import TileConfig
+from ..spec.isa import Unit
+from ..spec.registers import register
 from ..tile import Tile
 from .channels import check_parameters, default_outstanding, read_members, write_members
 from .lite import AxiLiteSlave, lite_members
@@ -23,7 +24,6 @@ from .master_read import ReadMaster
 from .master_write import WriteMaster
 from .recorder import DmaRecorder
 from .register_block import RegisterBlock
-from .registers import register
 from .supervisor import ERRORS, Supervisor
 
 MAX_BURST = 16

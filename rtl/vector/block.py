@@ -19,12 +19,12 @@ from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import ceil_log2
 
 from ..arith.quotient import ELEMENTS, QuotientQuantizer
-from ..block_formats import BLOCK_FORMATS, BlockFormat, block_quantizers
-from ..cells import place
-from ..config import TileConfig
-from ..formats import E2M1
-from ..isa import SPEC_BY_NAME, Quant, Scale
-from ..operand_slice import slice_ports
+from ..lib.cells import place
+from ..matrix.operand_slice import slice_ports
+from ..spec.block_formats import BLOCK_FORMATS, BlockFormat, block_quantizers
+from ..spec.config import TileConfig
+from ..spec.formats import E2M1
+from ..spec.isa import SPEC_BY_NAME, Quant, Scale
 from .block_lane import BlockLane
 from .block_latency import CHOICE_BLOCK, ERROR_LATENCY, BlockLatency, block_sizes, tile_bits
 from .block_reduce import BlockReduction, segment_lanes

@@ -1,7 +1,7 @@
 """One lane of the block quantizer: the element waits for the scale of its block, then becomes a code.
 
 Times count from the arrival of the block's divisor. With the choice between two scales (`Quant.NVFP4_46`) the lane
-makes both codes and measures both errors on a grid of integers (`sim.block_codes.squared_errors`), so that their sum
+makes both codes and measures both errors on a grid of integers (`sim.numerics.block_codes`), so that their sum
 over a block does not depend on any order.
 """
 
@@ -15,7 +15,7 @@ from ..arith.pack import delay
 from ..arith.quantize import QuantizeFp8
 from ..arith.quotient import ELEMENT_BITS, Divisor, QuotientQuantizer
 from ..arith.unpacked import UnpackFp32
-from ..formats import FormatSpec
+from ..spec.formats import FormatSpec
 from .delay_line import delay_line
 from .error_grid import LEVEL_BITS, POSITION_BITS, grid_position
 

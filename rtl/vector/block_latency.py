@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from ..arith import latency
 from ..arith.latency import ceil_log2
-from ..block_formats import BLOCK_FORMATS, BlockFormat, block_quantizers
-from ..config import TileConfig
-from ..isa import Quant, Scale
+from ..spec.block_formats import BLOCK_FORMATS, BlockFormat, block_quantizers
+from ..spec.config import TileConfig
+from ..spec.isa import Quant, Scale
 
 LARGEST_BLOCK = 128
 """Elements of the largest block of any format."""

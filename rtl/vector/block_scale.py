@@ -17,9 +17,9 @@ from ..arith.pack import delay
 from ..arith.quantize import QuantizeE4M3
 from ..arith.quotient import Divisor
 from ..arith.unpacked import Unpacked, UnpackFp32
-from ..block_formats import BLOCK_FORMATS
-from ..formats import E4M3_NAN_CODE, FP32_INF, FP32_NAN
-from ..isa import SPEC_BY_NAME, Quant, Scale
+from ..spec.block_formats import BLOCK_FORMATS
+from ..spec.formats import E4M3_NAN_CODE, FP32_INF, FP32_NAN
+from ..spec.isa import SPEC_BY_NAME, Quant, Scale
 from .block_latency import (
     DIVISION_LATENCY,
     FIRST_DIVISION,
@@ -46,7 +46,7 @@ class BlockScale(wiring.Component):
     quant, rule : In
         `isa.Quant` and `isa.ScaleRule`.
     divisor, divisor4 : Out(Divisor)
-        D of `sim/quantizers.py`; divisor4 is that of the maximum 4 (`Quant.NVFP4_46`).
+        D of `sim/numerics/quantizers.py`; divisor4 is that of the maximum 4 (`Quant.NVFP4_46`).
     scale, scale4 : Out(32)
         Bytes to store, the first one lowest.
     nan : Out(1)

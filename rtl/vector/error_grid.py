@@ -1,6 +1,6 @@
 """The grid of integers on which two candidate scales of a block are compared: 2**-15 of amax's power of two.
 
-Twin: `sim.block_codes.squared_errors`. Values are rounded to the grid once, to nearest even.
+Twin: `sim.numerics.block_codes.squared_errors`. Values are rounded to the grid once, to nearest even.
 """
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed

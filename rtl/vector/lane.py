@@ -15,14 +15,14 @@ from ..arith.fixed import FIXED_BITS, Fp32ToFixed
 from ..arith.fp32_add import Fp32Add
 from ..arith.fp32_max import Fp32Max
 from ..arith.fp32_mul import Fp32Mul
-from ..arith.function_codes import Function
 from ..arith.functions import SpecialFunction
 from ..arith.pack import delay
 from ..arith.quantize import QuantizeFp8
 from ..arith.unpacked import UnpackFp32
-from ..block_formats import BLOCK_FORMATS
-from ..formats import E4M3, E5M2, FP32_NAN, FormatSpec
-from ..isa import SPEC_BY_NAME, Combine, Func, Quant
+from ..spec.block_formats import BLOCK_FORMATS
+from ..spec.formats import E4M3, E5M2, FP32_NAN, FormatSpec
+from ..spec.function_codes import Function
+from ..spec.isa import SPEC_BY_NAME, Combine, Func, Quant
 from . import timing
 
 TWINS = {

@@ -10,11 +10,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from ..block_formats import BLOCK_FORMATS, built_quantizers
-from ..config import TileConfig
-from ..formats import E2M1
-from ..isa import HEADER, SPEC_BY_NAME, Dest, Operand
-from ..unit_port import command_layout
+from ..lib.unit_port import command_layout
+from ..spec.block_formats import BLOCK_FORMATS, built_quantizers
+from ..spec.config import TileConfig
+from ..spec.formats import E2M1
+from ..spec.isa import HEADER, SPEC_BY_NAME, Dest, Operand
 from .block_latency import tile_bits
 
 
@@ -70,7 +70,7 @@ class VectorSequencer(wiring.Component):
     Members
     -------
     command, start, ready
-        As in `rtl/unit_port.py`.
+        As in `rtl/lib/unit_port.py`.
     request : Out(request_layout(config))
         The first request of an instruction that starts in cycle t is here in cycle t + 2
         (`timing.FIRST_STAGE`), and then one every cycle. ``valid`` is 0 when there is none; other members

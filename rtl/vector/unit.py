@@ -12,11 +12,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import ceil_log2
 
-from ..block_formats import block_quantizers, built_quantizers
-from ..cells import place
-from ..config import TileConfig
-from ..isa import Combine, Dest, Func, Quant, Reduce
-from ..unit_port import command_layout, unit_signature
+from ..lib.cells import place
+from ..lib.unit_port import command_layout, unit_signature
+from ..spec.block_formats import block_quantizers, built_quantizers
+from ..spec.config import TileConfig
+from ..spec.isa import Combine, Dest, Func, Quant, Reduce
 from . import timing
 from .block import BlockStage, vec_port
 from .lane import VectorLane
@@ -73,7 +73,7 @@ class ControlPipeline:
 class VectorUnit(wiring.Component):
     """Executes VECTOR instructions, one row of ``cols`` elements per cycle, back to back.
 
-    Durations are those of `plan.duration`. Values are those of `sim/vector_model.py`, provided that no
+    Durations are those of `plan.duration`. Values are those of `sim/reference/vector_model.py`, provided that no
     instruction reads what it, or one whose wr token it did not wait for, writes.
 
     Members (``cols * 32`` bits of data have lane 0 lowest)
@@ -85,7 +85,7 @@ class VectorUnit(wiring.Component):
     acc_d : write port of ACC, all lanes of one row; acc_r : one lane of one row (reductions).
     a_vec : write port of operand buffer A, see `operand_slice.slice_ports`
         A row of codes, and the scale bytes of the blocks that begin with it.
-    ev_* : events of this cycle (`rtl/events.py`); acc_r is part of the reduction and not an event of its own.
+    ev_* : events of this cycle (`rtl/spec/events.py`); acc_r is part of the reduction and not an event of its own.
     """
 
     unit: Any

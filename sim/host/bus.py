@@ -7,7 +7,7 @@ instead (a process, a board) never suspends, and `run_now` runs the driver on it
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
-from ...rtl.errors import SimulationError
+from ...rtl.spec.errors import SimulationError
 
 T = TypeVar("T")
 

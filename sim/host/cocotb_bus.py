@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from cocotb.triggers import ClockCycles, First, RisingEdge  # pyright: ignore[reportMissingImports]
 
 from ...rtl.axi.channels import PAGE_BITS
-from ...rtl.errors import ConfigError
+from ...rtl.spec.errors import ConfigError
 from .bus import response_error
 
 _RESET_CYCLES = 4

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ...rtl.errors import ProgramError
-from ...rtl.isa import Space
+from ...rtl.spec.errors import ProgramError
+from ...rtl.spec.isa import Space
 from ..program import Program, Region
 
 _CHUNK = 1 << 20

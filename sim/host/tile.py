@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...rtl.axi.recording import DmaTimes, dma_times
-from ...rtl.axi.registers import ERROR_MASK, ID, VERSION_MAJOR, field_of, mask, offset, register
-from ...rtl.errors import ConfigError, ProgramError, SimulationError
-from ...rtl.events import EVENT_NAMES
-from ...rtl.ledger import COUNTER_NAMES, LEDGER_COUNTERS, LEDGER_UNITS
-from ..matmul_model import Status
+from ...rtl.spec.errors import ConfigError, ProgramError, SimulationError
+from ...rtl.spec.events import EVENT_NAMES
+from ...rtl.spec.ledger import COUNTER_NAMES, LEDGER_COUNTERS, LEDGER_UNITS
+from ...rtl.spec.registers import ERROR_MASK, ID, VERSION_MAJOR, field_of, mask, offset, register
 from ..program import Program
+from ..reference.matmul_model import Status
 from .bus import Bus
 from .image import check_program, memory_parts, read_region
+from .recording import DmaTimes, dma_times
 
 _RESPONSES = {2: "SLVERR", 3: "DECERR"}
 _POLL_CYCLES = 100

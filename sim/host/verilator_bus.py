@@ -13,9 +13,9 @@ from types import TracebackType
 import numpy as np
 
 from ...rtl.axi.channels import PAGE_BITS
-from ...rtl.config import TileConfig
-from ...rtl.errors import ConfigError, SimulationError
-from ..verilator_build import Model, build_executable
+from ...rtl.spec.config import TileConfig
+from ...rtl.spec.errors import ConfigError, SimulationError
+from ..hardware.verilator_build import Model, build_executable
 from .bus import response_error
 
 _PORTS = (
@@ -30,13 +30,13 @@ _PORTS = (
 
 
 def _verilog(config: TileConfig) -> str:
-    from ...rtl.export import axi_verilog  # needs Amaranth's Yosys, which a cached model does not
+    from ...rtl.export.folder import axi_verilog  # needs Amaranth's Yosys, which a cached model does not
 
     return axi_verilog(config)
 
 
 MODEL = Model(kind="verilator-axi", verilog=_verilog, top="tilescore_axi", prefix="AXI", ports=_PORTS,
-              driver=Path(__file__).parents[1] / "driver" / "axi.cpp")
+              driver=Path(__file__).parents[1] / "hardware" / "driver" / "axi.cpp")
 
 
 @dataclass(frozen=True, kw_only=True)

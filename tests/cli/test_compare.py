@@ -12,7 +12,7 @@ import pytest
 
 from tilescore.compiler.comparison_text import number
 from tilescore.compiler.schedule import load_schedule
-from tilescore.rtl.config import load_tile
+from tilescore.rtl.spec.config import load_tile
 
 LAYER = ("--model", "qwen3-30b-a3b", "--layer", "moe", "--tokens", "4", "--tile", "edge")
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import Workload
-from tilescore.rtl.config import TileConfig, load_tile
+from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program
-from tilescore.sim.reference import run_reference
-from tilescore.sim.verifier import verify
+from tilescore.sim.reference.run import run_reference
 
 NANO, EDGE, SERVER = (load_tile(name) for name in ("nano", "edge", "server"))
 

@@ -16,10 +16,10 @@ from tilescore.compiler.models import attention_layer, load_model, moe_layer
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.placement import align
 from tilescore.compiler.schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import CompileError
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import CompileError
+from tilescore.sim.legality.verifier import verify
 from tilescore.sim.timing import time_program
-from tilescore.sim.verifier import verify
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")

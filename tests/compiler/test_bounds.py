@@ -13,8 +13,8 @@ from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.models import attention_layer, load_model
 from tilescore.compiler.numerics import Numerics
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import CompileError
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import CompileError
 from tilescore.sim.timing import Timing, time_program
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL
 from tilescore.tests.compiler.test_format_matrix import SMALL

@@ -18,7 +18,7 @@ from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
-from tilescore.rtl.errors import CompileError
+from tilescore.rtl.spec.errors import CompileError
 from tilescore.sim.timing import time_program
 from tilescore.tests.compiler.test_format_matrix import SMALL
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.builder import ProgramBuilder, limit_outstanding
-from tilescore.rtl.config import TileConfig, load_tile
-from tilescore.rtl.errors import CompileError
-from tilescore.rtl.isa import (
+from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.errors import CompileError
+from tilescore.rtl.spec.isa import (
     Dest,
     Gather,
     Halt,
@@ -27,10 +27,10 @@ from tilescore.rtl.isa import (
     Vector,
     fp32_bits,
 )
+from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program
-from tilescore.sim.reference import run_reference
+from tilescore.sim.reference.run import run_reference
 from tilescore.sim.timing import time_program
-from tilescore.sim.verifier import verify
 
 pytestmark = pytest.mark.usefixtures("all_written")
 

@@ -14,7 +14,7 @@ from tilescore.compiler.checkpoint_files import INDEX_NAME
 from tilescore.compiler.layers import Workload
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
 from tilescore.compiler.tensors import AttentionTensors, MoETensors, synthetic_cache, synthetic_input
-from tilescore.rtl.errors import WorkloadError
+from tilescore.rtl.spec.errors import WorkloadError
 from tilescore.tests.compiler.tiny import (
     FAMILIES,
     MOE_FAMILIES,

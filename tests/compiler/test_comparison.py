@@ -17,7 +17,7 @@ from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.provenance import REQUIRED, check_report
 from tilescore.compiler.report import report_compiled
-from tilescore.rtl.errors import CompileError, ConfigError, ProgramError
+from tilescore.rtl.spec.errors import CompileError, ConfigError, ProgramError
 from tilescore.tests.compiler.play import EDGE, NANO
 
 ATTENTION = Workload(layer=AttentionLayer(model="tiny", hidden=64, heads=4, kv_heads=2, head_dim=16), tokens=9, batch=2)

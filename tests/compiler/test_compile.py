@@ -14,8 +14,8 @@ from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
 from tilescore.compiler.tensors import AttentionTensors, MoETensors, synthetic
-from tilescore.rtl.errors import CompileError, WorkloadError
-from tilescore.sim.verifier import verify
+from tilescore.rtl.spec.errors import CompileError, WorkloadError
+from tilescore.sim.legality.verifier import verify
 from tilescore.tests.compiler.play import EDGE, NANO, TILES, play, same_bits
 
 ATTENTION = Workload(layer=AttentionLayer(hidden=48, heads=4, kv_heads=2, head_dim=32), tokens=9, context=5)

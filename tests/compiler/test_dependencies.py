@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 
 from tilescore.compiler.builder import ProgramBuilder
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.errors import CompileError
-from tilescore.rtl.isa import Gather, Instruction, Load, ScaleLayout, Scatter, Space, Store, Unit
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.errors import CompileError
+from tilescore.rtl.spec.isa import Gather, Instruction, Load, ScaleLayout, Scatter, Space, Store, Unit
+from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program
-from tilescore.sim.verifier import verify
 
 pytestmark = pytest.mark.usefixtures("all_written")
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.builder import ProgramBuilder
-from tilescore.rtl.config import TileConfig, load_tile
-from tilescore.rtl.errors import ProgramError
-from tilescore.rtl.isa import Dest, Load, Matmul, Scale, ScaleLayout, Space, Store, Vector, fp32_bits
+from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.errors import ProgramError
+from tilescore.rtl.spec.isa import Dest, Load, Matmul, Scale, ScaleLayout, Space, Store, Vector, fp32_bits
+from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program
-from tilescore.sim.reference import run_reference
-from tilescore.sim.verifier import verify
+from tilescore.sim.reference.run import run_reference
 
 NANO = load_tile("nano")
 EVERY = dataclasses.replace(NANO, name="scaled", scales=("e8m0", "fp32"))

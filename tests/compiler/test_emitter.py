@@ -10,12 +10,12 @@ from tilescore.compiler.dram import code_matrix, float_matrix, index_list
 from tilescore.compiler.emitter import ONE, VECTOR_TILES, Emitter, Matrix, acc, column, imm, row
 from tilescore.compiler.formats import TENSOR_FORMATS
 from tilescore.compiler.operands import Operand
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import CompileError
-from tilescore.rtl.isa import Combine, Dest, Instruction, Space, fp32_bits
-from tilescore.rtl.isa import Operand as Source
-from tilescore.sim.reference import run_reference
-from tilescore.sim.verifier import verify
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import CompileError
+from tilescore.rtl.spec.isa import Combine, Dest, Instruction, Space, fp32_bits
+from tilescore.rtl.spec.isa import Operand as Source
+from tilescore.sim.legality.verifier import verify
+from tilescore.sim.reference.run import run_reference
 from tilescore.tests.compiler.play import EDGE, NANO, TALL, TILES
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")

@@ -11,8 +11,8 @@ from tilescore.compiler.fit import GROWING, smallest_change
 from tilescore.compiler.layers import Workload
 from tilescore.compiler.models import attention_layer, moe_layer, parse_config
 from tilescore.compiler.schedule import GemmSchedule
-from tilescore.rtl.config import TileConfig, load_tile
-from tilescore.rtl.errors import CompileError, DoesNotFit
+from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.errors import CompileError, DoesNotFit
 from tilescore.tests.compiler.tiny import tiny_config
 
 NANO = load_tile("nano")

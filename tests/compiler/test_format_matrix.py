@@ -23,13 +23,13 @@ from tilescore.compiler.moe.inputs import calibrate as calibrate_moe
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.tensors import AttentionTensors, MoETensors
-from tilescore.rtl.config import FORMATS, SCALES, TileConfig
-from tilescore.rtl.errors import CompileError, ConfigError
-from tilescore.rtl.tile_settings import change_tile
+from tilescore.rtl.spec.config import FORMATS, SCALES, TileConfig
+from tilescore.rtl.spec.errors import CompileError, ConfigError
+from tilescore.rtl.spec.tile_settings import change_tile
+from tilescore.sim.hardware.toolchain import missing_for_verilator
+from tilescore.sim.legality.verifier import verify
 from tilescore.sim.simulate import LEVELS, simulate
 from tilescore.sim.timing import time_program
-from tilescore.sim.toolchain import missing_for_verilator
-from tilescore.sim.verifier import verify
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, compile_and_play
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")

@@ -16,9 +16,9 @@ from tilescore.compiler.gemm import SINGLE, Group, Products, acc_regions, emit_g
 from tilescore.compiler.operands import Operand
 from tilescore.compiler.placement import AccPlacer, OperandPlacer, align, places_fit
 from tilescore.compiler.schedule import GemmSchedule
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import CompileError
-from tilescore.sim.numerics import exact_matmul_e4m3, round_acc_to_fp32
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import CompileError
+from tilescore.sim.numerics.arithmetic import exact_matmul_e4m3, round_acc_to_fp32
 from tilescore.sim.program import Program
 from tilescore.sim.timing import time_program
 from tilescore.tests.compiler.play import EDGE, NANO, TALL, TILES, play, same_bits

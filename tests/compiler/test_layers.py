@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tilescore.compiler.layers import DEFAULT_DECODE_CONTEXT, AttentionLayer, MoELayer, Workload
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
-from tilescore.rtl.errors import WorkloadError
+from tilescore.rtl.spec.errors import WorkloadError
 
 ATTENTION: dict[str, Any] = {"hidden": 64, "heads": 4, "kv_heads": 2, "head_dim": 16}
 MOE: dict[str, Any] = {"hidden": 64, "experts": 8, "top_k": 2, "intermediate": 32, "norm_topk": True}

@@ -33,7 +33,7 @@ from tilescore.compiler.moe.inputs import calibrate as calibrate_moe  # noqa: E4
 from tilescore.compiler.report import rel_rms_error  # noqa: E402
 from tilescore.compiler.schedule import AttentionSchedule  # noqa: E402
 from tilescore.compiler.tensors import AttentionTensors, MoETensors  # noqa: E402
-from tilescore.rtl.config import TileConfig  # noqa: E402
+from tilescore.rtl.spec.config import TileConfig  # noqa: E402
 from tilescore.tests.compiler.play import EDGE, NANO, compile_and_play  # noqa: E402
 from tilescore.tests.compiler.test_transformers_oracle import PHASES, SCALED, build, their_attention  # noqa: E402
 from tilescore.tests.compiler.tiny import MOE_FAMILIES  # noqa: E402

@@ -9,7 +9,7 @@ import pytest
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.listing import listing
-from tilescore.rtl.assembly import assemble
+from tilescore.rtl.spec.assembly import assemble
 from tilescore.sim.program import Program
 from tilescore.sim.timing import time_program
 from tilescore.tests.compiler.play import NANO

@@ -23,7 +23,7 @@ from tilescore.compiler.model_keys import (
 )
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
 from tilescore.compiler.rotary import KINDS
-from tilescore.rtl.errors import ConfigError, TilescoreError, WorkloadError
+from tilescore.rtl.spec.errors import ConfigError, TilescoreError, WorkloadError
 from tilescore.tests.compiler.published import BUILT, NOT_BUILT
 from tilescore.tests.compiler.tiny import MOE_FAMILIES as TINY_MOE
 from tilescore.tests.compiler.tiny import tiny_config, write_config

@@ -10,7 +10,7 @@ import pytest
 from tilescore.compiler.layers import AttentionLayer, MoELayer
 from tilescore.compiler.models import ModelConfig, attention_layer, list_models, load_model, moe_layer
 from tilescore.compiler.rotary import RopeScaling
-from tilescore.rtl.errors import ConfigError, WorkloadError
+from tilescore.rtl.spec.errors import ConfigError, WorkloadError
 from tilescore.tests.compiler.tiny import FAMILIES, MOE_FAMILIES, tiny_config, write_config
 
 BUILT_ATTENTION = {

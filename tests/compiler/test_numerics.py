@@ -11,8 +11,8 @@ import pytest
 
 from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.numerics import DEFAULT, LARGEST_BLOCK, Numerics, from_options
-from tilescore.rtl.errors import CompileError, TilescoreError, WorkloadError
-from tilescore.rtl.isa import ScaleRule
+from tilescore.rtl.spec.errors import CompileError, TilescoreError, WorkloadError
+from tilescore.rtl.spec.isa import ScaleRule
 
 VALUES = [DEFAULT, Numerics(softmax_block=128), Numerics(formats=PRESETS["nvfp4"]),
           Numerics(formats=PRESETS["mxfp8"]), Numerics(formats=PRESETS["mxfp8"], scale_rule=ScaleRule.EVEN),

@@ -20,7 +20,7 @@ from tilescore.compiler.rotary_frequencies import frequencies
 from tilescore.compiler.routing import forced_route, topk_softmax_route
 from tilescore.compiler.routing_loads import balanced
 from tilescore.compiler.tensors import AttentionTensors, MoETensors, synthetic
-from tilescore.rtl.errors import WorkloadError
+from tilescore.rtl.spec.errors import WorkloadError
 
 CLOSE = {"rel": 1e-9, "abs": 1e-9}
 

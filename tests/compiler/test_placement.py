@@ -8,8 +8,8 @@ import itertools
 import pytest
 
 from tilescore.compiler.placement import AccPlacer, OperandPlacer, StatPlacer, align, places_fit
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import CompileError
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import CompileError
 from tilescore.tests.compiler.play import EDGE, NANO, SQUAT, TILES
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")

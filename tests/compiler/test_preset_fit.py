@@ -14,8 +14,8 @@ from tilescore.compiler.layers import AttentionLayer, Layer, Workload
 from tilescore.compiler.models import attention_layer, list_models, load_model, moe_layer
 from tilescore.compiler.numerics import DEFAULT
 from tilescore.compiler.preset_fit import preset_exceptions
-from tilescore.rtl.config import PRESETS, load_tile
-from tilescore.rtl.errors import DoesNotFit, WorkloadError
+from tilescore.rtl.spec.config import PRESETS, load_tile
+from tilescore.rtl.spec.errors import DoesNotFit, WorkloadError
 
 
 def built_layers() -> dict[str, Layer]:

@@ -17,7 +17,7 @@ from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import check_description, describe, layer_report, rel_rms_error, table
-from tilescore.rtl.errors import ProgramError
+from tilescore.rtl.spec.errors import ProgramError
 from tilescore.sim.energy import load_table
 from tilescore.sim.program import Program
 from tilescore.sim.simulate import simulate

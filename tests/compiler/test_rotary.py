@@ -11,7 +11,7 @@ import pytest
 from tilescore.compiler.layers import AttentionLayer
 from tilescore.compiler.rotary import KINDS, RopeScaling
 from tilescore.compiler.rotary_frequencies import frequencies
-from tilescore.rtl.errors import WorkloadError
+from tilescore.rtl.spec.errors import WorkloadError
 
 LLAMA3 = {"kind": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 8192}

@@ -17,7 +17,7 @@ from tilescore.compiler.routing import (
     read_choice,
     topk_softmax_route,
 )
-from tilescore.rtl.errors import WorkloadError
+from tilescore.rtl.spec.errors import WorkloadError
 
 # ---- the router's choice ----
 

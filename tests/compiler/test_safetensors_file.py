@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.safetensors_file import SafetensorsFile
-from tilescore.rtl.errors import WorkloadError
+from tilescore.rtl.spec.errors import WorkloadError
 from tilescore.tests.compiler.tiny import write_safetensors
 
 

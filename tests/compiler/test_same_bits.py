@@ -20,14 +20,14 @@ from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.schedule import CoreSchedule
 from tilescore.compiler.tensors import AttentionTensors, MoETensors, synthetic
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import CompileError
-from tilescore.rtl.formats import decode_e4m3_float
-from tilescore.rtl.isa import ScaleRule
-from tilescore.sim.reference import run_reference
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import CompileError
+from tilescore.rtl.spec.formats import decode_e4m3_float
+from tilescore.rtl.spec.isa import ScaleRule
+from tilescore.sim.hardware.toolchain import missing_for_verilator
+from tilescore.sim.legality.verifier import verify
+from tilescore.sim.reference.run import run_reference
 from tilescore.sim.simulate import simulate
-from tilescore.sim.toolchain import missing_for_verilator
-from tilescore.sim.verifier import verify
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, TALL, play, same_bits
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")

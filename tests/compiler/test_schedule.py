@@ -26,8 +26,8 @@ from tilescore.compiler.schedule import (
     schedule_differences,
     to_dict,
 )
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import CompileError
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import CompileError
 from tilescore.tests.compiler.play import EDGE, NANO, TILES, compile_and_play, play, same_bits
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")

@@ -15,7 +15,7 @@ from tilescore.compiler.rotary import RopeScaling
 from tilescore.compiler.rotary_frequencies import frequencies
 from tilescore.compiler.slices import slice_tensors, slice_workload
 from tilescore.compiler.tensors import AttentionTensors, ExpertWeights, MoETensors, attention_shapes, synthetic
-from tilescore.sim.verifier import verify
+from tilescore.sim.legality.verifier import verify
 from tilescore.tests.compiler.play import EDGE, NANO, compile_and_play, same_bits
 
 ATTENTION = AttentionLayer(hidden=80, heads=8, kv_heads=2, head_dim=24, qk_norm="head", rope_theta=5e5)

@@ -10,7 +10,7 @@ import pytest
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import MoELayer, Workload
 from tilescore.compiler.store import ROUTED_SEGMENT, SEGMENT, embed_expected, expected_of
-from tilescore.rtl.errors import ProgramError
+from tilescore.rtl.spec.errors import ProgramError
 from tilescore.sim.program import Program, Segment
 from tilescore.sim.timing import time_program
 from tilescore.tests.compiler.play import EDGE, NANO, play, same_bits

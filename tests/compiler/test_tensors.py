@@ -24,8 +24,8 @@ from tilescore.compiler.tensors import (
     synthetic,
     synthetic_input,
 )
-from tilescore.rtl.errors import WorkloadError
-from tilescore.sim.numerics import quantize_e4m3
+from tilescore.rtl.spec.errors import WorkloadError
+from tilescore.sim.numerics.arithmetic import quantize_e4m3
 
 
 def attention_workload(**changes: Any) -> Workload:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tilescore.rtl.axi.registers import mask, offset
+from tilescore.rtl.spec.registers import mask, offset
 
 Get = Callable[[str], int]
 

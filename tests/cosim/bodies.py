@@ -14,15 +14,15 @@ from typing import Protocol
 import numpy as np
 
 from tilescore.rtl.axi.channels import BUS_LATENCY
-from tilescore.rtl.errors import ConfigError, SimulationError
-from tilescore.rtl.isa import Load, Space, Store
-from tilescore.rtl.ledger import COUNTER_NAMES
+from tilescore.rtl.spec.errors import ConfigError, SimulationError
+from tilescore.rtl.spec.isa import Load, Space, Store
+from tilescore.rtl.spec.ledger import COUNTER_NAMES
+from tilescore.sim.hardware.run import RawRun, RtlRun, interpret
 from tilescore.sim.host.tile import HostRun, Tile, TileStatus
 from tilescore.sim.program import Program
 from tilescore.sim.recorded import dma_times_of, recorded_durations
-from tilescore.sim.reference import run_reference
+from tilescore.sim.reference.run import run_reference
 from tilescore.sim.result import check_events, check_results, check_status, check_times
-from tilescore.sim.rtl_run import RawRun, RtlRun, interpret
 from tilescore.sim.timing import Timing, time_program
 
 TIMEOUT = 3000

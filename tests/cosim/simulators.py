@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from tilescore.rtl.config import TileConfig
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.sim.hardware.toolchain import cache_dir, find_verilator, missing_for_cosim, verilator_env
+from tilescore.sim.hardware.verilator_build import lock, rtl_digest
 from tilescore.sim.program import Program
-from tilescore.sim.toolchain import cache_dir, find_verilator, missing_for_cosim, verilator_env
-from tilescore.sim.verilator_build import lock, rtl_digest
 
 SIMULATORS = ("icarus", "verilator")
 TOP = "tilescore_axi"
@@ -51,7 +51,7 @@ def exported_verilog(config: TileConfig) -> Path:
     path = cache_dir("cosim") / f"{config.name}-{config.digest}-{rtl_digest()}.v"
 
     def export() -> str:
-        from tilescore.rtl.export import axi_verilog
+        from tilescore.rtl.export.folder import axi_verilog
 
         return axi_verilog(config)
 

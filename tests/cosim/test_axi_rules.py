@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tilescore.rtl.axi.registers import mask, offset
+from tilescore.rtl.spec.registers import mask, offset
 from tilescore.tests.cosim.axi_rules import DRIVEN, TAKEN, AxiRules, Rule
 
 BUS = 16

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tilescore.rtl.axi.channels import BUS_LATENCY
-from tilescore.rtl.config import TileConfig
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.host.bus import run_now
 from tilescore.sim.host.tile import Tile
 from tilescore.sim.host.verilator_bus import AxiMemory, VerilatorBus
-from tilescore.sim.toolchain import missing_for_verilator
 from tilescore.tests.cosim import bodies
 from tilescore.tests.cosim.tiles import LAYERS, NANO, TILES, layer_program
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from tilescore import rtl
-from tilescore.rtl.isa import Halt, Load, Space, Store, Unit
+from tilescore.rtl.spec.isa import Halt, Load, Space, Store, Unit
+from tilescore.sim.hardware.toolchain import cache_dir
+from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program
-from tilescore.sim.toolchain import cache_dir
-from tilescore.sim.verifier import verify
 from tilescore.tests.cosim.axi_rules import Rule
 from tilescore.tests.cosim.simulators import cached_text, needs, run_job
 from tilescore.tests.cosim.tiles import NANO
@@ -102,8 +102,8 @@ def mutant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def export() -> str:
         sys.path.insert(0, str(package.parent))
         try:
-            config = importlib.import_module(f"{package.name}.config").load_tile("nano")
-            return importlib.import_module(f"{package.name}.export").axi_verilog(config)
+            config = importlib.import_module(f"{package.name}.spec.config").load_tile("nano")
+            return importlib.import_module(f"{package.name}.export.folder").axi_verilog(config)
         finally:
             sys.path.remove(str(package.parent))
 

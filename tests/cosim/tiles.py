@@ -7,9 +7,9 @@ from functools import cache
 
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
-from tilescore.rtl.config import TileConfig, load_tile
+from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program
-from tilescore.sim.verifier import verify
 
 NANO = load_tile("nano")
 NARROW = replace(NANO, name="narrow", lanes=4, bus_bytes=4)

@@ -11,9 +11,9 @@ pytest.importorskip("hypothesis", reason="Hypothesis is a test extra")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilescore.rtl.config import PRESETS, load_tile
-from tilescore.rtl.isa import Gather, Load, Matmul, Scatter, Store, Vector
 from tilescore.rtl.plan import duration, matmul_slot
+from tilescore.rtl.spec.config import PRESETS, load_tile
+from tilescore.rtl.spec.isa import Gather, Load, Matmul, Scatter, Store, Vector
 
 TILES = {name: load_tile(name) for name in PRESETS}
 

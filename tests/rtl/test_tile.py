@@ -6,23 +6,11 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.events import EVENT_NAMES, event_counts
-from tilescore.rtl.isa import (
-    Dest,
-    Halt,
-    Load,
-    Matmul,
-    Space,
-    Store,
-    Sync,
-    Unit,
-    Vector,
-    encode_program,
-    fp32_bits,
-)
-from tilescore.rtl.ledger import COUNTER_NAMES, LEDGER_COUNTERS, LEDGER_UNITS
 from tilescore.rtl.plan import BOOT_DISPATCH, REFETCH, duration
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.events import EVENT_NAMES, event_counts
+from tilescore.rtl.spec.isa import Dest, Halt, Load, Matmul, Space, Store, Sync, Unit, Vector, encode_program, fp32_bits
+from tilescore.rtl.spec.ledger import COUNTER_NAMES, LEDGER_COUNTERS, LEDGER_UNITS
 from tilescore.rtl.tile import Tile
 
 NANO = load_tile("nano")

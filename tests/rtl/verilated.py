@@ -21,7 +21,7 @@ from amaranth.back import verilog
 from amaranth.hdl import Elaboratable, Shape
 from numpy.typing import NDArray
 
-from tilescore.sim.toolchain import cache_dir, require_verilator, verilator_env
+from tilescore.sim.hardware.toolchain import cache_dir, require_verilator, verilator_env
 
 
 def port_bits(shape: Any) -> int:

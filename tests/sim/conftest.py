@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.isa import (
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.isa import (
     Combine,
     Dest,
     Func,

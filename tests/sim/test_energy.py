@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.errors import ConfigError
-from tilescore.rtl.events import EVENT_NAMES
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.errors import ConfigError
+from tilescore.rtl.spec.events import EVENT_NAMES
 from tilescore.sim.energy import COMPONENTS, CONSTANTS, TABLES, energy_of, load_table
 from tilescore.sim.timing import time_program
 

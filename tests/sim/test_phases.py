@@ -12,10 +12,10 @@ import pytest
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.random_program import random_program
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.events import EVENT_NAMES, event_counts
-from tilescore.rtl.isa import Unit
 from tilescore.rtl.plan import duration
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.events import EVENT_NAMES, event_counts
+from tilescore.rtl.spec.isa import Unit
 from tilescore.sim.critical_path import critical_path
 from tilescore.sim.energy import energy_of, load_table
 from tilescore.sim.phases import OVERHEAD, phases_of

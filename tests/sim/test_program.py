@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.errors import ProgramError
-from tilescore.rtl.isa import Halt, Load, Space, Unit, decode_program
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.errors import ProgramError
+from tilescore.rtl.spec.isa import Halt, Load, Space, Unit, decode_program
 from tilescore.sim.program import Program, Region, Segment, boot_load
 
 NANO = load_tile("nano")

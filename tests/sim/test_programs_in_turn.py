@@ -14,16 +14,16 @@ import pytest
 from amaranth.sim import Simulator
 
 from tilescore.compiler.random_program import random_program
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import ProgramError
-from tilescore.rtl.isa import Gather, Halt, Load, Matmul, ScaleLayout, Space, Store
-from tilescore.rtl.memory_clear import clear_bits
+from tilescore.rtl.dma.memory_clear import clear_bits
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import ProgramError
+from tilescore.rtl.spec.isa import Gather, Halt, Load, Matmul, ScaleLayout, Space, Store
 from tilescore.rtl.tile import Tile
+from tilescore.sim.hardware.amaranth_run import _Bench
+from tilescore.sim.hardware.run import DramModel
+from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program, Region, Segment
-from tilescore.sim.reference import run_reference
-from tilescore.sim.rtl_amaranth import _Bench
-from tilescore.sim.rtl_run import DramModel
-from tilescore.sim.verifier import verify
+from tilescore.sim.reference.run import run_reference
 
 TILE = TileConfig(
     name="small", rows=4, cols=4, lanes=8, formats=("e4m3",), scales=("e8m0",), a_buffer_bytes=4 * 2 * 16 * 5,

@@ -5,15 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tilescore.rtl.axi.recording import DmaTimes
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.errors import SimulationError
-from tilescore.rtl.isa import Halt, Load, Matmul, Space, Store, Unit
 from tilescore.rtl.plan import Duration
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.errors import SimulationError
+from tilescore.rtl.spec.isa import Halt, Load, Matmul, Space, Store, Unit
+from tilescore.sim.hardware.run import RtlRun
+from tilescore.sim.host.recording import DmaTimes
 from tilescore.sim.program import Program
 from tilescore.sim.recorded import dma_times_of, recorded_durations
 from tilescore.sim.result import check_times
-from tilescore.sim.rtl_run import RtlRun
 from tilescore.sim.timing import BOOT, Timing, time_program
 
 NANO = load_tile("nano")

@@ -7,13 +7,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tilescore.rtl.config import TileConfig, load_tile
-from tilescore.rtl.formats import BLOCK_ELEMENTS, PAIRS, exact_elements, headroom
-from tilescore.rtl.isa import Pair, Scale
-from tilescore.sim.accumulators import merged, planes_of
-from tilescore.sim.matmul_terms import TermFormat, matmul_terms
-from tilescore.tests.sim.matmul_oracle import block_steps, dot, format_name
-from tilescore.tests.sim.test_matmul_terms import LANES, operands
+from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.formats import BLOCK_ELEMENTS, PAIRS, exact_elements, headroom
+from tilescore.rtl.spec.isa import Pair, Scale
+from tilescore.sim.numerics.accumulators import merged, planes_of
+from tilescore.sim.reference.matmul_terms import TermFormat, matmul_terms
+from tilescore.tests.sim.reference.matmul_oracle import block_steps, dot, format_name
+from tilescore.tests.sim.reference.test_matmul_terms import LANES, operands
 
 NANO = load_tile("nano")
 LONGEST_K = 1 << 16

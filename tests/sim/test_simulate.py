@@ -6,18 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.errors import ConfigError, SimulationError
-from tilescore.rtl.events import EVENT_NAMES
-from tilescore.rtl.ledger import LEDGER_UNITS
-from tilescore.sim.matmul_model import Status
-from tilescore.sim.reference import run_reference
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.errors import ConfigError, SimulationError
+from tilescore.rtl.spec.events import EVENT_NAMES
+from tilescore.rtl.spec.ledger import LEDGER_UNITS
+from tilescore.sim.hardware.run import DramModel, RtlRun
+from tilescore.sim.hardware.toolchain import missing_for_verilator
+from tilescore.sim.legality.verifier import verify
+from tilescore.sim.reference.matmul_model import Status
+from tilescore.sim.reference.run import run_reference
 from tilescore.sim.result import check_events, check_results, check_status, check_times, status_names
-from tilescore.sim.rtl_run import DramModel, RtlRun
 from tilescore.sim.simulate import LEVELS, simulate
 from tilescore.sim.timing import Timing, time_program
-from tilescore.sim.toolchain import missing_for_verilator
-from tilescore.sim.verifier import verify
 
 NANO, EDGE = load_tile("nano"), load_tile("edge")
 

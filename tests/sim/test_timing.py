@@ -5,12 +5,12 @@ from collections import Counter, deque
 import numpy as np
 import pytest
 
-from tilescore.rtl.config import TileConfig, load_tile
-from tilescore.rtl.errors import SimulationError
-from tilescore.rtl.events import EVENT_NAMES, event_counts
-from tilescore.rtl.isa import QUEUE_UNITS, Gather, Halt, Load, Matmul, Scatter, Store, Sync, Unit, Vector
-from tilescore.rtl.ledger import LEDGER_UNITS, ledger_causes
 from tilescore.rtl.plan import BOOT_DISPATCH, REFETCH, Duration, duration, matmul_slot
+from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.errors import SimulationError
+from tilescore.rtl.spec.events import EVENT_NAMES, event_counts
+from tilescore.rtl.spec.isa import QUEUE_UNITS, Gather, Halt, Load, Matmul, Scatter, Store, Sync, Unit, Vector
+from tilescore.rtl.spec.ledger import LEDGER_UNITS, ledger_causes
 from tilescore.sim.program import Program
 from tilescore.sim.timing import _NOT_SHAPE, BOOT, Timing, time_program
 

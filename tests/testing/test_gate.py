@@ -17,7 +17,7 @@ from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import report_compiled
 from tilescore.compiler.schedule import GemmSchedule
-from tilescore.rtl.errors import CompileError, ConfigError
+from tilescore.rtl.spec.errors import CompileError, ConfigError
 from tilescore.testing.gate import DEFAULT_LIMITS, baseline_path, judge, limits_of, load_baseline, save_baseline
 from tilescore.tests.compiler.play import EDGE, NANO
 

@@ -18,7 +18,7 @@ from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.schedule import CoreSchedule
 from tilescore.compiler.tensors import AttentionTensors
-from tilescore.rtl.config import TileConfig
+from tilescore.rtl.spec.config import TileConfig
 from tilescore.sim.timing import time_program
 from tilescore.tests.compiler.play import EDGE, NANO, SQUAT, TALL, play, same_bits
 

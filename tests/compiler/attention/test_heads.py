@@ -19,12 +19,12 @@ from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.tensors import AttentionTensors, synthetic
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import DoesNotFit
-from tilescore.rtl.formats import decode_e4m3_float
-from tilescore.sim.reference import run_reference
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import DoesNotFit
+from tilescore.rtl.spec.formats import decode_e4m3_float
+from tilescore.sim.hardware.toolchain import missing_for_verilator
+from tilescore.sim.reference.run import run_reference
 from tilescore.sim.simulate import simulate
-from tilescore.sim.toolchain import missing_for_verilator
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL, play, same_bits
 from tilescore.tests.compiler.test_format_matrix import WIDER
 

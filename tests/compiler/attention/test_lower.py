@@ -29,8 +29,8 @@ from tilescore.compiler.models import attention_layer, load_model
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.schedule import AttentionSchedule
 from tilescore.compiler.tensors import AttentionTensors
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import CompileError
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import CompileError
 from tilescore.sim.timing import time_program
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, TALL, compile_and_play, play, same_bits
 from tilescore.tests.compiler.tiny import tiny_config, write_config

@@ -15,9 +15,9 @@ from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.quantized_oracle import fake_quantize
 from tilescore.compiler.schedule import AttentionSchedule
 from tilescore.compiler.tensors import AttentionTensors, synthetic
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.formats import decode_e4m3_float
-from tilescore.sim.reference import run_reference
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.formats import decode_e4m3_float
+from tilescore.sim.reference.run import run_reference
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")

@@ -13,8 +13,8 @@ from tilescore.compiler.moe.combine import token_slots
 from tilescore.compiler.moe.experts import expert_blocks
 from tilescore.compiler.routing import Routing
 from tilescore.compiler.schedule import MoESchedule
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import CompileError
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import CompileError
 from tilescore.tests.compiler.play import EDGE, NANO, TALL, play, same_bits
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")

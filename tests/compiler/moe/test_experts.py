@@ -12,7 +12,7 @@ from tilescore.compiler.layers import MoELayer, Workload
 from tilescore.compiler.moe.experts import expert_blocks
 from tilescore.compiler.routing import Routing
 from tilescore.compiler.schedule import MoESchedule
-from tilescore.rtl.errors import CompileError
+from tilescore.rtl.spec.errors import CompileError
 from tilescore.sim.timing import time_program
 from tilescore.tests.compiler.play import EDGE, NANO, play, same_bits
 

@@ -16,9 +16,9 @@ from tilescore.compiler.moe.logits import input_scales
 from tilescore.compiler.quantized_oracle import fake_quantize
 from tilescore.compiler.schedule import MoESchedule
 from tilescore.compiler.tensors import MoETensors
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.formats import decode_e4m3_float
-from tilescore.sim.reference import run_reference
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.formats import decode_e4m3_float
+from tilescore.sim.reference.run import run_reference
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL, TILES
 
 LAYER = MoELayer(hidden=40, experts=6, top_k=2, intermediate=20, norm_topk=True)

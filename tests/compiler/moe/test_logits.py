@@ -31,14 +31,14 @@ from tilescore.compiler.numerics import DEFAULT, ROUTER_TERMS, Numerics
 from tilescore.compiler.routing import topk_softmax_route
 from tilescore.compiler.schedule import GemmSchedule
 from tilescore.compiler.tensors import MoETensors, synthetic
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import WorkloadError
-from tilescore.rtl.formats import decode_e4m3_float
-from tilescore.sim.numerics import exact_matmul_e4m3, round_acc_to_fp32
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import WorkloadError
+from tilescore.rtl.spec.formats import decode_e4m3_float
+from tilescore.sim.hardware.toolchain import missing_for_verilator
+from tilescore.sim.legality.verifier import verify
+from tilescore.sim.numerics.arithmetic import exact_matmul_e4m3, round_acc_to_fp32
 from tilescore.sim.program import Program
 from tilescore.sim.simulate import simulate
-from tilescore.sim.toolchain import missing_for_verilator
-from tilescore.sim.verifier import verify
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL, play, same_bits
 
 LAYER = MoELayer(hidden=40, experts=6, top_k=2, intermediate=20, norm_topk=True)

@@ -26,8 +26,8 @@ from tilescore.compiler.moe.inputs import calibrate
 from tilescore.compiler.moe.logits import tile_logits
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.tensors import MoETensors, synthetic
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import CompileError, WorkloadError
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import CompileError, WorkloadError
 from tilescore.sim.timing import time_program
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL, compile_and_play, play, same_bits
 from tilescore.tests.compiler.tiny import MOE_FAMILIES, tiny_config, write_config

@@ -12,9 +12,9 @@ from tilescore.compiler.layers import MoELayer, Workload
 from tilescore.compiler.moe.logits import tile_logits
 from tilescore.compiler.schedule import GemmSchedule, MoESchedule
 from tilescore.compiler.tensors import MoETensors, synthetic
-from tilescore.rtl.config import TileConfig
-from tilescore.rtl.errors import CompileError
-from tilescore.sim.reference import run_reference
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import CompileError
+from tilescore.sim.reference.run import run_reference
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, TALL
 
 

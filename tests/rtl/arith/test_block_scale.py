@@ -1,4 +1,4 @@
-"""Power-of-two block scales and anchors against `sim.block_scales`."""
+"""Power-of-two block scales and anchors against `sim.numerics.block_scales`."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
 from tilescore.rtl.arith.block_scale import anchor_word, scale_field
-from tilescore.rtl.block_formats import BLOCK_FORMATS
-from tilescore.rtl.isa import Quant, ScaleRule
-from tilescore.sim.block_scales import anchor_exponent
+from tilescore.rtl.spec.block_formats import BLOCK_FORMATS
+from tilescore.rtl.spec.isa import Quant, ScaleRule
+from tilescore.sim.numerics.block_scales import anchor_exponent
 from tilescore.tests.rtl.arith.streams import hard_fp32
 
 ANCHORED = tuple(quant for quant, fmt in BLOCK_FORMATS.items() if fmt.anchored)

@@ -14,8 +14,8 @@ from tilescore.rtl.arith.fp32_max import Fp32Max
 from tilescore.rtl.arith.quantize import QuantizeE4M3, QuantizeE5M2, QuantizeFp8
 from tilescore.rtl.arith.round_fp32 import RoundToFp32
 from tilescore.rtl.arith.unpacked import UnpackFp32
-from tilescore.rtl.formats import E2M1
-from tilescore.sim import numerics
+from tilescore.rtl.spec.formats import E2M1
+from tilescore.sim.numerics import arithmetic
 from tilescore.tests.rtl.arith.streams import (
     MultiplyFp32,
     float_key,
@@ -284,4 +284,4 @@ def test_fixed_to_fp32(rng: np.random.Generator) -> None:
 def test_fixed_point_round_trip_of_softmax_weights(rng: np.random.Generator) -> None:
     """Weights in [0, 1] with 24 fraction bits survive, so a row sum does not depend on its order."""
     weights = (rng.integers(0, 1 << 24, 2000) * 2.0**-24).astype(np.float32)
-    assert (numerics.fixed_to_fp32(numerics.to_fixed(weights)) == weights).all()
+    assert (arithmetic.fixed_to_fp32(arithmetic.to_fixed(weights)) == weights).all()

@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""Special functions in Amaranth's simulator against the twin; accuracy is in tests/sim/test_numerics.py."""
+"""Special functions in Amaranth's simulator against the twin; accuracy is in tests/sim/numerics/test_arithmetic.py."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 
-from tilescore.rtl.arith import tables
-from tilescore.rtl.arith.function_codes import Function
 from tilescore.rtl.arith.functions import SpecialFunction
 from tilescore.rtl.arith.interpolate import QuadraticInterpolator
-from tilescore.sim import numerics
+from tilescore.rtl.spec import function_tables as tables
+from tilescore.rtl.spec.function_codes import Function
+from tilescore.sim.numerics import arithmetic
 from tilescore.tests.rtl.arith.streams import float_key, hard_fp32, run_pipeline, unpacked_to_float
 
 
@@ -68,7 +68,7 @@ def test_function_equals_the_twin(function: Function, rng: np.random.Generator) 
     got = run_pipeline(
         SpecialFunction(), {"u": words, "func": [function.value] * 4000}, ["result"], SpecialFunction.LATENCY
     )["result"]
-    expected = numerics.special_function(function, words.view(np.float32))
+    expected = arithmetic.special_function(function, words.view(np.float32))
     wrong = np.flatnonzero(float_key(unpacked_to_float(got)) != float_key(expected))
     assert [(hex(words[i]), expected[i]) for i in wrong] == []
 
@@ -79,7 +79,7 @@ def test_functions_may_change_in_every_cycle(rng: np.random.Generator) -> None:
     got = run_pipeline(SpecialFunction(), {"u": words, "func": func}, ["result"], SpecialFunction.LATENCY)[
         "result"
     ]
-    each = np.stack([numerics.special_function(function, words.view(np.float32)) for function in Function])
+    each = np.stack([arithmetic.special_function(function, words.view(np.float32)) for function in Function])
     assert (float_key(unpacked_to_float(got)) == float_key(each[func, np.arange(1000)])).all()
 
 
@@ -131,7 +131,7 @@ def test_special_values(function: Function, u: float, result: float) -> None:
     )
     expected = np.array([result])
     assert float_key(unpacked_to_float(got["result"])) == float_key(expected)
-    twin = numerics.special_function(function, np.array([u], np.float32))
+    twin = arithmetic.special_function(function, np.array([u], np.float32))
     assert float_key(twin) == float_key(expected)
 
 

@@ -17,8 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tilescore.rtl.arith.functions import Function
-from tilescore.sim import numerics
-from tilescore.sim.toolchain import missing_for_verilator
+from tilescore.sim.hardware.toolchain import missing_for_verilator
+from tilescore.sim.numerics import arithmetic
 from tilescore.tests.rtl.arith import arith_bench
 from tilescore.tests.rtl.arith.streams import (
     all_bf16,
@@ -74,7 +74,7 @@ def test_fp32_units_on_a_million_pairs(run: Run, rng: np.random.Generator) -> No
         assert_same(results["maximum"], bits(larger), a, b)
     finite = np.isfinite(x)
     assert_same(results["not_finite"], ~finite)
-    assert_same(results["fixed"], low_bits(numerics.to_fixed(x), 48), a)
+    assert_same(results["fixed"], low_bits(arithmetic.to_fixed(x), 48), a)
 
 
 def test_multiply_a_million_pairs_around_the_subnormal_range(run: Run, rng: np.random.Generator) -> None:
@@ -96,7 +96,7 @@ def test_round_a_million_accumulators(run: Run, rng: np.random.Generator) -> Non
     wide = np.where(ties, (wide >> drop | 1) << drop, wide)
     results = run(wide=wide, lsb=np.full(MILLION, -18))
     assert_same(results["rounded"], (wide.astype(np.float32) * np.float32(2.0**-18)).view(np.uint32))
-    fixed = numerics.wrap(wide, 48)
+    fixed = arithmetic.wrap(wide, 48)
     assert_same(results["from_fixed"], (fixed.astype(np.float32) * np.float32(2.0**-24)).view(np.uint32))
 
 
@@ -107,7 +107,7 @@ def test_round_to_any_exponent_like_the_twin(run: Run, rng: np.random.Generator)
     lsb = np.repeat(exponents, MILLION // 128)
     flags = np.where(rng.random(MILLION) < 0.05, rng.integers(0, 16, MILLION), 0)
     expected = np.concatenate([
-        numerics.fp32_bits(numerics.round_acc_to_fp32(w, int(e), f))
+        arithmetic.fp32_bits(arithmetic.round_acc_to_fp32(w, int(e), f))
         for w, e, f in zip(wide.reshape(128, -1), exponents, flags.reshape(128, -1), strict=True)
     ])  # fmt: skip
     assert_same(run(wide=wide, lsb=lsb, flags=flags)["rounded"], expected, wide, lsb + 512, flags)
@@ -124,7 +124,7 @@ def test_quantize_a_million_values(kind: str, run: Run, rng: np.random.Generator
         codes = np.clip(values, np.float32(-448), np.float32(448)).astype(ml_dtypes.float8_e4m3fn)
     expected = np.where(np.isnan(values), 0x7F, codes.view(np.uint8))
     assert_same(run(a=words)["code"], expected, words)
-    assert (numerics.quantize_e4m3(values) == expected).all()
+    assert (arithmetic.quantize_e4m3(values) == expected).all()
 
 
 def test_all_pairs_of_codes_in_every_lane(run: Run) -> None:
@@ -145,7 +145,7 @@ def test_sums_of_a_million_random_lanes_like_the_twin(run: Run, rng: np.random.G
     quiet = rng.random((MILLION, 8)) < 0.9  # most codes that could be NaN become others
     a[quiet & (a & 0x7F == 0x7F)] ^= 1
     results = run(lanes_a=a.view("<i8")[:, 0], lanes_b=b.view("<i8")[:, 0])
-    products, nan = numerics.e4m3_products(a, b)
+    products, nan = arithmetic.e4m3_products(a, b)
     assert_same(results["dot"], low_bits(products.sum(axis=1), 40))
     assert_same(results["dot_nan"], nan.any(axis=1))
 
@@ -163,9 +163,9 @@ def test_functions_like_the_twin_on_all_bf16_and_a_million_fp32(
 ) -> None:
     u, factor = function_operands(rng), hard_fp32(rng, MILLION + (1 << 16))
     results = run(a=u, b=factor, func=np.full(len(u), function.value))
-    twin = numerics.special_function(function, u.view(np.float32))
-    expected = numerics.mul_unpacked(twin, factor.view(np.float32))
-    assert_same(results["scaled"], numerics.fp32_bits(expected), u, factor)
+    twin = arithmetic.special_function(function, u.view(np.float32))
+    expected = arithmetic.mul_unpacked(twin, factor.view(np.float32))
+    assert_same(results["scaled"], arithmetic.fp32_bits(expected), u, factor)
     shown = slice(0, 1 << 16)  # unpacking words one by one is slow
     got = unpacked_to_float(results["special"][shown])
     assert np.array_equal(got, twin[shown], equal_nan=True)

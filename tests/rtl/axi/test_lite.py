@@ -10,8 +10,8 @@ from amaranth.sim import Simulator
 
 from tilescore.rtl.axi.lite import OKAY, SLVERR, AxiLiteSlave
 from tilescore.rtl.axi.register_block import RegisterBlock
-from tilescore.rtl.axi.registers import REGISTERS, WRITABLE, Access, mask, offset, reset_value
-from tilescore.rtl.config import load_tile
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.registers import REGISTERS, WRITABLE, Access, mask, offset, reset_value
 
 NANO = load_tile("nano")
 

@@ -11,8 +11,8 @@ from amaranth.sim import Simulator
 from tilescore.rtl.axi.channels import BUS_LATENCY, check_parameters, default_outstanding
 from tilescore.rtl.axi.master_read import ReadMaster
 from tilescore.rtl.axi.master_write import WriteMaster
-from tilescore.rtl.config import TileConfig, load_tile
-from tilescore.rtl.errors import ConfigError
+from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.errors import ConfigError
 
 WIDE = dataclasses.replace(load_tile("nano"), name="wide", cols=16, lanes=4)
 WIDTHS = [dataclasses.replace(WIDE, name=f"bus{8 * n}", bus_bytes=n) for n in (4, 16, 64)]

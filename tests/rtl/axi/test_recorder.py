@@ -7,9 +7,9 @@ from amaranth.sim import Simulator
 
 from tilescore.rtl.axi import recorder
 from tilescore.rtl.axi.recorder import EVENTS, DmaRecorder
-from tilescore.rtl.axi.recording import DmaTimes, dma_times
-from tilescore.rtl.axi.registers import mask
-from tilescore.rtl.errors import SimulationError
+from tilescore.rtl.spec.errors import SimulationError
+from tilescore.rtl.spec.registers import mask
+from tilescore.sim.host.recording import DmaTimes, dma_times
 
 
 def record(events: dict[int, int], cycles: int, depth: int = 64) -> tuple[list[int], int]:

@@ -8,8 +8,11 @@ import subprocess
 
 import pytest
 
-from tilescore.rtl.axi.register_text import c_header, counter_table, markdown, python_constants
-from tilescore.rtl.axi.registers import (
+from tilescore.rtl.export.register_text import c_header, counter_table, markdown, python_constants
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.errors import ConfigError
+from tilescore.rtl.spec.ledger import COUNTER_NAMES
+from tilescore.rtl.spec.registers import (
     ERROR_MASK,
     REGISTERS,
     WINDOW_BYTES,
@@ -20,9 +23,6 @@ from tilescore.rtl.axi.registers import (
     register,
     reset_value,
 )
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.errors import ConfigError
-from tilescore.rtl.ledger import COUNTER_NAMES
 
 NANO = load_tile("nano")
 

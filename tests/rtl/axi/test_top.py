@@ -7,11 +7,9 @@ import pytest
 from amaranth.sim import Simulator
 
 from tilescore.rtl.axi.channels import BUS_LATENCY
-from tilescore.rtl.axi.recording import dma_times
-from tilescore.rtl.axi.registers import ERROR_MASK, mask, offset
 from tilescore.rtl.axi.top import TileAxi
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.isa import (
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.isa import (
     Dest,
     Gather,
     Halt,
@@ -25,8 +23,10 @@ from tilescore.rtl.isa import (
     encode_program,
     fp32_bits,
 )
-from tilescore.rtl.ledger import COUNTER_NAMES
+from tilescore.rtl.spec.ledger import COUNTER_NAMES
+from tilescore.rtl.spec.registers import ERROR_MASK, mask, offset
 from tilescore.rtl.tile import Tile
+from tilescore.sim.host.recording import dma_times
 
 NANO = load_tile("nano")
 PROGRAM_AT, A_AT, B_AT, INDEX_AT, OUT_AT, DRAM_BYTES = 0, 4096, 8192 - 32, 12288, 16384, 32768

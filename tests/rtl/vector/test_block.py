@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""The vector unit with block quantizers against `sim/vector_model.py` bit for bit, in the cycles of `rtl/plan.py`."""
+"""The vector unit with block quantizers against its reference model bit for bit, in the cycles of `rtl/plan.py`."""
 
 import dataclasses
 import subprocess
@@ -10,18 +10,18 @@ import pytest
 from amaranth.back import verilog
 from amaranth.hdl import Fragment
 
-from tilescore.rtl.block_formats import BLOCK_FORMATS, built_quantizers
-from tilescore.rtl.cells import CellLibrary
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.isa import Dest, Func, Operand, Quant, Reduce, ScaleRule, Vector, fp32_bits
+from tilescore.rtl.lib.cells import CellLibrary
 from tilescore.rtl.plan import duration, vector_wr_tail
+from tilescore.rtl.spec.block_formats import BLOCK_FORMATS, built_quantizers
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.isa import Dest, Func, Operand, Quant, Reduce, ScaleRule, Vector, fp32_bits
 from tilescore.rtl.vector import timing
 from tilescore.rtl.vector.block import BlockStage
 from tilescore.rtl.vector.block_latency import BlockLatency
 from tilescore.rtl.vector.unit import VectorUnit
-from tilescore.sim.quantizers import quantize_block
-from tilescore.sim.toolchain import missing_for_verilator, require_verilator, verilator_env
-from tilescore.sim.vector_model import run_vector
+from tilescore.sim.hardware.toolchain import missing_for_verilator, require_verilator, verilator_env
+from tilescore.sim.numerics.quantizers import quantize_block
+from tilescore.sim.reference.vector_model import run_vector
 from tilescore.tests.rtl.vector.bench import (
     ALL_FORMATS,
     SPECIAL_WORDS,
@@ -104,7 +104,7 @@ def test_the_verilog_passes_lint(tmp_path):
     text = verilog.convert(VectorUnit(block_config(4)), name="unit", platform=library, emit_src=False)
     source = tmp_path / "unit.v"
     source.write_text(text + library.verilog(emit_src=False))
-    waivers = resources.files("tilescore.rtl").joinpath("tilescore.vlt")
+    waivers = resources.files("tilescore.rtl.export").joinpath("tilescore.vlt")
     command = [install.binary, "--lint-only", "-Wall", "--top-module", "unit", str(waivers), str(source)]
     found = subprocess.run(command, env=verilator_env(install), capture_output=True, text=True, check=False)
     assert (found.returncode, found.stderr) == (0, "")

@@ -1,15 +1,15 @@
 # amaranth: UnusedElaboratable=no
-"""Scales and divisors of blocks against `sim.block_codes`."""
+"""Scales and divisors of blocks against `sim.numerics.block_codes`."""
 
 import numpy as np
 import pytest
 
 from tilescore.rtl.arith.quotient import Divisor
-from tilescore.rtl.block_formats import BLOCK_FORMATS
-from tilescore.rtl.isa import Quant, Scale, ScaleRule
+from tilescore.rtl.spec.block_formats import BLOCK_FORMATS
+from tilescore.rtl.spec.isa import Quant, Scale, ScaleRule
 from tilescore.rtl.vector.block_scale import BlockScale
-from tilescore.sim.block_codes import quantize_blocks
-from tilescore.sim.element_codes import code_values
+from tilescore.sim.numerics.block_codes import quantize_blocks
+from tilescore.sim.numerics.element_codes import code_values
 from tilescore.tests.rtl.arith.streams import hard_fp32, run_pipeline
 
 BLOCKS = tuple(quant for quant, fmt in BLOCK_FORMATS.items() if fmt.block)

@@ -5,12 +5,12 @@ import pytest
 from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
-from tilescore.rtl.formats import E4M3, E5M2, FP32_NAN, decode_e4m3_float
-from tilescore.rtl.isa import Combine, Func
+from tilescore.rtl.spec.formats import E4M3, E5M2, FP32_NAN, decode_e4m3_float
+from tilescore.rtl.spec.isa import Combine, Func
 from tilescore.rtl.vector import timing
 from tilescore.rtl.vector.lane import TWINS, VectorLane, fp32_of_code
-from tilescore.sim import numerics
-from tilescore.sim.element_codes import code_values
+from tilescore.sim.numerics import arithmetic
+from tilescore.sim.numerics.element_codes import code_values
 
 
 @pytest.mark.parametrize("spec", [E4M3, E5M2], ids=lambda spec: spec.name)
@@ -52,14 +52,14 @@ def test_outputs_come_in_their_lane_cycles(quantized):
         "quantized": (timing.LANE_CODE, int(quantized)),
     }
     u = np.array([1.25], np.float32)
-    out = numerics.mul_unpacked(numerics.special_function(3, u), u)
-    code = numerics.quantize_e4m3(out)
+    out = arithmetic.mul_unpacked(arithmetic.special_function(3, u), u)
+    code = arithmetic.quantize_e4m3(out)
     written = decode_e4m3_float(code).astype(np.float32) if quantized else out
     expected = {
-        "out": (timing.LANE_OUT, int(numerics.fp32_bits(out)[0])),
+        "out": (timing.LANE_OUT, int(arithmetic.fp32_bits(out)[0])),
         "code": (timing.LANE_CODE, int(code[0])),
-        "written": (timing.LANE_WRITTEN, int(numerics.fp32_bits(written)[0])),
-        "fixed": (timing.LANE_FIXED, int(numerics.to_fixed(written)[0])),
+        "written": (timing.LANE_WRITTEN, int(arithmetic.fp32_bits(written)[0])),
+        "fixed": (timing.LANE_FIXED, int(arithmetic.to_fixed(written)[0])),
     }
 
     async def testbench(ctx):

@@ -7,10 +7,10 @@ from amaranth.hdl import Const, Module
 from amaranth.sim import Simulator
 
 from tilescore.rtl.arith.fixed import Fp32ToFixed
-from tilescore.rtl.isa import Reduce
+from tilescore.rtl.spec.isa import Reduce
 from tilescore.rtl.vector.reduce import RowReduction, order_key, word_of_key
-from tilescore.sim import numerics
-from tilescore.sim.vector_model import reduce_rows
+from tilescore.sim.numerics import arithmetic
+from tilescore.sim.reference.vector_model import reduce_rows
 from tilescore.tests.rtl.vector.bench import random_words
 
 
@@ -63,14 +63,14 @@ def reduce_in_hardware(cols: int, rows: list[tuple[Reduce, np.ndarray]]) -> list
         for cycle in range(len(feed) + dut.LATENCY):
             if cycle < len(feed):
                 values, first, kind, _ = feed[cycle]
-                ctx.set(dut.written.as_value(), packed(numerics.fp32_bits(values), 32))
+                ctx.set(dut.written.as_value(), packed(arithmetic.fp32_bits(values), 32))
                 ctx.set(dut.first, first)
                 ctx.set(dut.sum, kind is Reduce.SUM)
                 ctx.set(dut.magnitude, kind is Reduce.ABSMAX)
             if 0 <= cycle - Fp32ToFixed.LATENCY < len(feed):
                 values = feed[cycle - Fp32ToFixed.LATENCY][0]
-                ctx.set(dut.fixed.as_value(), packed(numerics.to_fixed(values), 48))
-                ctx.set(dut.special, packed(numerics.not_finite(values), 1))
+                ctx.set(dut.fixed.as_value(), packed(arithmetic.to_fixed(values), 48))
+                ctx.set(dut.special, packed(arithmetic.not_finite(values), 1))
             if cycle >= dut.LATENCY and feed[cycle - dut.LATENCY][3]:
                 results.append(ctx.get(dut.result))
             await ctx.tick()
@@ -90,9 +90,9 @@ def test_rows_of_changing_length(cols, rng):
         tiles = int(rng.integers(1, 5))
         values = (rng.standard_normal((tiles, cols)) * 100).astype(np.float32)
         if rng.integers(0, 3) == 0:
-            values[:, 0] = numerics.canonical(random_words(rng, (tiles,)).view(np.float32))
+            values[:, 0] = arithmetic.canonical(random_words(rng, (tiles,)).view(np.float32))
         rows.append((Reduce(int(rng.integers(1, 4))), values))
-    expected = [int(numerics.fp32_bits(reduce_rows(kind, values[None]))[0]) for kind, values in rows]
+    expected = [int(arithmetic.fp32_bits(reduce_rows(kind, values[None]))[0]) for kind, values in rows]
     assert reduce_in_hardware(cols, rows) == expected
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from tilescore.rtl.isa import Dest, Operand, encode
-from tilescore.rtl.unit_port import command_layout
+from tilescore.rtl.lib.unit_port import command_layout
+from tilescore.rtl.spec.isa import Dest, Operand, encode
 from tilescore.rtl.vector import timing
 from tilescore.rtl.vector.block_latency import tile_bits
 from tilescore.rtl.vector.sequencer import VectorSequencer

@@ -1,4 +1,4 @@
-"""The vector unit against `sim/vector_model.py` bit for bit and against `rtl/plan.py` cycle for cycle."""
+"""The vector unit against `sim/reference/vector_model.py` bit for bit and against `rtl/plan.py` cycle for cycle."""
 
 import dataclasses
 
@@ -7,14 +7,14 @@ import pytest
 from amaranth.hdl import Fragment
 
 from tilescore.rtl.arith.fp32_div import Fp32Div, Fp32DivConstant
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.events import event_counts
-from tilescore.rtl.isa import Combine, Dest, Func, Operand, Reduce, Vector, fp32_bits
 from tilescore.rtl.plan import duration, vector_rd_tail, vector_wr_tail
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.events import event_counts
+from tilescore.rtl.spec.isa import Combine, Dest, Func, Operand, Reduce, Vector, fp32_bits
 from tilescore.rtl.vector import timing
 from tilescore.rtl.vector.lane import TWINS
 from tilescore.rtl.vector.unit import VectorUnit
-from tilescore.sim.vector_model import run_vector
+from tilescore.sim.reference.vector_model import run_vector
 from tilescore.tests.rtl.vector.bench import EVENTS, Programs, initial_memories, make_config, run_unit
 
 ONE = fp32_bits(1.0)

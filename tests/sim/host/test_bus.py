@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tilescore.rtl.errors import SimulationError
+from tilescore.rtl.spec.errors import SimulationError
 from tilescore.sim.host.bus import response_error, run_now
 
 

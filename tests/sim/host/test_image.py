@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.errors import ProgramError
-from tilescore.rtl.isa import Halt, Load, Space, Sync
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.errors import ProgramError
+from tilescore.rtl.spec.isa import Halt, Load, Space, Sync
 from tilescore.sim.host.image import check_program, memory_parts, read_region
 from tilescore.sim.program import Program, Region, Segment
 

@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 
 from tilescore.rtl.axi.channels import BUS_LATENCY
-from tilescore.rtl.axi.registers import ID, mask, offset, register, reset_value
-from tilescore.rtl.config import load_tile
-from tilescore.rtl.errors import ConfigError, ProgramError, SimulationError
-from tilescore.rtl.isa import Gather, Halt, Load, Matmul, Space, Store, Sync, Unit
-from tilescore.rtl.ledger import COUNTER_NAMES
-from tilescore.rtl.memory_clear import clear_bits
+from tilescore.rtl.dma.memory_clear import clear_bits
+from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.errors import ConfigError, ProgramError, SimulationError
+from tilescore.rtl.spec.isa import Gather, Halt, Load, Matmul, Space, Store, Sync, Unit
+from tilescore.rtl.spec.ledger import COUNTER_NAMES
+from tilescore.rtl.spec.registers import ID, mask, offset, register, reset_value
+from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.host.bus import run_now
 from tilescore.sim.host.tile import Tile
 from tilescore.sim.host.verilator_bus import AxiMemory, VerilatorBus
-from tilescore.sim.matmul_model import Status
+from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program, Region, Segment
 from tilescore.sim.recorded import recorded_durations
-from tilescore.sim.reference import run_reference
+from tilescore.sim.reference.matmul_model import Status
+from tilescore.sim.reference.run import run_reference
 from tilescore.sim.timing import time_program
-from tilescore.sim.toolchain import missing_for_verilator
-from tilescore.sim.verifier import verify
 
 NANO = load_tile("nano")
 LATENCY = NANO.dram_latency - BUS_LATENCY

@@ -1,0 +1,82 @@
+"""Verilog of a tile: one self-contained text, the same on every machine and in every run.
+
+The text holds the top module ``tile`` with its submodules, named by their place in the tile, and one module for each
+cell (`cells.py`), ``tilescore_pe`` and so on. It has no absolute paths and no dates. Amaranth's built-in
+Yosys is used even when another one is on PATH, because their texts differ.
+"""
+
+import os
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from amaranth.back import verilog
+from amaranth.lib import wiring
+
+from ..lib.cells import CellLibrary
+from ..spec.config import TileConfig
+from ..spec.errors import ToolError
+from ..tile import Tile
+
+TOP = "tile"
+"""Name of the top module. Its ports are ``clk``, ``rst`` and the members of `Tile`."""
+
+_OPTIONS = {"emit_src": False, "strip_internal_attrs": True}
+
+
+def tile_verilog(config: TileConfig) -> str:
+    """Verilog-2005 of ``Tile(config)``, with a header that names the tile and its digest."""
+    header = (f"// tilescore tile {config.name!r}: {config.rows} x {config.cols} x {config.lanes}, "
+              f"configuration {config.digest}\n")
+    return header + without_empty_vectors(_plain_module_names(convert_with_cells(Tile(config), TOP)))
+
+
+def convert_with_cells(top: wiring.Component, name: str) -> str:
+    """What Yosys writes for ``top`` as module ``name``, its submodules and the cells in it.
+
+    Raises `ToolError` where Amaranth loses names of signals, which makes another text.
+    """
+    library = CellLibrary()
+    with _builtin_yosys():
+        text = verilog.convert(top, name=name, platform=library, **_OPTIONS) + "\n" + library.verilog(**_OPTIONS)
+    lost = re.search(r"\$(?:signal|like|memory)\b", text)
+    if lost:
+        raise ToolError(f"Python {platform.python_version()}: the installed Amaranth cannot read names of signals from "
+                        f"its bytecode, one became {lost[0]}; use a Python that this Amaranth supports")
+    return text
+
+
+def _plain_module_names(text: str) -> str:
+    r"""Name ``tile_core_array`` what Amaranth names ``\tile.core.array``; some tools dislike escaped names."""
+    names = re.findall(r"^module \\(\S+) ", text, re.MULTILINE)
+    plain = {name: re.sub(r"\W", "_", name) for name in names}
+    taken = set(re.findall(r"^module (\w+)\(", text, re.MULTILINE))
+    if len(taken | set(plain.values())) != len(taken) + len(names):
+        raise AssertionError("two modules of the tile have the same name without dots")
+    return re.sub(r"\\(\S+) ", lambda found: plain.get(found[1], found[0]), text)
+
+
+def without_empty_vectors(text: str) -> str:
+    """Drop declarations ``wire [-1:0] x;``, which stand for signals of no bits but mean two bits in Verilog."""
+    modules = text.split("\nendmodule\n")
+    for number, module in enumerate(modules):
+        for declaration, name in re.findall(r"^( *(?:wire|reg) \[-1:0\] (\S+) ?;\n)", module, re.MULTILINE):
+            module = module.replace(declaration, "")
+            if re.search(rf"(?<![\w$\\.]){re.escape(name)}(?![\w$.])", module):
+                raise AssertionError(f"the signal {name}, which has no bits, is used")
+        modules[number] = module
+    return "\nendmodule\n".join(modules)
+
+
+@contextmanager
+def _builtin_yosys() -> Iterator[None]:
+    before = os.environ.get("AMARANTH_USE_YOSYS")
+    os.environ["AMARANTH_USE_YOSYS"] = "builtin"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["AMARANTH_USE_YOSYS"]
+        else:
+            os.environ["AMARANTH_USE_YOSYS"] = before
