@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import graphlib
 import re
 import shutil
 import subprocess
@@ -113,6 +114,81 @@ def test_floors_import_relatively_and_the_root_absolutely(file: Path) -> None:
 )
 def test_the_import_check_finds_each_way_up(package: str, source: str, wrong: list[str]) -> None:
     assert violations(source, package) == wrong
+
+
+# What software may know of the hardware's floor, and the modules that drive hardware and so may know all of it.
+SHARED = ("tilescore.rtl.spec", "tilescore.rtl.plan")
+DRIVERS = ("tilescore.sim.hardware", "tilescore.sim.host", "tilescore.cli.hardware")
+
+
+def within(module: str, packages: tuple[str, ...]) -> bool:
+    """``module`` is one of ``packages`` or in one."""
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def hardware_imports(source: str, module: str) -> list[str]:
+    """Each import in ``source``, the text of ``module``, of hardware that it must not know: "line 3: tilescore.rtl.x".
+
+    Software knows `SHARED`; ``rtl/spec`` knows itself alone, and neither knows Amaranth.
+    """
+    if within(module, DRIVERS) or (module.startswith("tilescore.rtl") and not within(module, SHARED[:1])):
+        return []
+    shared = SHARED[:1] if module.startswith("tilescore.rtl") else SHARED
+    return [f"line {line}: {name}" for line, name in imported_modules(source, module.rpartition(".")[0])
+            if within(name, ("amaranth",)) or (within(name, ("tilescore.rtl",)) and not within(name, shared))]
+
+
+@pytest.mark.parametrize("file", python_files(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_software_imports_the_specification_only(file: Path) -> None:
+    assert hardware_imports(file.read_text(), f"{package_of(file)}.{file.stem}") == []
+
+
+@pytest.mark.parametrize(("module", "source", "wrong"), [
+    ("tilescore.sim.timing", "from ..rtl.tile import Tile", ["line 1: tilescore.rtl.tile.Tile"]),
+    ("tilescore.sim.timing", "from ..rtl import tile", ["line 1: tilescore.rtl.tile"]),
+    ("tilescore.sim.legality.x", "import numpy\nfrom amaranth.hdl import Signal", ["line 2: amaranth.hdl.Signal"]),
+    ("tilescore.compiler.moe.x", "from ...rtl.matrix.pe import A", ["line 1: tilescore.rtl.matrix.pe.A"]),
+    ("tilescore.cli.run", "from ..rtl.export.verilog import a", ["line 1: tilescore.rtl.export.verilog.a"]),
+    ("tilescore.testing.gate", "import tilescore.rtl.specification", ["line 1: tilescore.rtl.specification"]),
+    ("tilescore.rtl.spec.events", "from ..plan import duration", ["line 1: tilescore.rtl.plan.duration"]),
+    ("tilescore.rtl.matrix.pe", "from amaranth.hdl import Signal\nfrom .drain import x", []),
+    ("tilescore.sim.hardware.run", "from ...rtl.tile import Tile", []),
+    ("tilescore.compiler.x", "from ..rtl.plan import duration\nfrom ..rtl.spec import isa", []),
+])
+def test_the_check_of_software_finds_planted_imports(module: str, source: str, wrong: list[str]) -> None:
+    assert hardware_imports(source, module) == wrong
+
+
+def room_of(module: str) -> str:
+    """The folder of a module of the package; a module that lies beside folders is a room of its own."""
+    parts = module.split(".")
+    if (ROOT.joinpath(*parts[1:])).is_dir():
+        return module
+    package = ".".join(parts[:-1])
+    return module if any((ROOT.joinpath(*parts[1:-1])).glob("*/__init__.py")) else package
+
+
+def arrows(floor: str) -> dict[str, set[str]]:
+    """{room: the other rooms of ``floor`` that it imports}."""
+    found: dict[str, set[str]] = {}
+    for file in (ROOT / floor).rglob("*.py"):
+        package = package_of(file)
+        own = room_of(package if file.stem == "__init__" else f"{package}.{file.stem}")
+        for _, name in imported_modules(file.read_text(), package):
+            if not name.startswith(f"tilescore.{floor}."):
+                continue
+            path = ROOT.joinpath(*name.split(".")[1:])
+            module = name if path.is_dir() or path.with_suffix(".py").is_file() else name.rpartition(".")[0]
+            if room_of(module) != own:
+                found.setdefault(own, set()).add(room_of(module))
+    return found
+
+
+@pytest.mark.parametrize("floor", ["rtl", "sim"])
+def test_rooms_have_no_circles(floor: str) -> None:
+    graph = arrows(floor)
+    assert len(graph) > 5
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 def test_pyproject_lists_every_package_and_each_has_an_init() -> None:
