@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from ..rtl.spec.config import TileConfig
+from ..rtl.spec.encoding import decode_program, encode_program
 from ..rtl.spec.errors import ConfigError, ProgramError, SimulationError
-from ..rtl.spec.isa import Instruction, Load, ScaleLayout, Space, Unit, decode_program, encode_program
+from ..rtl.spec.isa import Instruction, Load, ScaleLayout, Space, Unit
 from .lib.strided import Strided
 from .lib.threads import map_runs
 from .program_file import read_file, write_file

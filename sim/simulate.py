@@ -3,10 +3,10 @@
 ========== ====================================== =====================================================
 level      gives                                  runs on
 ========== ====================================== =====================================================
-reference  results                                numpy (`reference.py`)
+reference  results                                numpy (`reference/`)
 timing     cycles, ledger, events                 Python (`timing.py`)
-rtl        both, from the hardware                Verilator (`rtl_verilator.py`), or Amaranth's simulator
-                                                  (`rtl_amaranth.py`) where there is no C++ compiler
+rtl        both, from the hardware                Verilator, or Amaranth's simulator where there is
+                                                  no C++ compiler (`hardware/`)
 ========== ====================================== =====================================================
 
 The timing model always runs, since every report needs cycles and it costs microseconds per instruction; it is

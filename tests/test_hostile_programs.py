@@ -22,8 +22,9 @@ import pytest
 from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.random_program import random_program
 from tilescore.rtl.spec.config import INSTRUCTION_BYTES, TileConfig
+from tilescore.rtl.spec.encoding import decode_program, encode
 from tilescore.rtl.spec.errors import ProgramError, SimulationError, TilescoreError
-from tilescore.rtl.spec.isa import HEADER, Gather, Load, Scatter, Space, Store, decode_program, encode
+from tilescore.rtl.spec.isa import HEADER, Gather, Load, Scatter, Space, Store
 from tilescore.sim.energy import load_table
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program

@@ -19,6 +19,7 @@ import pytest
 from tilescore.compiler.random_program import add_tokens, random_program
 from tilescore.rtl.spec.block_formats import BLOCK_FORMATS
 from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.encoding import encode_program
 from tilescore.rtl.spec.errors import SimulationError
 from tilescore.rtl.spec.formats import SCALE_PAIRS
 from tilescore.rtl.spec.isa import (
@@ -34,7 +35,6 @@ from tilescore.rtl.spec.isa import (
     ScaleRule,
     Space,
     Unit,
-    encode_program,
 )
 from tilescore.sim.hardware.run import DramModel
 from tilescore.sim.hardware.toolchain import missing_for_verilator

@@ -99,7 +99,7 @@ class SpecialFunction(wiring.Component):
         fraction_bits = tables.Y_FRACTION_BITS
         rsqrt = func_6 == Function.RSQRT.value
         direct = rsqrt | (func_6 == Function.RECIPROCAL.value)
-        table = Cat(~rsqrt | operand.exponent[0], rsqrt)  # as ordered in `tables.main_table`
+        table = Cat(~rsqrt | operand.exponent[0], rsqrt)  # as ordered in `function_tables.main_table`
         m.d.comb += [
             main.address.eq(Mux(direct, Cat(operand.significand[16:23], table),
                                 exponent[tables.MAIN_X_BITS:fraction_bits])),

@@ -14,8 +14,9 @@ from pathlib import Path
 from ..axi.channels import BUS_LATENCY, check_parameters, default_outstanding
 from ..axi.top import MAX_BURST, TileAxi
 from ..spec.config import TileConfig
+from ..spec.encoding import encode_program
 from ..spec.errors import ConfigError
-from ..spec.isa import Halt, Load, Space, Store, Unit, encode_program
+from ..spec.isa import Halt, Load, Space, Store, Unit
 from ..spec.ledger import COUNTER_NAMES
 from ..spec.registers import REGISTERS, mask, reset_value
 from ..spec.tile_file import tile_toml

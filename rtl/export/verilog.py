@@ -1,7 +1,7 @@
 """Verilog of a tile: one self-contained text, the same on every machine and in every run.
 
 The text holds the top module ``tile`` with its submodules, named by their place in the tile, and one module for each
-cell (`cells.py`), ``tilescore_pe`` and so on. It has no absolute paths and no dates. Amaranth's built-in
+cell (`lib/cells.py`), ``tilescore_pe`` and so on. It has no absolute paths and no dates. Amaranth's built-in
 Yosys is used even when another one is on PATH, because their texts differ.
 """
 

@@ -85,7 +85,7 @@ class DrainHead(wiring.Component):
     Members
     -------
     start : In(1), tile : In(tile_layout)
-        Starts at cycle t; row ``rows - 1`` is at ``control`` at t + `matrix_timing.DRAIN_HEAD`. Two starts
+        Starts at cycle t; row ``rows - 1`` is at ``control`` at t + `timing.DRAIN_HEAD`. Two starts
         are at least ``rows`` cycles apart.
     control : Out(control_layout)
     """
@@ -160,7 +160,7 @@ class DrainHead(wiring.Component):
 class DrainLane(wiring.Component):
     """Merge -> round -> mask -> row maximum, for one column.
 
-    Members; stages are those of `matrix_timing`
+    Members; stages are those of `timing`
     -------
     control_in, control_out : control_layout
         Stage 0 of this lane and of the next.

@@ -32,7 +32,7 @@ class GroupTerm(wiring.Component):
     a_scale, b_scale : In(scale_layout)
         Scales of the block whose last step's sum is at ``sum``; with FP32 scales one cycle earlier.
     value : Out(signed(acc_bits)), carry : Out(1), term_flags : Out(AccumulatorFlags)
-        The term of the block whose last step was at ``sum`` `matrix_timing.group_term` cycles before, less ``carry``.
+        The term of the block whose last step was at ``sum`` `timing.group_term` cycles before, less ``carry``.
     """
 
     valid: Signal

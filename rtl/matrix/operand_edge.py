@@ -61,9 +61,9 @@ class OperandEdge(wiring.Component):
     group : In(8 * lanes), byte : In(8)
         The group and its scale byte as they leave the memory, one cycle later.
     operand : Out(a_operand_layout or b_operand_shape)
-        `matrix_timing.operand_read` cycles after ``step``; its data stay until the next group.
+        `timing.operand_read` cycles after ``step``; its data stay until the next group.
     scale : Out(scale_layout), only with block scales
-        `matrix_timing.scale_read` cycles after ``step`` of a block's last step.
+        `timing.scale_read` cycles after ``step`` of a block's last step.
     """
 
     step: data.View

@@ -72,7 +72,7 @@ class ProcessingElement(wiring.Component):
         Block scales, passed on likewise; see `GroupTerm` for when. Only in tiles with block scales.
     drain_in, drain_out : partial_layout
         The shadow register of the PE above, and this one's. A group tagged *last* at ``a_in`` in cycle t has
-        its result at ``drain_out`` from t + `matrix_timing.pe_latency` on.
+        its result at ``drain_out`` from t + `timing.pe_latency` on.
     start, shift : In(1)
         ``shift``: take over ``drain_in`` at the end of the cycle, unless a value captured since the last
         ``start`` is held. ``start`` marks the first cycle of a drain and ends the hold.

@@ -57,7 +57,7 @@ class ScaleEdge(wiring.Component):
         A group's scale byte as it leaves the memory, one cycle after the read. A block's scale is in its first group,
         an FP32 scale in its first four.
     scale : Out(scale_layout)
-        The scale of the block whose step was read `matrix_timing.scale_read` cycles before.
+        The scale of the block whose step was read `timing.scale_read` cycles before.
     """
 
     take: Signal

@@ -39,9 +39,9 @@ class MatrixUnit(wiring.Component):
     Members
     -------
     unit : Out(unit_signature(MATMUL_COMMAND))
-        rd and wr come `matrix_timing.rd_tail` and `matrix_timing.wr_tail` cycles after the occupancy.
+        rd and wr come `timing.rd_tail` and `timing.wr_tail` cycles after the occupancy.
     a_step, b_step : Out(a_step_layout, b_step_layout)
-        The k step of slot cycle u in cycle I + 2 + u (`matrix_timing.SEQUENCER`), for slice 0.
+        The k step of slot cycle u in cycle I + 2 + u (`timing.SEQUENCER`), for slice 0.
     tile_done : Out(1), tile : Out(tile_layout)
         A result tile, in the cycle of its last k step's ``a_step``.
     ev_compute : Out(1)

@@ -1,4 +1,4 @@
-"""Codes of the special functions: one table for `functions.py` and for its numpy twin, which needs no hardware."""
+"""Codes of the special functions: one table for the hardware and for its numpy twin, which needs no hardware."""
 
 import enum
 

@@ -1,8 +1,8 @@
 """The host's registers, from one table.
 
 `REGISTERS` is the only place where an offset, a field, its access or its meaning is written down. The hardware
-(`register_block.py`), the reference page, the C header and the Python constants (`register_text.py`) and the host
-driver all derive from it.
+(`axi/register_block.py`), the reference page, the C header and the Python constants (`export/register_text.py`) and
+the host driver all derive from it.
 
 All registers are 32 bits wide. Addresses and counters wider than that lie in two registers, LO and HI.
 """

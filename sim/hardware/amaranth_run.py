@@ -17,7 +17,7 @@ from .run import DramModel, RawRun, RtlRun, interpret
 
 
 def run_amaranth(program: Program, max_cycles: int, dram: DramModel | None = None) -> RtlRun:
-    """Run ``program`` on the tile itself, without Verilog. Raises as `rtl_run.interpret` does."""
+    """Run ``program`` on the tile itself, without Verilog. Raises as `run.interpret` does."""
     tile = Tile(program.config)
     bench = _Bench(tile, program, max_cycles, dram or DramModel())
     simulator = Simulator(tile)

@@ -38,7 +38,7 @@ def run_verilator(program: Program, max_cycles: int, dram: DramModel | None = No
     """Run ``program`` on the compiled Verilog of its tile (built on first use).
 
     Raises `ToolError` when Verilator or a C++ compiler is missing or the build fails, and `SimulationError`
-    as `rtl_run.interpret` does.
+    as `run.interpret` does.
     """
     model = build_model(program.config)
     with tempfile.TemporaryDirectory(prefix="tilescore-") as folder:

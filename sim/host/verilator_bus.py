@@ -143,7 +143,7 @@ class VerilatorBus:
         self._ask("forget")
 
     def trace(self) -> tuple[np.ndarray, int]:
-        """(cycle and bits, as in `rtl_run.RawRun.trace`; cycles until done or 0) of the last program."""
+        """(cycle and bits, as in `hardware.run.RawRun.trace`; cycles until done or 0) of the last program."""
         count, cycles = self._ask("trace").split()
         return np.frombuffer(self._bytes(16 * int(count)), "<i8").reshape(-1, 2), int(cycles)
 

@@ -3,7 +3,7 @@
 A cast looks 16 bits up in a table: the upper half of the float, with "anything below" or-ed into its last bit, rounds
 like the whole float, because at least four bits below the last mantissa bit of every element format are in that half.
 That leaves 65,536 cases, computed once in float64. It costs 2 ns per value, where integer arithmetic in numpy
-(`numerics.quantize_e4m3`) costs 160 [measured on a 2-core cloud machine, float32 tensor of 14.7 M values].
+(`arithmetic.quantize_e4m3`) costs 160 [measured on a 2-core cloud machine, float32 tensor of 14.7 M values].
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The special functions of the vector unit in numpy: twin of `rtl/arith/functions.py`, integer by integer.
 
 The same tables (`function_tables.py`), the same fixed-point widths and the same truncations as the hardware, so
-that the results are equal bit for bit. Use it through `numerics.special_function`.
+that the results are equal bit for bit. Use it through `arithmetic.special_function`.
 """
 
 from __future__ import annotations

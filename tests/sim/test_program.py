@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.encoding import decode_program
 from tilescore.rtl.spec.errors import ProgramError
-from tilescore.rtl.spec.isa import Halt, Load, Space, Unit, decode_program
+from tilescore.rtl.spec.isa import Halt, Load, Space, Unit
 from tilescore.sim.program import Program, Region, Segment, boot_load
 
 NANO = load_tile("nano")

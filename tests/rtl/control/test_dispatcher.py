@@ -11,7 +11,8 @@ from amaranth.sim import Simulator
 from tilescore.rtl.control.dispatcher import Dispatcher
 from tilescore.rtl.plan import BOOT_DISPATCH, REFETCH
 from tilescore.rtl.spec.config import TileConfig, load_tile
-from tilescore.rtl.spec.isa import Halt, Load, Matmul, Space, Store, Sync, Unit, Vector, encode
+from tilescore.rtl.spec.encoding import encode
+from tilescore.rtl.spec.isa import Halt, Load, Matmul, Space, Store, Sync, Unit, Vector
 from tilescore.rtl.spec.ledger import ledger_causes
 
 NANO = load_tile("nano")

@@ -13,7 +13,8 @@ from amaranth.sim import Simulator
 from tilescore.rtl.control.issue import COMMANDS, Issue, TokenCounters
 from tilescore.rtl.lib.command_queue import CommandQueue
 from tilescore.rtl.spec.config import load_tile
-from tilescore.rtl.spec.isa import HEADER, INSTRUCTION_CLASSES, QUEUE_UNITS, SPEC_BY_NAME, Unit, encode
+from tilescore.rtl.spec.encoding import encode
+from tilescore.rtl.spec.isa import HEADER, INSTRUCTION_CLASSES, QUEUE_UNITS, SPEC_BY_NAME, Unit
 from tilescore.rtl.spec.ledger import ledger_causes
 
 NANO = dataclasses.replace(load_tile("nano"), queue_depth=3, dma_outstanding=2)

@@ -14,7 +14,8 @@ from tilescore.rtl.dma.index_memory import IndexMemory
 from tilescore.rtl.dma.load_unit import LOAD_COMMAND, LoadUnit
 from tilescore.rtl.plan import GATHER_SETUP, duration
 from tilescore.rtl.spec.config import TileConfig, load_tile
-from tilescore.rtl.spec.isa import Gather, Load, ScaleLayout, Space, encode
+from tilescore.rtl.spec.encoding import encode
+from tilescore.rtl.spec.isa import Gather, Load, ScaleLayout, Space
 from tilescore.rtl.spec.scale_layout import scale_beats
 
 NANO = load_tile("nano")

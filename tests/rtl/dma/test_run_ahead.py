@@ -14,7 +14,8 @@ from tilescore.rtl.dma.load_unit import LOAD_COMMAND, LoadUnit
 from tilescore.rtl.dma.run_ahead import RunAhead
 from tilescore.rtl.dma.store_unit import STORE_COMMAND, StoreUnit
 from tilescore.rtl.spec.config import load_tile
-from tilescore.rtl.spec.isa import Gather, Load, ScaleLayout, Scatter, Space, Store, encode
+from tilescore.rtl.spec.encoding import encode
+from tilescore.rtl.spec.isa import Gather, Load, ScaleLayout, Scatter, Space, Store
 
 NANO = load_tile("nano")
 NARROW = dataclasses.replace(NANO, name="narrow", lanes=4, bus_bytes=4)

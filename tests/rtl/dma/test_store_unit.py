@@ -13,7 +13,8 @@ from tilescore.rtl.dma.index_memory import IndexMemory
 from tilescore.rtl.dma.store_unit import STORE_COMMAND, StoreUnit
 from tilescore.rtl.plan import duration
 from tilescore.rtl.spec.config import TileConfig, load_tile
-from tilescore.rtl.spec.isa import ScaleLayout, Scatter, Space, Store, encode
+from tilescore.rtl.spec.encoding import encode
+from tilescore.rtl.spec.isa import ScaleLayout, Scatter, Space, Store
 from tilescore.rtl.spec.scale_layout import scale_beats
 
 NANO = load_tile("nano")

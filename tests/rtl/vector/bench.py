@@ -9,7 +9,8 @@ from tilescore.rtl.lib.unit_port import command_layout
 from tilescore.rtl.plan import duration
 from tilescore.rtl.spec.block_formats import BLOCK_FORMATS, built_quantizers
 from tilescore.rtl.spec.config import TileConfig, load_tile
-from tilescore.rtl.spec.isa import Combine, Dest, Func, Instruction, Operand, Quant, Reduce, ScaleRule, Vector, encode
+from tilescore.rtl.spec.encoding import encode
+from tilescore.rtl.spec.isa import Combine, Dest, Func, Instruction, Operand, Quant, Reduce, ScaleRule, Vector
 from tilescore.rtl.vector.lane import TWINS
 from tilescore.rtl.vector.unit import VectorUnit
 

@@ -5,7 +5,8 @@ import pytest
 from amaranth.sim import Simulator
 
 from tilescore.rtl.lib.unit_port import command_layout
-from tilescore.rtl.spec.isa import Dest, Operand, encode
+from tilescore.rtl.spec.encoding import encode
+from tilescore.rtl.spec.isa import Dest, Operand
 from tilescore.rtl.vector import timing
 from tilescore.rtl.vector.block_latency import tile_bits
 from tilescore.rtl.vector.sequencer import VectorSequencer
