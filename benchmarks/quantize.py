@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tilescore.sim.numerics.quantizers import BLOCK_FORMATS, quantize_block
+from tilescore.rtl.spec.tensor_formats import QUANT_FORMATS
+from tilescore.sim.numerics.quantizers import quantize_block
 
 ROWS, K = 7168, 2048
 REPEATS = 5
@@ -42,7 +43,7 @@ def main() -> None:
              f"of {REPEATS}. A *copy* is numpy's copy of the matrix in the same run, {copy * 1000:.0f} ms. Every "
              f"format must stay below {LIMIT_S} s.", "",
              "| format | rows per scale | seconds | copies | ns per element |", "|---|---|---|---|---|"]
-    for fmt in BLOCK_FORMATS.values():
+    for fmt in QUANT_FORMATS.values():
         for block_rows in (1, 128) if fmt.block == 128 else (1,):
             seconds = best_of(lambda fmt=fmt, block_rows=block_rows: quantize_block(x, fmt, block_rows=block_rows))
             shared = block_rows if fmt.block else "all"

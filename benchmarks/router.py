@@ -14,7 +14,6 @@ import numpy as np
 
 from tilescore.compiler import oracle
 from tilescore.compiler.compile import compile_layer
-from tilescore.compiler.formats import TENSOR_FORMATS
 from tilescore.compiler.layers import MoELayer, Workload
 from tilescore.compiler.models import list_models, load_model, moe_layer
 from tilescore.compiler.moe.flips import flipped_tokens, margins
@@ -24,9 +23,10 @@ from tilescore.compiler.quantize import stored_values, tensor_factor
 from tilescore.compiler.routing import topk_softmax_route
 from tilescore.compiler.tensors import MoETensors, synthetic
 from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.element_values import decode_e4m3_float
 from tilescore.rtl.spec.errors import WorkloadError
 from tilescore.rtl.spec.events import event_counts
-from tilescore.rtl.spec.formats import decode_e4m3_float
+from tilescore.rtl.spec.tensor_formats import TENSOR_FORMATS
 from tilescore.sim.timing import time_program
 
 TOKENS, SEEDS = 1024, range(4)

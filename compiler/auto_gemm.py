@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import DoesNotFit
-from .formats import TENSOR_FORMATS, TensorFormat
+from ..rtl.spec.tensor_formats import TENSOR_FORMATS, TensorFormat
 from .operands import k_unit
 from .placement import align, places_fit
 from .schedule import GemmSchedule

@@ -18,7 +18,8 @@ from fractions import Fraction
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.formats import PAIRS
 from ..rtl.spec.isa import Pair
-from .formats import TENSOR_FORMATS, TensorFormat, value_weights
+from ..rtl.spec.tensor_formats import TENSOR_FORMATS, TensorFormat
+from .formats import value_weights
 from .layers import Workload
 from .numerics import DEFAULT, Numerics
 from .products import layer_products

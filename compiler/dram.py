@@ -6,14 +6,28 @@ starts as zeros.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from .builder import ProgramBuilder
-from .emitter import Matrix
 from .placement import align
 
 MakeArray = Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A DRAM matrix: ``rows`` rows of ``row_bytes`` bytes, ``stride`` bytes apart."""
+
+    addr: int
+    rows: int
+    row_bytes: int
+    stride: int
+
+    def at(self, row: int = 0, byte: int = 0) -> int:
+        """Address of a byte."""
+        return self.addr + row * self.stride + byte
 
 
 def code_matrix(builder: ProgramBuilder, name: str, rows: int, columns: int, make: MakeArray | None = None, *,

@@ -5,9 +5,9 @@
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..rtl.spec.config import TileConfig
+from ..rtl.spec.encoding import fp32_bits
 from ..rtl.spec.errors import CompileError
 from ..rtl.spec.isa import (
     SPEC_BY_NAME,
@@ -23,27 +23,11 @@ from ..rtl.spec.isa import (
     Space,
     Store,
     Vector,
-    fp32_bits,
 )
 from ..rtl.spec.isa import Operand as Source
 from .builder import ProgramBuilder
-
-if TYPE_CHECKING:
-    from .operands import Operand
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A DRAM matrix: ``rows`` rows of ``row_bytes`` bytes, ``stride`` bytes apart."""
-
-    addr: int
-    rows: int
-    row_bytes: int
-    stride: int
-
-    def at(self, row: int = 0, byte: int = 0) -> int:
-        """Address of a byte."""
-        return self.addr + row * self.stride + byte
+from .dram import Matrix
+from .operands import Operand
 
 
 @dataclass(frozen=True)
@@ -96,13 +80,13 @@ class Emitter:
                                rows=rows, row_bytes=row_bytes or source.row_bytes, addr=addr, pitch=pitch,
                                row_offset=from_row), label)
 
-    def load_piece(self, space: Space, source: "Operand", *, first_row: int, rows: int, addr: int, pitch: int,
+    def load_piece(self, space: Space, source: Operand, *, first_row: int, rows: int, addr: int, pitch: int,
                    k0: int = 0, size: int | None = None, label: str = "") -> None:
         """``size`` elements from element ``k0`` of rows of ``source``, with their block scales."""
         fields = source.dma_fields(first_row, k0, size or source.k, self.config)
         self.builder.emit(Load(space=space, rows=rows, addr=addr, pitch=pitch, **fields), label)
 
-    def gather_operand(self, source: "Operand", *, index_addr: int, rows: int, addr: int, pitch: int,
+    def gather_operand(self, source: Operand, *, index_addr: int, rows: int, addr: int, pitch: int,
                        label: str = "") -> None:
         """Rows of ``source`` chosen by the index memory, with their block scales, to A."""
         fields = source.dma_fields(0, 0, source.k, self.config)
@@ -153,7 +137,7 @@ class Emitter:
                                     row_offset=offset, src_byte=source % bus), label)
             done += size
 
-    def store_operand(self, target: "Operand", *, first_row: int, rows: int, k0: int, size: int, addr: int, pitch: int,
+    def store_operand(self, target: Operand, *, first_row: int, rows: int, k0: int, size: int, addr: int, pitch: int,
                       from_row: int = 0, label: str = "") -> None:
         """``size`` elements of row ``from_row`` on of A's region at ``addr``, with their block scales, to element
         ``k0`` on of rows of ``target``."""

@@ -1,5 +1,7 @@
 """Names of layer formats: presets as formats of weights, activations and KV cache. `formats.py` gives their meaning."""
 
+from ..rtl.spec.isa import ScaleRule
+
 PRESET_NAMES = {
     "e4m3": ("e4m3", "e4m3", "e4m3"),
     "e5m2": ("e5m2", "e5m2", "e5m2"),
@@ -12,10 +14,10 @@ PRESET_NAMES = {
     "deepseek": ("deepseek", "deepseek", "e4m3"),
     "deepseek-ue8m0": ("deepseek-ue8m0", "deepseek-ue8m0", "e4m3"),
 }
-"""{what ``--format`` takes: names in `formats.TENSOR_FORMATS`}."""
+"""{what ``--format`` takes: names in `tensor_formats.TENSOR_FORMATS`}."""
 
 SOFTMAX_BLOCK = 256
 """Keys per softmax block, unless said otherwise: docs/decisions/0011-softmax-block.md."""
 
-SCALE_RULE_NAMES = ("floor", "rceil", "even")
+SCALE_RULE_NAMES = tuple(rule.name.lower() for rule in ScaleRule)
 """Rules of power-of-two block scales, as ``--scale-rule`` takes them."""

@@ -7,13 +7,14 @@ import numpy as np
 
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError, WorkloadError
-from ..rtl.spec.formats import FORMATS_BY_NAME, block_magnitude_bits, exact_elements, headroom
+from ..rtl.spec.formats import ELEMENT_PAIRS, block_magnitude_bits, exact_elements, headroom
 from ..rtl.spec.isa import Scale, ScaleRule
+from ..rtl.spec.tensor_formats import TENSOR_FORMATS, TensorFormat
 from ..sim.energy import EnergyTable
 from ..sim.simulate import simulate
 from .compile import compile_layer
 from .format_names import SOFTMAX_BLOCK
-from .formats import ELEMENT_PAIRS, PRESETS, TENSOR_FORMATS, TensorFormat
+from .formats import PRESETS
 from .layers import Workload
 from .numerics import Numerics
 from .quantize import stored_values, tensor_factor
@@ -35,7 +36,7 @@ def describe_formats(acc_bits: int, k: int) -> list[dict]:
 
 
 def _describe(tensor_format: TensorFormat, acc_bits: int, k: int) -> dict:
-    spec = FORMATS_BY_NAME[tensor_format.element]
+    spec = tensor_format.element
     return {
         "format": tensor_format.name, "element_bits": tensor_format.bits,
         "max": spec.max_finite, "smallest": 2.0 ** spec.lsb_exponent, "block": tensor_format.block,
@@ -46,7 +47,7 @@ def _describe(tensor_format: TensorFormat, acc_bits: int, k: int) -> dict:
 
 def _exactness(tensor_format: TensorFormat, acc_bits: int, k: int) -> str:
     """When a sum over ``k`` products of two such tensors is exact in ``acc_bits`` bits."""
-    pair = ELEMENT_PAIRS[tensor_format.element, tensor_format.element]
+    pair = ELEMENT_PAIRS[tensor_format.element.name, tensor_format.element.name]
     if tensor_format.scale in (Scale.NONE, Scale.E4M3):
         limit = exact_elements(pair, tensor_format.scale, acc_bits)
         if not limit:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from ..rtl.spec.errors import CompileError, DoesNotFit
 from ..rtl.spec.isa import Space
+from ..rtl.spec.tensor_formats import TensorFormat
 from .emitter import VECTOR_TILES, Emitter
-from .formats import MatmulMode, TensorFormat, matmul_mode
+from .formats import MatmulMode, matmul_mode
 from .operands import Operand, k_unit, widest_k
 from .placement import AccPlacer, AccRegion, OperandPlacer, align
 from .schedule import GemmSchedule

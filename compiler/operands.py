@@ -12,10 +12,9 @@ from functools import cache
 import numpy as np
 
 from ..rtl.spec.config import TileConfig
+from ..rtl.spec.tensor_formats import TensorFormat
 from .builder import ProgramBuilder
-from .dram import code_matrix
-from .emitter import Matrix
-from .formats import TensorFormat
+from .dram import Matrix, code_matrix
 from .placement import align
 from .quantize import StoredTensor
 

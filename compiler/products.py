@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-from ..rtl.spec.config import FORMATS, SCALES, TileConfig
+from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError, ConfigError
-from ..rtl.spec.formats import PAIRS
+from ..rtl.spec.formats import BUILD_NAMES, ELEMENT_PAIRS, PAIRS, SCALE_NAMES
 from ..rtl.spec.isa import Pair
+from ..rtl.spec.tensor_formats import TENSOR_FORMATS, TensorFormat
 from ..rtl.spec.tile_settings import OPTION, settings_text
-from .formats import ELEMENT_PAIRS, TENSOR_FORMATS, TensorFormat, query_format, value_weights
+from .formats import query_format, value_weights
 from .layers import Workload
 from .moe.logits import term_products
 from .numerics import Numerics
@@ -25,7 +26,7 @@ class Product:
     @property
     def pair(self) -> Pair:
         """Raises `CompileError` when no MATMUL multiplies these elements."""
-        pair = ELEMENT_PAIRS.get((self.a.element, self.b.element))
+        pair = ELEMENT_PAIRS.get((self.a.element.name, self.b.element.name))
         if pair is None:
             raise CompileError(f"{self.name}: no MATMUL multiplies {self.a.name} (A) by {self.b.name} (B); allowed "
                                "element pairs: " + ", ".join(f"{x} x {y}" for x, y in ELEMENT_PAIRS))
@@ -34,7 +35,7 @@ class Product:
     @property
     def scale_names(self) -> set[str]:
         """Names of the block scales that it needs."""
-        return {operand.scale.name.lower() for operand in (self.a, self.b) if operand.scaled}
+        return {SCALE_NAMES[operand.scale] for operand in (self.a, self.b) if operand.scaled}
 
 
 def layer_products(workload: Workload, numerics: Numerics) -> tuple[Product, ...]:
@@ -69,8 +70,8 @@ def check_built(workload: Workload, config: TileConfig, numerics: Numerics) -> N
     scales = set().union(*(product.scale_names for product in products)) - set(config.scales)
     if not pairs and not scales:
         return
-    lacking = [f"formats {', '.join(name for name in FORMATS if name in pairs)}"] if pairs else []
-    lacking += [f"scales {', '.join(name for name in SCALES if name in scales)}"] if scales else []
+    lacking = [f"formats {', '.join(name for name in BUILD_NAMES if name in pairs)}"] if pairs else []
+    lacking += [f"scales {', '.join(name for name in SCALE_NAMES.values() if name in scales)}"] if scales else []
     raise CompileError(f"format {numerics.formats.name}: tile {config.name} does not build {' and '.join(lacking)}; it "
                        f"has formats = {list(config.formats)} and scales = {list(config.scales)}"
                        + _remedy(config, pairs, scales))
@@ -80,9 +81,9 @@ def _remedy(config: TileConfig, pairs: set[str], scales: set[str]) -> str:
     """The settings that add formats and what these need, or nothing where the tile's other sizes forbid them."""
     changes: dict[str, object] = {}
     if pairs:
-        changes["formats"] = (*config.formats, *(name for name in FORMATS if name in pairs))
+        changes["formats"] = (*config.formats, *(name for name in BUILD_NAMES if name in pairs))
     if scales:
-        changes["scales"] = (*config.scales, *(name for name in SCALES if name in scales))
+        changes["scales"] = (*config.scales, *(name for name in SCALE_NAMES.values() if name in scales))
         if config.lanes != 8:
             changes["lanes"] = 8
     if "e5m2" in pairs and config.acc_bits < 80:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..rtl.spec.isa import Scale, ScaleRule
-from ..sim.numerics.block_scales import BLOCK_FORMATS, anchor_exponent, power_of_two
+from ..rtl.spec.tensor_formats import QUANT_FORMATS, TensorFormat
+from ..sim.numerics.block_scales import anchor_exponent, power_of_two
 from ..sim.numerics.quantizers import dequantize, quantize_block
-from .formats import TensorFormat
 from .tensors import MIN_SCALE
 
 DEEPSEEK_ROWS = 128
@@ -32,7 +32,7 @@ def tensor_factor(tensor_format: TensorFormat, amax: float, rule: ScaleRule = Sc
     """The FP32 factor of a tensor whose largest magnitude is ``amax``; 1 for an all-zero tensor."""
     if amax == 0:
         return 1.0
-    block_format = BLOCK_FORMATS[tensor_format.quant]
+    block_format = QUANT_FORMATS[tensor_format.quant]
     if block_format.anchored:
         bits = np.array([amax], np.float32).view(np.uint32)
         return float(power_of_two(anchor_exponent(bits, block_format, rule))[0])
@@ -50,7 +50,7 @@ def made_factor(tensor_format: TensorFormat, amax: float, rule: ScaleRule = Scal
 
 
 def _quantize(x: np.ndarray, tensor_format: TensorFormat, factor: float, rule: ScaleRule, square: bool):
-    block_format = BLOCK_FORMATS[tensor_format.quant]
+    block_format = QUANT_FORMATS[tensor_format.quant]
     rows = DEEPSEEK_ROWS if square and block_format.block == 128 else 1
     if block_format.anchored:
         return quantize_block(x, block_format, rule=rule, anchors=np.full(len(x), factor, np.float32), block_rows=rows)

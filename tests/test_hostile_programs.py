@@ -20,16 +20,16 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.builder import ProgramBuilder
-from tilescore.compiler.random_program import random_program
-from tilescore.rtl.spec.config import INSTRUCTION_BYTES, TileConfig
+from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.encoding import decode_program, encode
 from tilescore.rtl.spec.errors import ProgramError, SimulationError, TilescoreError
-from tilescore.rtl.spec.isa import HEADER, Gather, Load, Scatter, Space, Store
+from tilescore.rtl.spec.isa import HEADER, INSTRUCTION_BYTES, Gather, Load, Scatter, Space, Store
 from tilescore.sim.energy import load_table
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program
 from tilescore.sim.program_file import VERSION
 from tilescore.sim.simulate import simulate
+from tilescore.testing.random_program import random_program
 
 TILE = TileConfig(
     name="small", rows=4, cols=4, lanes=8, formats=("e4m3", "e2m1"), scales=("e4m3", "e8m0"),

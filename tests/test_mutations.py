@@ -25,7 +25,6 @@ import pytest
 
 from tilescore import rtl
 from tilescore.compiler import builder, dependencies
-from tilescore.compiler.random_program import random_program
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import ProgramError, SimulationError
 from tilescore.rtl.spec.isa import Unit
@@ -40,6 +39,7 @@ from tilescore.sim.program import Program
 from tilescore.sim.reference.run import run_reference
 from tilescore.sim.result import check_events, check_results, check_status, check_times
 from tilescore.sim.timing import time_program
+from tilescore.testing.random_program import random_program
 from tilescore.tests.sim.legality import test_indexed_rows
 
 needs_verilator = pytest.mark.skipif(bool(missing_for_verilator()),

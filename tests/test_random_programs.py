@@ -16,8 +16,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tilescore.compiler.random_program import add_tokens, random_program
-from tilescore.rtl.spec.block_formats import BLOCK_FORMATS
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.encoding import encode_program
 from tilescore.rtl.spec.errors import SimulationError
@@ -36,6 +34,7 @@ from tilescore.rtl.spec.isa import (
     Space,
     Unit,
 )
+from tilescore.rtl.spec.tensor_formats import QUANT_FORMATS
 from tilescore.sim.hardware.run import DramModel
 from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.host.bus import run_now
@@ -45,6 +44,7 @@ from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program
 from tilescore.sim.reference.run import run_reference
 from tilescore.sim.simulate import LEVELS, simulate
+from tilescore.testing.random_program import add_tokens, random_program
 
 TILES = {
     "nano": load_tile("nano"),
@@ -241,7 +241,7 @@ def test_every_format_turns_up_and_they_change_within_programs(seed: int) -> Non
             for stride in {"LOAD": ("shared", "packed", "on beats"), "GATHER": ("on beats",)}.get(
                     name, ("packed", "on beats")):
                 assert streams[name, space, stride], f"no {name} of {space.name} with scale rows {stride}"
-    for quant, fmt in BLOCK_FORMATS.items():
+    for quant, fmt in QUANT_FORMATS.items():
         for rule in ScaleRule:
             assert quantizers[Dest.A, quant, rule], f"no codes of {quant.name} with {rule.name}"
         for kind in (Operand.IMM, Operand.ROW):

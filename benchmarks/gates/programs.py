@@ -8,7 +8,6 @@ from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.dram import float_matrix, float_output
 from tilescore.compiler.emitter import Emitter
-from tilescore.compiler.formats import TENSOR_FORMATS
 from tilescore.compiler.gemm import Group, acc_regions, emit_gemm
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.operands import Operand, place_operand
@@ -17,6 +16,7 @@ from tilescore.compiler.quantize import store, tensor_factor
 from tilescore.compiler.schedule import GemmSchedule
 from tilescore.compiler.tensors import synthetic
 from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.tensor_formats import TENSOR_FORMATS
 from tilescore.sim.program import Program
 
 M, N = 4, 16

@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...rtl.spec.isa import Combine, Func, Reduce, Space
-from ..dram import code_matrix, float_matrix
-from ..emitter import Emitter, Matrix, acc, imm, row
+from ..dram import Matrix, code_matrix, float_matrix
+from ..emitter import Emitter, acc, imm, row
 from ..formats import matmul_mode, query_format
 from ..layers import Workload
 from ..numerics import Numerics

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...rtl.spec.tensor_formats import TensorFormat
 from ..builder import ProgramBuilder
-from ..dram import MakeArray, code_matrix, float_matrix
-from ..emitter import Matrix
-from ..formats import TensorFormat, query_format, value_weights
+from ..dram import MakeArray, Matrix, code_matrix, float_matrix
+from ..formats import query_format, value_weights
 from ..layers import Workload
 from ..numerics import DEFAULT, Numerics
 from ..operands import Operand, ScaleTable, padded_k, place_operand, place_scales

@@ -6,7 +6,8 @@ Over a whole projection, the sums of the heads are added in FP32, head by head, 
 """
 
 from ...rtl.spec.isa import Combine, Func, Reduce
-from ..emitter import Emitter, Matrix, acc, column, imm, row
+from ..dram import Matrix
+from ..emitter import Emitter, acc, column, imm, row
 from ..gemm import Group
 from ..placement import StatPlacer
 

@@ -9,8 +9,8 @@ from itertools import product
 
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import CompileError
+from ...rtl.spec.tensor_formats import TensorFormat
 from ..emitter import VECTOR_TILES
-from ..formats import TensorFormat
 from ..layers import Workload
 from ..numerics import Numerics
 from ..placement import AccPlacer, OperandPlacer, StatPlacer, align

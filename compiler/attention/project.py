@@ -18,9 +18,10 @@ from typing import Any
 
 from ...rtl.spec.errors import CompileError
 from ...rtl.spec.isa import Combine
-from ..dram import float_matrix
-from ..emitter import Emitter, Matrix, acc, imm
-from ..formats import LayerFormat, TensorFormat
+from ...rtl.spec.tensor_formats import TensorFormat
+from ..dram import Matrix, float_matrix
+from ..emitter import Emitter, acc, imm
+from ..formats import LayerFormat
 from ..gemm import Group, acc_regions, emit_gemm
 from ..layers import Workload
 from ..operands import WIDEST_BUS, Operand

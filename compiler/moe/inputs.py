@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...rtl.spec.config import TileConfig
+from ...rtl.spec.tensor_formats import TENSOR_FORMATS, TensorFormat
 from ..builder import ProgramBuilder
-from ..dram import float_matrix
-from ..emitter import Matrix
-from ..formats import TENSOR_FORMATS, TensorFormat
+from ..dram import Matrix, float_matrix
 from ..layers import Workload
 from ..numerics import DEFAULT, Numerics
 from ..operands import Operand, k_unit, padded_k, place_operand

@@ -24,7 +24,7 @@ from functools import cache
 
 import numpy as np
 
-from ...rtl.spec.formats import decode_e4m3_float
+from ...rtl.spec.element_values import decode_e4m3_float
 from ...sim.numerics.arithmetic import round_acc_to_fp32
 from ..tensors import MoETensors, per_tensor_scale, quantize_per_tensor
 

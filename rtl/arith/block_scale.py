@@ -2,9 +2,9 @@
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 
-from ..spec.block_formats import BLOCK_FORMATS
 from ..spec.formats import FP32_INF, FP32_NAN, FormatSpec
 from ..spec.isa import Quant, Scale, ScaleRule
+from ..spec.tensor_formats import QUANT_FORMATS
 
 FP32_MIN_NORMAL_WORD = 0x00800000
 """2**-126: the smallest FP32 block scale."""
@@ -30,7 +30,7 @@ def scale_field(m: Module, magnitude: Value, quant: Value, rule: Value, *, built
     bump = Signal(signed(2), name=f"{name}_bump")
     with m.Switch(quant):
         for kind in built:
-            fmt = BLOCK_FORMATS[kind]
+            fmt = QUANT_FORMATS[kind]
             spec = fmt.element
             with m.Case(kind):
                 m.d.comb += emax.eq(spec.emax)

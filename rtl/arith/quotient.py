@@ -13,14 +13,11 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..spec.formats import E2M1, E4M3, E5M2, FormatSpec
+from ..spec.formats import ELEMENTS, FormatSpec
 from . import latency
 from .fp32_div import quotient_step
 from .pack import delay
 from .unpacked import Unpacked
-
-ELEMENTS = (E4M3, E5M2, E2M1)
-"""Element formats, numbered as in `QuotientQuantizer.element`."""
 
 ELEMENT_BITS = 2
 
@@ -43,7 +40,7 @@ class QuotientQuantizer(wiring.Component):
         Neither infinite nor NaN.
     divisor : In(Divisor)
     element : In(2)
-        Index in `ELEMENTS`.
+        Index in `formats.ELEMENTS`.
     zero : In(1)
         The code is 0 whatever x is.
     code : Out(8)

@@ -14,8 +14,18 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..dma.load_unit import beat_write_signature
-from ..spec.config import INSTRUCTION_BYTES, TileConfig
-from ..spec.isa import INSTRUCTION_BITS, OPCODE_BITS, QUEUE_UNITS, SPEC_BY_NAME, SPEC_BY_OPCODE, Space, Unit, layout_of
+from ..spec.config import TileConfig
+from ..spec.isa import (
+    INSTRUCTION_BITS,
+    INSTRUCTION_BYTES,
+    OPCODE_BITS,
+    QUEUE_UNITS,
+    SPEC_BY_NAME,
+    SPEC_BY_OPCODE,
+    Space,
+    Unit,
+    layout_of,
+)
 from ..spec.ledger import ledger_causes
 
 HEADER_LAYOUT = data.StructLayout({

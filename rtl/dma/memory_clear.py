@@ -14,7 +14,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from ..spec.config import INSTRUCTION_BYTES, TileConfig
+from ..spec.config import TileConfig
+from ..spec.isa import INSTRUCTION_BYTES
 from .load_unit import acc_write_signature, beat_write_signature, operand_write_signature
 
 

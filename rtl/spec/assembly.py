@@ -22,8 +22,9 @@ from operator import attrgetter
 
 import numpy as np
 
+from .encoding import fp32_bits
 from .errors import ProgramError
-from .isa import HEADER, INSTRUCTION_CLASSES, INSTRUCTIONS, Field, Instruction, Operand, Unit, fp32_bits
+from .isa import HEADER, INSTRUCTION_CLASSES, INSTRUCTIONS, Field, Instruction, Operand, Unit
 
 _IMMEDIATES = ("y", "z", "w")
 _MASKS = {field.name: field.bits for field in HEADER}

@@ -20,13 +20,12 @@ from importlib import resources
 from pathlib import Path
 
 from .errors import ConfigError, did_you_mean
-from .tile_keys import FORMATS, KEYS, SCALES, check_names, with_units
+from .formats import BUILD_NAMES, E5M2, PAIRS, SCALE_NAMES, SCALE_PAIRS
+from .isa import INSTRUCTION_BYTES
+from .tile_keys import KEYS, check_names, with_units
 
 PRESETS = ("nano", "edge", "server")
 """Names accepted by `load_tile`, in order of size."""
-
-INSTRUCTION_BYTES = 32
-"""Every instruction is 256 bits."""
 
 ACC_FLAG_BITS = 4
 """Sticky flags beside an accumulator: nan, +inf, -inf, inexact."""
@@ -92,8 +91,9 @@ class TileConfig:
         for field in ("formats", "scales"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
         if not self.formats:
-            raise ConfigError(f"tile {self.name}: formats must name at least one of {', '.join(FORMATS)}")
-        for field, allowed in (("formats", FORMATS), ("scales", SCALES)):
+            raise ConfigError(f"tile {self.name}: formats must name at least one of {', '.join(BUILD_NAMES)}")
+        for field in ("formats", "scales"):
+            allowed = KEYS[field].choices
             for value in getattr(self, field):
                 if value not in allowed:
                     raise ConfigError(f"tile {self.name}: {field}: unknown value {value!r}; "
@@ -101,13 +101,14 @@ class TileConfig:
             if len(set(getattr(self, field))) < len(getattr(self, field)):
                 raise ConfigError(f"tile {self.name}: {field}: expected every value once, got "
                                   f"{', '.join(getattr(self, field))}")
-        for scale, needs in (("e4m3", {"e2m1", "e4m3xe2m1"}), ("fp32", {"e4m3"})):
-            if scale in self.scales and not needs & set(self.formats):
-                raise ConfigError(f"tile {self.name}: scales: {scale} needs one of the formats "
+        for scale, pairs in SCALE_PAIRS.items():
+            needs = {PAIRS[pair].build_name for pair in pairs}
+            if SCALE_NAMES[scale] in self.scales and not needs & set(self.formats):
+                raise ConfigError(f"tile {self.name}: scales: {SCALE_NAMES[scale]} needs one of the formats "
                                   f"{', '.join(sorted(needs))}, got {', '.join(self.formats)}")
         if self.scales and self.lanes != 8:
             raise ConfigError(f"tile {self.name}: scales need lanes = 8, got {self.lanes}")
-        wide = {"e5m2", "e4m3xe5m2"} & set(self.formats)
+        wide = {spec.build_name for spec in PAIRS.values() if E5M2 in (spec.a, spec.b)} & set(self.formats)
         if "e5m2" in self.formats and self.acc_bits < 80:
             raise ConfigError(f"tile {self.name}: format e5m2 needs acc_bits of at least 80, got {self.acc_bits}")
         if wide and self.multiplier == "dsp":

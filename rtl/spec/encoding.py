@@ -5,11 +5,11 @@ from typing import NoReturn
 
 import numpy as np
 
-from .config import INSTRUCTION_BYTES
 from .errors import ProgramError
 from .isa import (
     HEADER,
     INSTRUCTION_BITS,
+    INSTRUCTION_BYTES,
     INSTRUCTION_CLASSES,
     INSTRUCTIONS,
     OPCODE_BITS,
@@ -111,3 +111,8 @@ def decode_program(words: np.ndarray) -> list:
         except ProgramError as error:
             raise ProgramError(f"instruction {index}: {error}") from None
     return instructions
+
+
+def fp32_bits(value: float) -> int:
+    """Bits of ``value`` rounded to FP32, for the immediate fields of VECTOR."""
+    return int(np.float32(value).view(np.uint32))

@@ -6,11 +6,11 @@
 
 from dataclasses import dataclass
 
-from .block_formats import BLOCK_FORMATS
 from .config import TileConfig
 from .formats import PAIRS, SCALE_NAMES
 from .isa import Combine, Dest, Func, Instruction, Operand, Pair, Quant, Reduce, Scale, Space
 from .scale_layout import scale_beats
+from .tensor_formats import QUANT_FORMATS
 
 
 @dataclass(frozen=True)
@@ -130,5 +130,5 @@ def _vector_counts(i: Instruction) -> dict[str, int]:
         "vector_functions": beats if i.func != Func.NONE else 0,
         "vector_reductions": beats if i.reduce != Reduce.NONE else 0,
         "vector_quantizations": beats if i.dest == Dest.A else 0,
-        "block_quantizations": beats if i.dest == Dest.A and BLOCK_FORMATS[Quant(i.quant)].block else 0,
+        "block_quantizations": beats if i.dest == Dest.A and QUANT_FORMATS[Quant(i.quant)].block else 0,
     }

@@ -1,9 +1,12 @@
-"""Operand formats: what a code means, as constants and as table look-ups for numpy; what a MATMUL makes of them.
+"""Number formats, from one table each: element formats, what a MATMUL makes of two of them, and block scales.
+
+The keys of a tile, the rules for instructions, the hardware and the compiler take names and limits from here; formats
+of whole tensors are in `tensor_formats.py`.
 
 A code decodes to (sign, significand, shift, nan); its value is ``(-1)**sign * significand * 2**(shift +
 lsb_exponent)`` with a small unsigned integer significand, so that a product of two codes is an exact integer:
-multiply the significands, add the shifts. Subnormals need no special case (shift 0, leading bit absent). The
-hardware twin of the decoder is `rtl/arith/decode.py`.
+multiply the significands, add the shifts. Subnormals need no special case (shift 0, leading bit absent).
+`element_values.py` decodes arrays of codes.
 
 The widths of products, blocks and accumulators, and with them the limits of exactness, follow from these
 constants alone (`PairSpec`, `headroom`, `exact_elements`).
@@ -15,10 +18,6 @@ Source: OCP 8-bit Floating Point Specification (OFP8) revision 1.0, table 1, for
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from .isa import Pair, Scale
 
@@ -101,6 +100,9 @@ E8M0 = FormatSpec(name="e8m0", exponent_bits=8, mantissa_bits=0, bias=127, signe
                   lsb_exponent=-127, emax=127, has_infinity=False, nan_codes=(0xFF,))
 """OCP MX scale: 2^(code - 127), no zero. The tile stores how far a scale lies below its row's anchor instead."""
 
+ELEMENTS = (E4M3, E5M2, E2M1)
+"""Formats of elements, as the hardware numbers them."""
+
 FORMATS_BY_NAME = {spec.name: spec for spec in (E4M3, E5M2, E2M1, E8M0)}
 
 E4M3_MAX_CODE = 0x7E
@@ -161,6 +163,13 @@ PAIRS = {spec.pair: spec for spec in (
     PairSpec(pair=Pair.E4M3_E2M1, build_name="e4m3xe2m1", a=E4M3, b=E2M1, b_steps=2),
     PairSpec(pair=Pair.E5M2_E4M3, build_name="e4m3xe5m2", a=E5M2, b=E4M3),
 )}
+
+ELEMENT_PAIRS = {(spec.a.name, spec.b.name): pair for pair, spec in PAIRS.items()}
+"""The pair that multiplies elements of these names, A's first."""
+
+BUILD_NAMES = tuple(dict.fromkeys(spec.build_name for spec in PAIRS.values()))
+"""What `TileConfig.formats` may hold."""
+
 
 def term_bits(pairs: tuple[Pair, ...]) -> int:
     """Signed width of what a byte lane contributes to a dot product of one of these pairs."""
@@ -238,84 +247,3 @@ def exact_elements(pair: Pair, scale: Scale, acc_bits: int) -> int:
         raise ValueError(f"scale must be NONE or E4M3, not {scale.name}: its terms may be rounded")
     largest = PAIRS[pair].max_product * (E4M3.max_integer**2 if scale == Scale.E4M3 else 1)
     return ((1 << (acc_bits - 1)) - 1) // largest
-
-
-Decoded = tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]
-"""Arrays of sign, significand, shift and NaN flag."""
-
-
-def _decode_tables(spec: FormatSpec) -> Decoded:
-    codes = np.arange(2**spec.bits)
-    mantissa = codes & (2**spec.mantissa_bits - 1)
-    exponent = (codes >> spec.mantissa_bits) & (2**spec.exponent_bits - 1)
-    normal = exponent > 0
-    nan = np.isin(codes, spec.nan_codes)
-    sign = (codes >> (spec.bits - 1)).astype(bool) if spec.signed else np.zeros(codes.shape, bool)
-    significand = (mantissa | (normal.astype(np.int64) << spec.mantissa_bits)).astype(np.uint8)
-    return sign, significand, (exponent - normal).astype(np.uint8), nan
-
-
-_TABLES = {spec.name: _decode_tables(spec) for spec in (E4M3, E5M2, E2M1)}
-
-
-def infinite_codes(spec: FormatSpec) -> NDArray[np.bool_]:
-    """Which of the 2**bits codes are infinities."""
-    codes = np.arange(2**spec.bits)
-    ones = (codes >> spec.mantissa_bits) & (2**spec.exponent_bits - 1) == 2**spec.exponent_bits - 1
-    return ones & ~np.isin(codes, spec.nan_codes) if spec.has_infinity else np.zeros(codes.shape, bool)
-
-
-def integers_of(spec: FormatSpec) -> NDArray[np.int64]:
-    """Value of every code in units of 2**lsb_exponent; 0 for NaN and infinities."""
-    sign, significand, shift, nan = _TABLES[spec.name]
-    magnitude = np.where(nan | infinite_codes(spec), 0, significand.astype(np.int64) << shift)
-    return np.where(sign, -magnitude, magnitude)
-
-
-def _values(spec: FormatSpec) -> NDArray[np.float64]:
-    sign, significand, shift, nan = _TABLES[spec.name]
-    magnitude = np.ldexp(significand.astype(np.float64), shift.astype(np.int64) + spec.lsb_exponent)
-    magnitude = np.where(infinite_codes(spec), np.inf, magnitude)
-    return np.where(nan, np.nan, np.where(sign, -magnitude, magnitude))
-
-
-_VALUES = {spec.name: _values(spec) for spec in (E4M3, E5M2, E2M1)}
-
-
-def _index(codes: Any, spec: FormatSpec) -> NDArray[np.uint8]:
-    array = np.asarray(codes)
-    if array.dtype != np.uint8:
-        raise TypeError(f"{spec.name.upper()} codes must be an array of uint8, not {array.dtype}")
-    return array & np.uint8(2**spec.bits - 1) if spec.bits < 8 else array
-
-
-def decode(codes: NDArray[np.uint8], spec: FormatSpec) -> Decoded:
-    """Split codes of E4M3, E5M2 or E2M1 (any shape, one per byte) into (sign, significand, shift, nan).
-
-    The significand and shift of a NaN or infinity are what its bits say; a user of the value must look at
-    ``nan`` and `infinite_codes`. Raises TypeError unless the codes are uint8.
-    """
-    index = _index(codes, spec)
-    sign, significand, shift, nan = _TABLES[spec.name]
-    return sign[index], significand[index], shift[index], nan[index]
-
-
-def decode_float(codes: NDArray[np.uint8], spec: FormatSpec) -> NDArray[np.float64]:
-    """Exact value of codes of E4M3, E5M2 or E2M1, one per byte; NaN codes give NaN, a negative zero -0.0."""
-    return _VALUES[spec.name][_index(codes, spec)]
-
-
-def decode_e8m0(codes: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """2**(code - 127); NaN for 0xFF."""
-    index = _index(codes, E8M0)
-    return np.where(index == 0xFF, np.nan, np.ldexp(1.0, index.astype(np.int64) - E8M0.bias))
-
-
-def decode_e4m3(codes: NDArray[np.uint8]) -> Decoded:
-    """`decode` of E4M3: (sign, significand 0..15, shift 0..14, nan)."""
-    return decode(codes, E4M3)
-
-
-def decode_e4m3_float(codes: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """`decode_float` of E4M3."""
-    return decode_float(codes, E4M3)

@@ -23,11 +23,9 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from .config import INSTRUCTION_BYTES
 from .errors import ProgramError
 
+INSTRUCTION_BYTES = 32
 INSTRUCTION_BITS = 8 * INSTRUCTION_BYTES
 
 
@@ -346,11 +344,6 @@ Matmul = INSTRUCTION_CLASSES["MATMUL"]
 Vector = INSTRUCTION_CLASSES["VECTOR"]
 Sync = INSTRUCTION_CLASSES["SYNC"]
 Halt = INSTRUCTION_CLASSES["HALT"]
-
-
-def fp32_bits(value: float) -> int:
-    """Bits of ``value`` rounded to FP32, for the immediate fields of VECTOR."""
-    return int(np.float32(value).view(np.uint32))
 
 
 def reference_page() -> str:

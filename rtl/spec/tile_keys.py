@@ -9,12 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from .errors import ConfigError, did_you_mean
-
-FORMATS = ("e4m3", "e5m2", "e4m3xe5m2", "e2m1", "e4m3xe2m1")
-"""Element formats of a MATMUL's operands (A x B where they differ) that can be built."""
-
-SCALES = ("e4m3", "e8m0", "fp32")
-"""Block-scale formats that can be built."""
+from .formats import BUILD_NAMES, SCALE_NAMES
 
 MULTIPLIERS = ("fabric", "dsp")
 """PE back ends: shift and add, or one 18-bit multiplier per product of operands that are expanded at the edge."""
@@ -98,8 +93,8 @@ KEYS = {key.name: key for key in (
     Key(name="lanes", low=2, high=64, power_of_two=True, unit="byte lanes",
         meaning="FP8 products per PE and cycle; block scales need 8"),
     Key(name="acc_bits", choices=(64, 80, 96), unit="bits", meaning="accumulator width; e5m2 needs 80"),
-    Key(name="formats", kind="texts", choices=FORMATS, meaning="element formats that are built (A x B)"),
-    Key(name="scales", kind="texts", choices=SCALES, meaning="block scales that are built"),
+    Key(name="formats", kind="texts", choices=BUILD_NAMES, meaning="element formats that are built (A x B)"),
+    Key(name="scales", kind="texts", choices=tuple(SCALE_NAMES.values()), meaning="block scales that are built"),
     Key(name="multiplier", kind="text", choices=MULTIPLIERS,
         meaning="PE back end: shift and add, or one 18-bit multiplier per product"),
     Key(name="a_buffer_bytes", low=1, high=1 << 26, unit="bytes",

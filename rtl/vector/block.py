@@ -18,13 +18,13 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import ceil_log2
 
-from ..arith.quotient import ELEMENTS, QuotientQuantizer
+from ..arith.quotient import QuotientQuantizer
 from ..lib.cells import place
 from ..matrix.operand_slice import slice_ports
-from ..spec.block_formats import BLOCK_FORMATS, BlockFormat, block_quantizers
 from ..spec.config import TileConfig
-from ..spec.formats import E2M1
+from ..spec.formats import E2M1, ELEMENTS
 from ..spec.isa import SPEC_BY_NAME, Quant, Scale
+from ..spec.tensor_formats import QUANT_FORMATS, TensorFormat, block_quantizers
 from .block_lane import BlockLane
 from .block_latency import CHOICE_BLOCK, ERROR_LATENCY, BlockLatency, block_sizes, tile_bits
 from .block_reduce import BlockReduction, segment_lanes
@@ -144,7 +144,7 @@ class BlockStage(wiring.Component):
                     ]
         return amax.results
 
-    def _first(self, tile: Value, fmt: BlockFormat) -> Value:
+    def _first(self, tile: Value, fmt: TensorFormat) -> Value:
         """Whether the tile is the first one of a block."""
         return ~tile[:ceil_log2(max(1, fmt.block // self.config.cols))].any()
 
@@ -178,7 +178,7 @@ class BlockStage(wiring.Component):
         cols, wait = self.config.cols, QuotientQuantizer.LATENCY - GRID_LATENCY
         totals = []
         tile = delay_line(m, at_divisor.tile, ERROR_LATENCY, name="choice_tile")
-        nvfp4 = BLOCK_FORMATS[Quant.NVFP4_46]
+        nvfp4 = QUANT_FORMATS[Quant.NVFP4_46]
         for name, error in (("six", "error"), ("four", "error4")):
             m.submodules[f"error_{name}"] = total = BlockReduction(cols, (CHOICE_BLOCK,), total=True)
             m.d.comb += [

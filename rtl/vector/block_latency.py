@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from ..arith import latency
 from ..arith.latency import ceil_log2
-from ..spec.block_formats import BLOCK_FORMATS, BlockFormat, block_quantizers
 from ..spec.config import TileConfig
 from ..spec.isa import Quant, Scale
+from ..spec.tensor_formats import QUANT_FORMATS, TensorFormat, block_quantizers
 
 LARGEST_BLOCK = 128
 """Elements of the largest block of any format."""
@@ -35,7 +35,7 @@ DIVISION_LATENCY = SCALE_PRODUCT + latency.UNPACK_FP32
 
 def scale_kinds(quantizers: tuple[Quant, ...]) -> set[Scale]:
     """Kinds of scales that these block quantizers make."""
-    return {BLOCK_FORMATS[quant].scale for quant in quantizers}
+    return {QUANT_FORMATS[quant].scale for quant in quantizers}
 
 
 def scale_latency(quantizers: tuple[Quant, ...]) -> int:
@@ -54,7 +54,7 @@ def tile_bits(config: TileConfig) -> int:
     return max(1, ceil_log2(max(1, LARGEST_BLOCK // config.cols)))
 
 
-def block_sizes(formats: tuple[BlockFormat, ...]) -> tuple[int, ...]:
+def block_sizes(formats: tuple[TensorFormat, ...]) -> tuple[int, ...]:
     """Sizes of their blocks in elements, ascending."""
     return tuple(sorted({fmt.block for fmt in formats}))
 

@@ -17,9 +17,9 @@ from ..arith.pack import delay
 from ..arith.quantize import QuantizeE4M3
 from ..arith.quotient import Divisor
 from ..arith.unpacked import Unpacked, UnpackFp32
-from ..spec.block_formats import BLOCK_FORMATS
 from ..spec.formats import E4M3_NAN_CODE, FP32_INF, FP32_NAN
 from ..spec.isa import SPEC_BY_NAME, Quant, Scale
+from ..spec.tensor_formats import QUANT_FORMATS
 from .block_latency import (
     DIVISION_LATENCY,
     FIRST_DIVISION,
@@ -64,7 +64,7 @@ class BlockScale(wiring.Component):
     nan: Signal
 
     def __init__(self, quantizers: tuple[Quant, ...]) -> None:
-        if not quantizers or not all(BLOCK_FORMATS[quant].block for quant in quantizers):
+        if not quantizers or not all(QUANT_FORMATS[quant].block for quant in quantizers):
             raise ValueError(f"quantizers must be some with block scales, not {quantizers}")
         self.quantizers = tuple(quantizers)
         super().__init__({
@@ -104,7 +104,7 @@ class BlockScale(wiring.Component):
 
     def _power_of_two(self, m: Module) -> tuple[data.View, Value]:
         """Divisor and delta, `POWER_LATENCY` cycles later."""
-        built = tuple(quant for quant in self.quantizers if BLOCK_FORMATS[quant].scale == Scale.E8M0)
+        built = tuple(quant for quant in self.quantizers if QUANT_FORMATS[quant].scale == Scale.E8M0)
         field = Signal(signed(10), reset_less=True)
         anchor = Signal(8, reset_less=True)
         m.d.sync += [
@@ -127,7 +127,7 @@ class BlockScale(wiring.Component):
         amax = self._unpack(m, "amax", self.amax)
         early = delay(m, self.quant, UnpackFp32.LATENCY, name="quant_early")
         fp32 = Quant.BLOCK128 in self.quantizers
-        nvfp4 = any(BLOCK_FORMATS[quant].scale == Scale.E4M3 for quant in self.quantizers)
+        nvfp4 = any(QUANT_FORMATS[quant].scale == Scale.E4M3 for quant in self.quantizers)
         m.submodules.divide_largest = divide = Fp32DivConstant((6,) * nvfp4 + (448,) * fp32)
         m.d.comb += [divide.a.eq(amax), divide.by_448.eq(early == Quant.BLOCK128)]
         quotient = Signal(32)
@@ -196,7 +196,7 @@ class BlockScale(wiring.Component):
 
 
 def _is(quant: Value, quantizers: tuple[Quant, ...], scale: Scale) -> Value:
-    return Cat(quant == kind for kind in quantizers if BLOCK_FORMATS[kind].scale == scale).any()
+    return Cat(quant == kind for kind in quantizers if QUANT_FORMATS[kind].scale == scale).any()
 
 
 def _constant(significand: float, exponent: int) -> Value:

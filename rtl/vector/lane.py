@@ -19,10 +19,10 @@ from ..arith.functions import SpecialFunction
 from ..arith.pack import delay
 from ..arith.quantize import QuantizeFp8
 from ..arith.unpacked import UnpackFp32
-from ..spec.block_formats import BLOCK_FORMATS
 from ..spec.formats import E4M3, E5M2, FP32_NAN, FormatSpec
 from ..spec.function_codes import Function
 from ..spec.isa import SPEC_BY_NAME, Combine, Func, Quant
+from ..spec.tensor_formats import QUANT_FORMATS
 from . import timing
 
 TWINS = {
@@ -42,7 +42,7 @@ _FUNC_BITS = {field.name: field.bits for field in SPEC_BY_NAME["VECTOR"].fields}
 class VectorLane(wiring.Component):
     """One lane; one element per cycle. Times are lane cycles of `timing`, 0 for the data of x.
 
-    Parameters: ``quantizers``, those of the tile (`block_formats.built_quantizers`).
+    Parameters: ``quantizers``, those of the tile (`tensor_formats.built_quantizers`).
 
     Members
     -------
@@ -175,7 +175,7 @@ class VectorLane(wiring.Component):
 
     def _anchored(self, m: Module, u: Value) -> Value:
         """u, or with ANCHOR the power of two that its row's scales are relative to."""
-        built = tuple(quant for quant in self.quantizers if BLOCK_FORMATS[quant].anchored)
+        built = tuple(quant for quant in self.quantizers if QUANT_FORMATS[quant].anchored)
         if not built:
             return u
         word = anchor_word(m, u, self.quant, self.scale_rule, built=built)

@@ -11,10 +11,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from ..lib.unit_port import command_layout
-from ..spec.block_formats import BLOCK_FORMATS, built_quantizers
 from ..spec.config import TileConfig
 from ..spec.formats import E2M1
 from ..spec.isa import HEADER, SPEC_BY_NAME, Dest, Operand
+from ..spec.tensor_formats import QUANT_FORMATS, built_quantizers
 from .block_latency import tile_bits
 
 
@@ -204,7 +204,7 @@ class VectorSequencer(wiring.Component):
         """
         config = self.config
         step, sub = self._slot_step(tile)
-        half = [quant == kind for kind in built_quantizers(config) if BLOCK_FORMATS[kind].element == E2M1]
+        half = [quant == kind for kind in built_quantizers(config) if QUANT_FORMATS[kind].element == E2M1]
         if not half:
             return step, sub
         packed = Signal(name="packed")

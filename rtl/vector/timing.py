@@ -12,8 +12,8 @@ from functools import cache
 
 from ..arith import latency
 from ..arith.latency import ceil_log2
-from ..spec.block_formats import block_quantizers
 from ..spec.config import TileConfig
+from ..spec.tensor_formats import block_quantizers
 from .block_latency import BlockLatency
 
 FIRST_STAGE = 2

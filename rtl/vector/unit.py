@@ -14,9 +14,9 @@ from amaranth.utils import ceil_log2
 
 from ..lib.cells import place
 from ..lib.unit_port import command_layout, unit_signature
-from ..spec.block_formats import block_quantizers, built_quantizers
 from ..spec.config import TileConfig
 from ..spec.isa import Combine, Dest, Func, Quant, Reduce
+from ..spec.tensor_formats import block_quantizers, built_quantizers
 from . import timing
 from .block import BlockStage, vec_port
 from .lane import VectorLane

@@ -30,12 +30,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rtl.spec.block_formats import BLOCK_FORMATS
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import ProgramError
 from ...rtl.spec.formats import PAIRS, SCALE_BYTES
 from ...rtl.spec.isa import Dest, Instruction, Operand, Pair, Quant, Reduce, Scale, ScaleLayout, Space
 from ...rtl.spec.scale_layout import SCALE_BLOCKS, scale_row_bytes
+from ...rtl.spec.tensor_formats import QUANT_FORMATS
 from ..lib.strided import Strided
 from .accesses import Accesses
 
@@ -255,10 +255,10 @@ def _vector_writes(i: Instruction, config: TileConfig) -> Iterator[Places]:
     if i.dest == Dest.ACC:
         yield Places("dst_addr", ACC, 0, config.cols, Strided(i.dst_addr, i.rows, i.dst_pitch, i.tiles))
     elif i.dest == Dest.A:
-        fmt, lanes, elements = BLOCK_FORMATS[Quant(i.quant)], config.lanes, i.tiles * config.cols
+        fmt, lanes, elements = QUANT_FORMATS[Quant(i.quant)], config.lanes, i.tiles * config.cols
         for panel in _panels(i.rows, config.rows):
             first, count, number, equal = panel
-            run = Strided((i.dst_addr + number * i.dst_pitch) * lanes, fmt.codes_bytes(elements),
+            run = Strided((i.dst_addr + number * i.dst_pitch) * lanes, fmt.bytes_of(elements),
                           i.dst_pitch * lanes, equal)
             yield Places("dst_addr", A, first, count, run)
             if fmt.block:

@@ -1,18 +1,18 @@
 """The rules for what a VECTOR may quantize: formats that the tile builds, whole blocks, one z per row."""
 
-from ...rtl.spec.block_formats import BLOCK_FORMATS, built_quantizers
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import ProgramError
 from ...rtl.spec.isa import Combine, Dest, Func, Instruction, Operand, Quant, Reduce
+from ...rtl.spec.tensor_formats import QUANT_FORMATS, built_quantizers
 
 
 def check_codes(i: Instruction, config: TileConfig) -> None:
     """Raises `ProgramError` naming the field, its value and what is allowed."""
     quant, built = Quant(i.quant), built_quantizers(config)
-    fmt = BLOCK_FORMATS[quant]
+    fmt = QUANT_FORMATS[quant]
     _need(quant in built, f"quant: tile {config.name} does not build {quant.name}; it has "
                           f"{', '.join(kind.name for kind in built)}")
-    anchored = [kind.name for kind in built if BLOCK_FORMATS[kind].anchored]
+    anchored = [kind.name for kind in built if QUANT_FORMATS[kind].anchored]
     _need(i.func != Func.ANCHOR or fmt.anchored,
           f"quant: func ANCHOR needs a format with anchors, got {quant.name}; tile {config.name} has "
           f"{', '.join(anchored) or 'none'}")
@@ -32,7 +32,7 @@ def check_codes(i: Instruction, config: TileConfig) -> None:
 
 def code_groups(i: Instruction, config: TileConfig) -> int:
     """Groups of A that one row of a VECTOR's codes fills."""
-    return -(-BLOCK_FORMATS[Quant(i.quant)].codes_bytes(i.tiles * config.cols) // config.lanes)
+    return -(-QUANT_FORMATS[Quant(i.quant)].bytes_of(i.tiles * config.cols) // config.lanes)
 
 
 def _need(ok: object, message: str) -> None:

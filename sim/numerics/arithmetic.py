@@ -27,15 +27,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ...rtl.spec.formats import (
-    E4M3,
-    E4M3_MAX_CODE,
-    E4M3_NAN_CODE,
-    FP32_INF,
-    FP32_NAN,
-    PRODUCT_LSB_EXPONENT,
-    decode_e4m3,
-)
+from ...rtl.spec.element_values import decode_e4m3
+from ...rtl.spec.formats import E4M3, E4M3_MAX_CODE, E4M3_NAN_CODE, FP32_INF, FP32_NAN, PRODUCT_LSB_EXPONENT
 from .special_functions import special_function
 
 __all__ = [

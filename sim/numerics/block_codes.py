@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...rtl.spec.formats import FP32_INF
 from ...rtl.spec.isa import Quant, Scale, ScaleRule
+from ...rtl.spec.tensor_formats import TensorFormat
 from .block_scales import (
     E8M0_NAN,
     F32,
@@ -18,7 +19,6 @@ from .block_scales import (
     NAN32,
     U8,
     U32,
-    BlockFormat,
     fp32_bytes,
     power_of_two,
     scale_exponent,
@@ -30,7 +30,7 @@ _E4M3_NAN = 0x7F
 _SMALLEST = np.float32(2.0**-149)
 
 
-def quantize_blocks(x: F32, amax: U32, z: F32, fmt: BlockFormat, rule: ScaleRule) -> tuple[U8, U8]:
+def quantize_blocks(x: F32, amax: U32, z: F32, fmt: TensorFormat, rule: ScaleRule) -> tuple[U8, U8]:
     """Codes (n, block), one per byte, and scale bytes (n, scale_bytes) of n blocks.
 
     x: (n, block) float32, contiguous. amax: (n,) as from `block_amax`. z: (n,) float32, the anchor of the block's row
@@ -58,14 +58,14 @@ def quantize_blocks(x: F32, amax: U32, z: F32, fmt: BlockFormat, rule: ScaleRule
     return codes, scales
 
 
-def _codes(x: F32, divisor: F32, fmt: BlockFormat) -> U8:
+def _codes(x: F32, divisor: F32, fmt: TensorFormat) -> U8:
     codes = np.empty(x.shape, np.uint8)
     with np.errstate(all="ignore"):  # infinities saturate; NaN only in blocks that become NaN
         cast_into(x / divisor[:, None], fmt.element.name, codes)
     return codes
 
 
-def _nvfp4(x: F32, amax: U32, z: F32, fmt: BlockFormat) -> tuple[U8, U8]:
+def _nvfp4(x: F32, amax: U32, z: F32, fmt: TensorFormat) -> tuple[U8, U8]:
     scale, divisor = _e4m3_scale(amax, z, 6.0)
     codes = _codes(x, divisor, fmt)
     if fmt.quant == Quant.NVFP4_46:

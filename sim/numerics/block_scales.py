@@ -9,14 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rtl.spec.block_formats import BLOCK_FORMATS, BlockFormat
 from ...rtl.spec.formats import FP32_NAN, FormatSpec
 from ...rtl.spec.isa import Scale, ScaleRule
+from ...rtl.spec.tensor_formats import TensorFormat
 from .element_codes import decode
 
 __all__ = [
-    "BLOCK_FORMATS",
-    "BlockFormat",
     "anchor_exponent",
     "block_amax",
     "e8m0_from_deltas",
@@ -76,7 +74,7 @@ def _max_mantissa(element: FormatSpec) -> int:
     return int(np.float32(element.max_finite).view(np.uint32)) & 0x7FFFFF
 
 
-def anchor_exponent(amax: U32, fmt: BlockFormat, rule: ScaleRule) -> NDArray[np.int32]:
+def anchor_exponent(amax: U32, fmt: TensorFormat, rule: ScaleRule) -> NDArray[np.int32]:
     """Exponent of the scale that a block of this amax would get, rounded down to a power of two for FP32 scales."""
     if fmt.scale != Scale.FP32:
         return scale_exponent(amax, fmt.element, rule)
@@ -85,7 +83,7 @@ def anchor_exponent(amax: U32, fmt: BlockFormat, rule: ScaleRule) -> NDArray[np.
     return np.maximum(exponent, -126)
 
 
-def scale_values(scales: U8, fmt: BlockFormat) -> F32 | F64:
+def scale_values(scales: U8, fmt: TensorFormat) -> F32 | F64:
     """Numbers that stored scale bytes (..., blocks * scale_bytes) mean, relative to anchors: (..., blocks).
 
     float32, but float64 for E8M0, of which the smallest, 2**-254, is below float32.

@@ -13,13 +13,12 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rtl.spec.formats import E2M1, E4M3, E5M2, FormatSpec
+from ...rtl.spec.formats import E2M1, ELEMENTS, FormatSpec
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
 
-ELEMENTS = {spec.name: spec for spec in (E4M3, E5M2, E2M1)}
-"""Element formats by name."""
+_BY_NAME = {spec.name: spec for spec in ELEMENTS}
 
 NAN_CODE = 0x7F
 """The NaN that a cast to E4M3 or E5M2 produces, without the sign. E2M1 has none: NaN becomes 0."""
@@ -31,7 +30,7 @@ CHUNK = 1 << 16
 @cache
 def code_values(element: str) -> F32:
     """Value of each of the 2**bits codes of an element format; NaN codes give NaN, infinities are infinite."""
-    spec = ELEMENTS[element]
+    spec = _BY_NAME[element]
     codes = np.arange(1 << spec.bits)
     mantissa = codes & (1 << spec.mantissa_bits) - 1
     exponent = codes >> spec.mantissa_bits & (1 << spec.exponent_bits) - 1
@@ -51,7 +50,7 @@ def max_code(spec: FormatSpec) -> int:
 @cache
 def _codes_of_upper_half(element: str) -> U8:
     """The code of each upper half of an FP32 word: nearest even, saturating, sign kept."""
-    spec = ELEMENTS[element]
+    spec = _BY_NAME[element]
     with np.errstate(invalid="ignore"):  # signalling NaNs
         values = (np.arange(1 << 16, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
     finite = np.where(np.isfinite(values), np.abs(values), 0.0)
@@ -96,12 +95,12 @@ def decode(codes: U8, element: str) -> F32:
     """Values of codes, one per byte, of any shape; all are exact in float32."""
     if codes.dtype != np.uint8:
         raise TypeError(f"expected codes of uint8, not {codes.dtype}")
-    return code_values(element)[codes & (1 << ELEMENTS[element].bits) - 1]
+    return code_values(element)[codes & (1 << _BY_NAME[element].bits) - 1]
 
 
 def pack(codes: U8, element: str) -> U8:
     """(..., k) codes, one per byte, as stored: E2M1 two per byte, the even k in the low nibble (k must be even)."""
-    if ELEMENTS[element].bits == 8:
+    if _BY_NAME[element].bits == 8:
         return codes
     if codes.shape[-1] % 2:
         raise ValueError(f"expected an even number of {element} codes per row, got {codes.shape[-1]}")
@@ -111,7 +110,7 @@ def pack(codes: U8, element: str) -> U8:
 
 def unpack(packed: U8, element: str) -> U8:
     """Inverse of `pack`."""
-    if ELEMENTS[element].bits == 8:
+    if _BY_NAME[element].bits == 8:
         return packed
     codes = np.empty((*packed.shape[:-1], 2 * packed.shape[-1]), np.uint8)
     codes[..., 0::2] = packed & 0xF

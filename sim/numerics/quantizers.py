@@ -33,14 +33,13 @@ from numpy.typing import NDArray
 
 from ...rtl.spec.formats import FP32_INF
 from ...rtl.spec.isa import Scale, ScaleRule
+from ...rtl.spec.tensor_formats import TensorFormat
 from .block_codes import quantize_blocks
 from .block_scales import (
-    BLOCK_FORMATS,
     F32,
     MIN_FP32_SCALE,
     U8,
     U32,
-    BlockFormat,
     anchor_exponent,
     block_amax,
     e8m0_from_deltas,
@@ -52,8 +51,6 @@ from .block_scales import (
 from .element_codes import CHUNK, cast_into, decode, pack, unpack
 
 __all__ = [
-    "BLOCK_FORMATS",
-    "BlockFormat",
     "BlockTensor",
     "dequantize",
     "e8m0_from_deltas",
@@ -75,7 +72,7 @@ class BlockTensor:
     The value of an element is code * scale * anchor * tensor_scale.
     """
 
-    format: BlockFormat
+    format: TensorFormat
     shape: tuple[int, int]
     codes: U8 = field(repr=False)
     scales: U8 = field(repr=False)
@@ -98,7 +95,7 @@ class BlockTensor:
         return e8m0_from_deltas(self.anchors, self.scales)
 
 
-def quantize_block(x: F32, fmt: BlockFormat, *, rule: ScaleRule = ScaleRule.FLOOR, tensor_scale: float | None = None,
+def quantize_block(x: F32, fmt: TensorFormat, *, rule: ScaleRule = ScaleRule.FLOOR, tensor_scale: float | None = None,
                    anchors: F32 | None = None, block_rows: int = 1) -> BlockTensor:
     """Quantize (rows, k) float32 along k.
 
@@ -155,7 +152,7 @@ def block_amax_of_tensor(x: F32) -> int:
     return largest if largest < FP32_INF else int(bits[bits < FP32_INF].max(initial=0))
 
 
-def _padded(x: F32, fmt: BlockFormat) -> tuple[F32, int]:
+def _padded(x: F32, fmt: TensorFormat) -> tuple[F32, int]:
     """x with k rounded up to whole blocks (two elements at least for 4-bit codes), and k."""
     if x.dtype != np.float32:
         raise TypeError(f"expected an array of float32, not {x.dtype}")
@@ -166,7 +163,7 @@ def _padded(x: F32, fmt: BlockFormat) -> tuple[F32, int]:
     return np.ascontiguousarray(np.pad(x, ((0, 0), (0, missing))) if missing else x), k
 
 
-def _tensor_scale(amax: int, fmt: BlockFormat, given: float | None) -> np.float32:
+def _tensor_scale(amax: int, fmt: TensorFormat, given: float | None) -> np.float32:
     if given is not None:
         if not (np.isfinite(given) and given > 0 and np.float32(given) > 0):
             raise ValueError(f"tensor_scale: expected a positive finite float32, got {given}")
@@ -197,7 +194,7 @@ def _amax_of_blocks(x: F32, blocks: int, block_rows: int) -> U32:
     return amax
 
 
-def _quantize_rows(x: NDArray, amax: U32, z: F32, fmt: BlockFormat, rule: ScaleRule) -> tuple[U8, U8]:
+def _quantize_rows(x: NDArray, amax: U32, z: F32, fmt: TensorFormat, rule: ScaleRule) -> tuple[U8, U8]:
     """Packed codes and scale bytes, per row, of (rows, blocks, block) values, a few rows at a time."""
     rows, blocks, block = x.shape
     codes = np.empty((rows, blocks * block * fmt.element.bits // 8), np.uint8)
@@ -213,7 +210,7 @@ def _quantize_rows(x: NDArray, amax: U32, z: F32, fmt: BlockFormat, rule: ScaleR
     return codes, scales
 
 
-def _chunked_cast(x: F32, scale: np.float32, fmt: BlockFormat) -> U8:
+def _chunked_cast(x: F32, scale: np.float32, fmt: TensorFormat) -> U8:
     flat, codes = x.reshape(-1), np.empty(x.size, np.uint8)
     for start in range(0, flat.size, CHUNK):
         part = slice(start, start + CHUNK)

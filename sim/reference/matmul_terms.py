@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rtl.spec.formats import E2M1, E4M3, E5M2, PAIRS, FormatSpec, infinite_codes, integers_of, result_lsb
+from ...rtl.spec.element_values import infinite_codes, integers_of
+from ...rtl.spec.formats import E2M1, E4M3, E5M2, PAIRS, FormatSpec, result_lsb
 from ...rtl.spec.isa import Instruction, Pair, Scale
 from ..numerics.arithmetic import FLAG_INEXACT, FLAG_NAN, FLAG_NINF, FLAG_PINF
 from ..numerics.exact_matmul import I64, CodeTable, integer_matmul, table_matmul

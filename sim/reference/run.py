@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...rtl.spec.config import INSTRUCTION_BYTES, TileConfig
+from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import ProgramError, SimulationError
-from ...rtl.spec.isa import Instruction, ScaleLayout, Space
+from ...rtl.spec.isa import INSTRUCTION_BYTES, Instruction, ScaleLayout, Space
 from ...rtl.spec.scale_layout import scale_groups, scale_row_bytes
 from ..legality.indexed_rows import Extents
 from ..program import Program

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rtl.spec.block_formats import BLOCK_FORMATS
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.isa import Instruction, Quant, Reduce, ScaleRule
+from ...rtl.spec.tensor_formats import QUANT_FORMATS
 from ..numerics import arithmetic
 from ..numerics.arithmetic import F32
 from ..numerics.block_codes import quantize_blocks
@@ -19,7 +19,7 @@ U8 = NDArray[np.uint8]
 
 def write_casts(instruction: Instruction, config: TileConfig, out: F32, a: U8) -> F32:
     """Write (rows, tiles, cols) float32 as codes without block scales. Returns their values if they are reduced."""
-    element = BLOCK_FORMATS[Quant(instruction.quant)].element.name
+    element = QUANT_FORMATS[Quant(instruction.quant)].element.name
     codes = cast(out, element)
     _write_rows(instruction, config, codes.reshape(len(out), -1), a)
     return out if instruction.reduce == Reduce.NONE else arithmetic.canonical(decode(codes, element))
@@ -31,7 +31,7 @@ def write_blocks(instruction: Instruction, config: TileConfig, out: F32, z: F32,
     z: (rows or 1, 1, 1) float32, anchor or tensor scale of each row. a: (rows, bytes), a_scale: (rows, groups).
     Raises ValueError if a row is not a whole number of blocks, or z has more than one value per row.
     """
-    fmt, rows = BLOCK_FORMATS[Quant(instruction.quant)], len(out)
+    fmt, rows = QUANT_FORMATS[Quant(instruction.quant)], len(out)
     values = np.ascontiguousarray(out.reshape(rows, -1))
     if values.shape[1] % fmt.block or z.shape[1:] != (1, 1):
         raise ValueError(f"quant {fmt.quant.name}: expected rows of blocks of {fmt.block} elements and one z per row, "

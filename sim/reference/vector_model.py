@@ -21,11 +21,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rtl.spec.block_formats import BLOCK_FORMATS
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.formats import FP32_INF
 from ...rtl.spec.function_codes import Function
 from ...rtl.spec.isa import Combine, Dest, Func, Instruction, Operand, Quant, Reduce, ScaleRule
+from ...rtl.spec.tensor_formats import QUANT_FORMATS
 from ..numerics import arithmetic
 from ..numerics.arithmetic import F32, F64
 from ..numerics.block_scales import anchor_exponent, block_amax
@@ -61,7 +61,7 @@ def run_vector(
     out = compute(instruction, config, acc)
     written = out
     dest = Dest(instruction.dest)
-    if dest is Dest.A and BLOCK_FORMATS[Quant(instruction.quant)].block:
+    if dest is Dest.A and QUANT_FORMATS[Quant(instruction.quant)].block:
         if a_scale is None:
             raise ValueError(f"a_scale is needed for quant {Quant(instruction.quant).name}")
         _check("a_scale", a_scale, (config.rows, 1 << config.a_addr_bits), np.uint8)
@@ -104,7 +104,7 @@ def compute(instruction: Instruction, config: TileConfig, acc: NDArray[np.uint32
 def _anchors(u: F32, quant: Quant, rule: ScaleRule) -> F64:
     """The anchor for each largest magnitude; NaN where that is infinite or NaN."""
     magnitude = np.ascontiguousarray(u).view(np.uint32) & np.uint32(0x7FFFFFFF)
-    exponent = anchor_exponent(np.minimum(magnitude, np.uint32(FP32_INF)), BLOCK_FORMATS[quant], rule)
+    exponent = anchor_exponent(np.minimum(magnitude, np.uint32(FP32_INF)), QUANT_FORMATS[quant], rule)
     return np.where(magnitude >= FP32_INF, np.nan, np.ldexp(1.0, exponent))
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tilescore.compiler.builder import ProgramBuilder, limit_outstanding
 from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.errors import CompileError
 from tilescore.rtl.spec.isa import (
     Dest,
@@ -25,7 +26,6 @@ from tilescore.rtl.spec.isa import (
     Store,
     Unit,
     Vector,
-    fp32_bits,
 )
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program

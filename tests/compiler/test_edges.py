@@ -9,8 +9,9 @@ import pytest
 
 from tilescore.compiler.builder import ProgramBuilder
 from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.errors import ProgramError
-from tilescore.rtl.spec.isa import Dest, Load, Matmul, Scale, ScaleLayout, Space, Store, Vector, fp32_bits
+from tilescore.rtl.spec.isa import Dest, Load, Matmul, Scale, ScaleLayout, Space, Store, Vector
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program
 from tilescore.sim.reference.run import run_reference

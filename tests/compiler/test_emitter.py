@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.builder import ProgramBuilder
-from tilescore.compiler.dram import code_matrix, float_matrix, index_list
-from tilescore.compiler.emitter import ONE, VECTOR_TILES, Emitter, Matrix, acc, column, imm, row
-from tilescore.compiler.formats import TENSOR_FORMATS
+from tilescore.compiler.dram import Matrix, code_matrix, float_matrix, index_list
+from tilescore.compiler.emitter import ONE, VECTOR_TILES, Emitter, acc, column, imm, row
 from tilescore.compiler.operands import Operand
 from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.errors import CompileError
-from tilescore.rtl.spec.isa import Combine, Dest, Instruction, Space, fp32_bits
+from tilescore.rtl.spec.isa import Combine, Dest, Instruction, Space
 from tilescore.rtl.spec.isa import Operand as Source
+from tilescore.rtl.spec.tensor_formats import TENSOR_FORMATS
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.reference.run import run_reference
 from tilescore.tests.compiler.play import EDGE, NANO, TALL, TILES

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle, quantized_oracle
+from tilescore.compiler import oracle
 from tilescore.compiler.attention.inputs import calibrate as calibrate_attention
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.formats import PRESETS
@@ -23,17 +23,21 @@ from tilescore.compiler.moe.inputs import calibrate as calibrate_moe
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.tensors import AttentionTensors, MoETensors
-from tilescore.rtl.spec.config import FORMATS, SCALES, TileConfig
+from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import CompileError, ConfigError
+from tilescore.rtl.spec.formats import BUILD_NAMES, SCALE_NAMES
 from tilescore.rtl.spec.tile_settings import change_tile
 from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.simulate import LEVELS, simulate
 from tilescore.sim.timing import time_program
+from tilescore.testing import quantized_oracle
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, compile_and_play
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")
 st = hypothesis.strategies
+
+SCALES = tuple(SCALE_NAMES.values())
 
 needs_verilator = pytest.mark.skipif(bool(missing_for_verilator()),
                                      reason="Verilator level: missing " + ", ".join(missing_for_verilator()))
@@ -42,10 +46,10 @@ needs_verilator = pytest.mark.skipif(bool(missing_for_verilator()),
 def every_format(tile: TileConfig) -> TileConfig:
     """``tile`` with all formats, which need accumulators of three planes."""
     return dataclasses.replace(tile, name=f"{tile.name}+formats", acc_bits=80, acc_banks=-(-tile.acc_banks // 3) * 3,
-                               formats=FORMATS, scales=SCALES)
+                               formats=BUILD_NAMES, scales=SCALES)
 
 
-SMALL = TileConfig(name="small", rows=4, cols=8, lanes=8, acc_bits=80, formats=FORMATS, scales=SCALES,
+SMALL = TileConfig(name="small", rows=4, cols=8, lanes=8, acc_bits=80, formats=BUILD_NAMES, scales=SCALES,
                    a_buffer_bytes=65536, a_banks=8, b_buffer_bytes=65536, b_banks=4, acc_banks=24, acc_bank_rows=32,
                    stat_banks=8, stat_bank_rows=8, index_entries=256, imem_page=64, bus_bytes=32, dram_latency=12,
                    dma_outstanding=4)
@@ -229,7 +233,7 @@ def format_tiles(draw: st.DrawFn) -> TileConfig:
     a_banks, b_banks = draw(st.integers(4, 12)), draw(st.integers(4, 10))
     try:
         return TileConfig(
-            name="odd", rows=rows, cols=cols, lanes=8, acc_bits=80, formats=FORMATS, scales=SCALES, a_banks=a_banks,
+            name="odd", rows=rows, cols=cols, lanes=8, acc_bits=80, formats=BUILD_NAMES, scales=SCALES, a_banks=a_banks,
             a_buffer_bytes=rows * a_banks * max(bus, cols) * draw(st.sampled_from([4, 16, 64])), b_banks=b_banks,
             b_buffer_bytes=cols * b_banks * bus * draw(st.sampled_from([4, 16, 64])),
             acc_banks=6 * draw(st.integers(2, 8)), acc_bank_rows=draw(st.sampled_from([16, 64, 128])),

@@ -11,13 +11,13 @@ from tilescore.compiler.auto import gemm_schedule
 from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.dram import code_matrix, float_matrix, float_output
 from tilescore.compiler.emitter import Emitter
-from tilescore.compiler.formats import TENSOR_FORMATS
 from tilescore.compiler.gemm import SINGLE, Group, Products, acc_regions, emit_gemm
 from tilescore.compiler.operands import Operand
 from tilescore.compiler.placement import AccPlacer, OperandPlacer, align, places_fit
 from tilescore.compiler.schedule import GemmSchedule
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import CompileError
+from tilescore.rtl.spec.tensor_formats import TENSOR_FORMATS
 from tilescore.sim.numerics.arithmetic import exact_matmul_e4m3, round_acc_to_fp32
 from tilescore.sim.program import Program
 from tilescore.sim.timing import time_program

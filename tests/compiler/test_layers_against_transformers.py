@@ -24,7 +24,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the oracle extra (torch, transformers)")
 pytest.importorskip("transformers", reason="needs the oracle extra (torch, transformers)")
 
-from tilescore.compiler import oracle, quantized_oracle  # noqa: E402
+from tilescore.compiler import oracle  # noqa: E402
 from tilescore.compiler.attention.inputs import calibrate as calibrate_attention  # noqa: E402
 from tilescore.compiler.checkpoint import from_safetensors  # noqa: E402
 from tilescore.compiler.layers import Workload  # noqa: E402
@@ -34,6 +34,7 @@ from tilescore.compiler.report import rel_rms_error  # noqa: E402
 from tilescore.compiler.schedule import AttentionSchedule  # noqa: E402
 from tilescore.compiler.tensors import AttentionTensors, MoETensors  # noqa: E402
 from tilescore.rtl.spec.config import TileConfig  # noqa: E402
+from tilescore.testing import quantized_oracle  # noqa: E402
 from tilescore.tests.compiler.play import EDGE, NANO, compile_and_play  # noqa: E402
 from tilescore.tests.compiler.test_transformers_oracle import PHASES, SCALED, build, their_attention  # noqa: E402
 from tilescore.tests.compiler.tiny import MOE_FAMILIES  # noqa: E402

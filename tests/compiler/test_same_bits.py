@@ -21,8 +21,8 @@ from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.schedule import CoreSchedule
 from tilescore.compiler.tensors import AttentionTensors, MoETensors, synthetic
 from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.element_values import decode_e4m3_float
 from tilescore.rtl.spec.errors import CompileError
-from tilescore.rtl.spec.formats import decode_e4m3_float
 from tilescore.rtl.spec.isa import ScaleRule
 from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.legality.verifier import verify

@@ -8,9 +8,9 @@ from amaranth.sim import Simulator
 
 from tilescore.rtl.plan import BOOT_DISPATCH, REFETCH, duration
 from tilescore.rtl.spec.config import load_tile
-from tilescore.rtl.spec.encoding import encode_program
+from tilescore.rtl.spec.encoding import encode_program, fp32_bits
 from tilescore.rtl.spec.events import EVENT_NAMES, event_counts
-from tilescore.rtl.spec.isa import Dest, Halt, Load, Matmul, Space, Store, Sync, Unit, Vector, fp32_bits
+from tilescore.rtl.spec.isa import Dest, Halt, Load, Matmul, Space, Store, Sync, Unit, Vector
 from tilescore.rtl.spec.ledger import COUNTER_NAMES, LEDGER_COUNTERS, LEDGER_UNITS
 from tilescore.rtl.tile import Tile
 

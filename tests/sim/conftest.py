@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.isa import (
     Combine,
     Dest,
@@ -27,7 +28,6 @@ from tilescore.rtl.spec.isa import (
     Sync,
     Unit,
     Vector,
-    fp32_bits,
 )
 from tilescore.sim.program import Program, Region, Segment
 

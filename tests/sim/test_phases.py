@@ -11,7 +11,6 @@ import pytest
 
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
-from tilescore.compiler.random_program import random_program
 from tilescore.rtl.plan import duration
 from tilescore.rtl.spec.config import load_tile
 from tilescore.rtl.spec.events import EVENT_NAMES, event_counts
@@ -21,6 +20,7 @@ from tilescore.sim.energy import energy_of, load_table
 from tilescore.sim.phases import OVERHEAD, phases_of
 from tilescore.sim.program import Program
 from tilescore.sim.timing import BOOT, STALL_CAUSES, time_program
+from tilescore.testing.random_program import random_program
 
 NANO, TABLE = load_tile("nano"), load_table("7nm")
 ATTENTION = Workload(layer=AttentionLayer(model="tiny", hidden=48, heads=4, kv_heads=2, head_dim=16), tokens=9,

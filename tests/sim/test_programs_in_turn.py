@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from tilescore.compiler.random_program import random_program
 from tilescore.rtl.dma.memory_clear import clear_bits
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import ProgramError
@@ -24,6 +23,7 @@ from tilescore.sim.hardware.run import DramModel
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program, Region, Segment
 from tilescore.sim.reference.run import run_reference
+from tilescore.testing.random_program import random_program
 
 TILE = TileConfig(
     name="small", rows=4, cols=4, lanes=8, formats=("e4m3",), scales=("e8m0",), a_buffer_bytes=4 * 2 * 16 * 5,

@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tilescore.compiler.random_program import random_program
 from tilescore.rtl.spec.config import load_tile
 from tilescore.rtl.spec.errors import ProgramError
 from tilescore.sim.program import Program
 from tilescore.sim.timeline import Timeline, parting, timeline_of
 from tilescore.sim.timing import time_program
+from tilescore.testing.random_program import random_program
 
 NANO = load_tile("nano")
 

@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from tilescore.compiler import oracle, quantized_oracle
+from tilescore.compiler import oracle
 from tilescore.compiler.attention.core import sub_tiles
 from tilescore.compiler.attention.inputs import AttentionScales, calibrate, lay_out
 from tilescore.compiler.auto import attention_schedule
@@ -20,6 +20,7 @@ from tilescore.compiler.schedule import CoreSchedule
 from tilescore.compiler.tensors import AttentionTensors
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.sim.timing import time_program
+from tilescore.testing import quantized_oracle
 from tilescore.tests.compiler.play import EDGE, NANO, SQUAT, TALL, play, same_bits
 
 LAYER = AttentionLayer(hidden=48, heads=6, kv_heads=2, head_dim=16)

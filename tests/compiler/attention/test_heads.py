@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle, quantized_oracle
+from tilescore.compiler import oracle
 from tilescore.compiler.attention.heads import blocked_head, mixed_head, rotated_head, spread_heads
 from tilescore.compiler.attention.inputs import calibrate
 from tilescore.compiler.auto import attention_schedule
@@ -20,11 +20,12 @@ from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.tensors import AttentionTensors, synthetic
 from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.element_values import decode_e4m3_float
 from tilescore.rtl.spec.errors import DoesNotFit
-from tilescore.rtl.spec.formats import decode_e4m3_float
 from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.reference.run import run_reference
 from tilescore.sim.simulate import simulate
+from tilescore.testing import quantized_oracle
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL, play, same_bits
 from tilescore.tests.compiler.test_format_matrix import WIDER
 

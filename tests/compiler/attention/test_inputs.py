@@ -14,7 +14,7 @@ from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.tensors import AttentionTensors, synthetic
 from tilescore.rtl.spec.config import TileConfig
-from tilescore.rtl.spec.formats import decode_e4m3_float
+from tilescore.rtl.spec.element_values import decode_e4m3_float
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL, TILES
 
 LAYER = AttentionLayer(hidden=40, heads=6, kv_heads=2, head_dim=16, qk_norm="head")

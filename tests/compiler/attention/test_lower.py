@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle, quantized_oracle
+from tilescore.compiler import oracle
 from tilescore.compiler.attention.inputs import calibrate
 from tilescore.compiler.attention.lower import lower_attention
 from tilescore.compiler.auto import attention_schedule
@@ -32,6 +32,7 @@ from tilescore.compiler.tensors import AttentionTensors
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import CompileError
 from tilescore.sim.timing import time_program
+from tilescore.testing import quantized_oracle
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, TALL, compile_and_play, play, same_bits
 from tilescore.tests.compiler.tiny import tiny_config, write_config
 

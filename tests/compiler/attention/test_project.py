@@ -12,12 +12,12 @@ from tilescore.compiler.attention.inputs import calibrate
 from tilescore.compiler.attention.project import row_segments
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import AttentionLayer, Workload
-from tilescore.compiler.quantized_oracle import fake_quantize
 from tilescore.compiler.schedule import AttentionSchedule
 from tilescore.compiler.tensors import AttentionTensors, synthetic
 from tilescore.rtl.spec.config import TileConfig
-from tilescore.rtl.spec.formats import decode_e4m3_float
+from tilescore.rtl.spec.element_values import decode_e4m3_float
 from tilescore.sim.reference.run import run_reference
+from tilescore.testing.quantized_oracle import fake_quantize
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")

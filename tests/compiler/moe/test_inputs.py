@@ -13,12 +13,12 @@ from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import MoELayer, Workload
 from tilescore.compiler.moe.inputs import calibrate, lay_out, padded_width, unit_scales
 from tilescore.compiler.moe.logits import input_scales
-from tilescore.compiler.quantized_oracle import fake_quantize
 from tilescore.compiler.schedule import MoESchedule
 from tilescore.compiler.tensors import MoETensors
 from tilescore.rtl.spec.config import TileConfig
-from tilescore.rtl.spec.formats import decode_e4m3_float
+from tilescore.rtl.spec.element_values import decode_e4m3_float
 from tilescore.sim.reference.run import run_reference
+from tilescore.testing.quantized_oracle import fake_quantize
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL, TILES
 
 LAYER = MoELayer(hidden=40, experts=6, top_k=2, intermediate=20, norm_topk=True)

@@ -32,8 +32,8 @@ from tilescore.compiler.routing import topk_softmax_route
 from tilescore.compiler.schedule import GemmSchedule
 from tilescore.compiler.tensors import MoETensors, synthetic
 from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.element_values import decode_e4m3_float
 from tilescore.rtl.spec.errors import WorkloadError
-from tilescore.rtl.spec.formats import decode_e4m3_float
 from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.numerics.arithmetic import exact_matmul_e4m3, round_acc_to_fp32

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle, quantized_oracle
+from tilescore.compiler import oracle
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import MoELayer, Workload
 from tilescore.compiler.models import load_model, moe_layer
@@ -29,6 +29,7 @@ from tilescore.compiler.tensors import MoETensors, synthetic
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import CompileError, WorkloadError
 from tilescore.sim.timing import time_program
+from tilescore.testing import quantized_oracle
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL, compile_and_play, play, same_bits
 from tilescore.tests.compiler.tiny import MOE_FAMILIES, tiny_config, write_config
 

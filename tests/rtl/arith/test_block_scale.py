@@ -6,12 +6,12 @@ from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
 from tilescore.rtl.arith.block_scale import anchor_word, scale_field
-from tilescore.rtl.spec.block_formats import BLOCK_FORMATS
 from tilescore.rtl.spec.isa import Quant, ScaleRule
+from tilescore.rtl.spec.tensor_formats import QUANT_FORMATS
 from tilescore.sim.numerics.block_scales import anchor_exponent
 from tilescore.tests.rtl.arith.streams import hard_fp32
 
-ANCHORED = tuple(quant for quant, fmt in BLOCK_FORMATS.items() if fmt.anchored)
+ANCHORED = tuple(quant for quant, fmt in QUANT_FORMATS.items() if fmt.anchored)
 
 
 def words_near_boundaries(rng) -> np.ndarray:
@@ -22,7 +22,7 @@ def words_near_boundaries(rng) -> np.ndarray:
 
 @pytest.mark.parametrize("quant", ANCHORED, ids=lambda quant: quant.name.lower())
 def test_scales_and_anchors_follow_the_rules(quant, rng):
-    m, fmt = Module(), BLOCK_FORMATS[quant]
+    m, fmt = Module(), QUANT_FORMATS[quant]
     word, kind, rule = Signal(32), Signal(4, init=quant), Signal(2)
     field = scale_field(m, word[:31], kind, rule, built=ANCHORED, name="scale")
     anchor = anchor_word(m, word, kind, rule, built=ANCHORED)

@@ -9,9 +9,9 @@ from amaranth.lib.wiring import In, Out
 
 from tilescore.rtl.arith.fp32_div import Fp32Div, Fp32DivConstant
 from tilescore.rtl.arith.pack import delay
-from tilescore.rtl.arith.quotient import ELEMENTS, QuotientQuantizer
+from tilescore.rtl.arith.quotient import QuotientQuantizer
 from tilescore.rtl.arith.unpacked import UnpackFp32
-from tilescore.rtl.spec.formats import E2M1, E4M3, FP32_NAN
+from tilescore.rtl.spec.formats import E2M1, E4M3, ELEMENTS, FP32_NAN
 from tilescore.sim.numerics.element_codes import cast, code_values
 from tilescore.tests.rtl.arith.streams import hard_fp32, run_pipeline
 

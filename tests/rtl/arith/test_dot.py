@@ -14,7 +14,8 @@ from tilescore.rtl.arith import latency as latencies
 from tilescore.rtl.arith.decode import DecodeElement
 from tilescore.rtl.arith.dot import E4M3_ONLY, DotProduct
 from tilescore.rtl.arith.lane_format import LaneFormat
-from tilescore.rtl.spec.formats import E4M3, PAIRS, decode_float, step_bits
+from tilescore.rtl.spec.element_values import decode_float
+from tilescore.rtl.spec.formats import E4M3, PAIRS, step_bits
 from tilescore.rtl.spec.isa import Pair
 from tilescore.tests.rtl.arith.streams import run_pipeline
 

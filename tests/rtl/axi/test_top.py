@@ -9,8 +9,8 @@ from amaranth.sim import Simulator
 from tilescore.rtl.axi.channels import BUS_LATENCY
 from tilescore.rtl.axi.top import TileAxi
 from tilescore.rtl.spec.config import load_tile
-from tilescore.rtl.spec.encoding import encode_program
-from tilescore.rtl.spec.isa import Dest, Gather, Halt, Load, Matmul, Scatter, Space, Store, Unit, Vector, fp32_bits
+from tilescore.rtl.spec.encoding import encode_program, fp32_bits
+from tilescore.rtl.spec.isa import Dest, Gather, Halt, Load, Matmul, Scatter, Space, Store, Unit, Vector
 from tilescore.rtl.spec.ledger import COUNTER_NAMES
 from tilescore.rtl.spec.registers import ERROR_MASK, mask, offset
 from tilescore.rtl.tile import Tile

@@ -8,7 +8,8 @@ import pytest
 from amaranth.sim import Simulator
 
 from tilescore.rtl.dma.memory_clear import MemoryClear, clear_bits
-from tilescore.rtl.spec.config import INSTRUCTION_BYTES, TileConfig, load_tile
+from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.isa import INSTRUCTION_BYTES
 
 NANO = load_tile("nano")
 TILES = {

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilescore.rtl.spec.assembly import assemble, disassemble, disassemble_one
+from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.errors import ProgramError
 from tilescore.rtl.spec.isa import (
     HEADER,
@@ -26,7 +27,6 @@ from tilescore.rtl.spec.isa import (
     Operand,
     Space,
     Vector,
-    fp32_bits,
 )
 
 

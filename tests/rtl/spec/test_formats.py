@@ -5,6 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tilescore.rtl.spec.element_values import (
+    decode,
+    decode_e4m3,
+    decode_e4m3_float,
+    decode_float,
+    infinite_codes,
+    integers_of,
+)
 from tilescore.rtl.spec.formats import (
     E2M1,
     E4M3,
@@ -14,15 +22,9 @@ from tilescore.rtl.spec.formats import (
     PAIRS,
     PRODUCT_LSB_EXPONENT,
     FormatSpec,
-    decode,
-    decode_e4m3,
-    decode_e4m3_float,
     decode_e8m0,
-    decode_float,
     exact_elements,
     headroom,
-    infinite_codes,
-    integers_of,
     result_lsb,
 )
 from tilescore.rtl.spec.isa import Pair, Scale

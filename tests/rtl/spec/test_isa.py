@@ -12,7 +12,7 @@ pytest.importorskip("hypothesis", reason="Hypothesis is a test extra")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilescore.rtl.spec.encoding import decode, decode_program, encode, encode_program
+from tilescore.rtl.spec.encoding import decode, decode_program, encode, encode_program, fp32_bits
 from tilescore.rtl.spec.errors import ProgramError
 from tilescore.rtl.spec.isa import (
     HEADER,
@@ -24,7 +24,6 @@ from tilescore.rtl.spec.isa import (
     Matmul,
     Space,
     Vector,
-    fp32_bits,
     layout_of,
     reference_page,
 )

@@ -7,10 +7,10 @@ from amaranth.sim import Simulator
 
 from tilescore.rtl.lib.unit_port import command_layout
 from tilescore.rtl.plan import duration
-from tilescore.rtl.spec.block_formats import BLOCK_FORMATS, built_quantizers
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.encoding import encode
 from tilescore.rtl.spec.isa import Combine, Dest, Func, Instruction, Operand, Quant, Reduce, ScaleRule, Vector
+from tilescore.rtl.spec.tensor_formats import QUANT_FORMATS, built_quantizers
 from tilescore.rtl.vector.lane import TWINS
 from tilescore.rtl.vector.unit import VectorUnit
 
@@ -109,7 +109,7 @@ class Programs:
 
     def block(self, quant: Quant, *, max_rows: int = 6, max_blocks: int = 2, **fixed) -> Instruction:
         """Writes codes with block scales; z is an immediate near the results, or anything."""
-        rng, fmt = self.rng, BLOCK_FORMATS[quant]
+        rng, fmt = self.rng, QUANT_FORMATS[quant]
         unit = max(1, fmt.block // self.config.cols)
         values = {
             "rows": int(rng.integers(1, max_rows + 1)),
@@ -134,10 +134,10 @@ class Programs:
     def any(self, **fixed) -> Instruction:
         """Of any kind that the tile has hardware for."""
         quant = Quant(int(self.rng.choice(built_quantizers(self.config))))
-        if BLOCK_FORMATS[quant].block:
+        if QUANT_FORMATS[quant].block:
             return self.block(quant)
         quants = {"quant": int(quant)}
-        anchored = [kind for kind in built_quantizers(self.config) if BLOCK_FORMATS[kind].anchored]
+        anchored = [kind for kind in built_quantizers(self.config) if QUANT_FORMATS[kind].anchored]
         if anchored and self.rng.integers(3) == 0:
             quants = {
                 "quant": int(self.rng.choice(anchored)),
@@ -156,7 +156,7 @@ class Programs:
             values["dst_addr"] = self._allocate_acc(values["dst_pitch"] * tiles)
         elif values["dest"] == Dest.A:
             panels = -(-rows // self.config.rows)
-            row_bytes = BLOCK_FORMATS[Quant(values.get("quant", 0))].codes_bytes(tiles * cols)
+            row_bytes = QUANT_FORMATS[Quant(values.get("quant", 0))].bytes_of(tiles * cols)
             align = max(1, cols // self.config.lanes)
             values["dst_pitch"] = align * (-(-row_bytes // (align * self.config.lanes)) + int(rng.integers(0, 2)))
             values["dst_addr"] = self._a

@@ -12,9 +12,10 @@ from amaranth.hdl import Fragment
 
 from tilescore.rtl.lib.cells import CellLibrary
 from tilescore.rtl.plan import duration, vector_wr_tail
-from tilescore.rtl.spec.block_formats import BLOCK_FORMATS, built_quantizers
 from tilescore.rtl.spec.config import load_tile
-from tilescore.rtl.spec.isa import Dest, Func, Operand, Quant, Reduce, ScaleRule, Vector, fp32_bits
+from tilescore.rtl.spec.encoding import fp32_bits
+from tilescore.rtl.spec.isa import Dest, Func, Operand, Quant, Reduce, ScaleRule, Vector
+from tilescore.rtl.spec.tensor_formats import QUANT_FORMATS, built_quantizers
 from tilescore.rtl.vector import timing
 from tilescore.rtl.vector.block import BlockStage
 from tilescore.rtl.vector.block_latency import BlockLatency
@@ -33,7 +34,7 @@ from tilescore.tests.rtl.vector.bench import (
 from tilescore.tests.rtl.vector.test_unit import check
 
 ONE = fp32_bits(1.0)
-BLOCKS = [quant for quant, fmt in BLOCK_FORMATS.items() if fmt.block]
+BLOCKS = [quant for quant, fmt in QUANT_FORMATS.items() if fmt.block]
 
 
 def block_config(cols: int, **changes):
@@ -43,7 +44,7 @@ def block_config(cols: int, **changes):
 
 def config_for(quant: Quant, cols: int):
     """A tile with this quantizer and few others, which simulates faster."""
-    fmt = BLOCK_FORMATS[quant]
+    fmt = QUANT_FORMATS[quant]
     element = {"e4m3": "e4m3", "e5m2": "e4m3xe5m2", "e2m1": "e2m1"}[fmt.element.name]
     return block_config(cols, formats=(element,), scales=(fmt.scale.name.lower(),))
 
@@ -118,7 +119,7 @@ def test_every_quantizer_with_every_rule(quant, cols, rng):
     config = config_for(quant, cols)
     acc, a = rare_specials(config, rng)
     programs = Programs(config, rng)
-    size = {"max_rows": 9 if BLOCK_FORMATS[quant].block < 128 else 3, "max_blocks": 2}
+    size = {"max_rows": 9 if QUANT_FORMATS[quant].block < 128 else 3, "max_blocks": 2}
     instructions = [programs.block(quant, scale_rule=int(rule), **size) for rule in ScaleRule]
     check(config, instructions, acc, a)
 
@@ -180,7 +181,7 @@ def test_e5m2_casts_and_their_sums(rng):
                          ids=lambda quant: quant.name.lower())
 def test_a_row_is_quantized_as_the_host_does(quant, rng):
     """Largest magnitude, anchor, blocks: three dependent instructions give the host's codes, scales and anchors."""
-    config, fmt = config_for(quant, 8), BLOCK_FORMATS[quant]
+    config, fmt = config_for(quant, 8), QUANT_FORMATS[quant]
     rows, tiles, x, largest, anchors = 5, 32, 0, 512, 520
     values = (rng.standard_normal((rows, 8 * tiles)) * np.exp2(rng.integers(-9, 9, (rows, 1)))).astype(np.float32)
     acc, a = initial_memories(config, rng)

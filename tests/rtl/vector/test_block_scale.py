@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from tilescore.rtl.arith.quotient import Divisor
-from tilescore.rtl.spec.block_formats import BLOCK_FORMATS
 from tilescore.rtl.spec.isa import Quant, Scale, ScaleRule
+from tilescore.rtl.spec.tensor_formats import QUANT_FORMATS
 from tilescore.rtl.vector.block_scale import BlockScale
 from tilescore.sim.numerics.block_codes import quantize_blocks
 from tilescore.sim.numerics.element_codes import code_values
 from tilescore.tests.rtl.arith.streams import hard_fp32, run_pipeline
 
-BLOCKS = tuple(quant for quant, fmt in BLOCK_FORMATS.items() if fmt.block)
+BLOCKS = tuple(quant for quant, fmt in QUANT_FORMATS.items() if fmt.block)
 MX = (Quant.MXFP8, Quant.MXFP8_E5M2, Quant.MXFP4, Quant.BLOCK128_E8M0)
 
 
@@ -72,7 +72,7 @@ def test_scales_of_changing_formats(built, latency, rng):
     rule = rng.integers(0, 3, count)
     got = run_scale(dut, amax, z, quant, rule)
     for kind in built:
-        fmt = BLOCK_FORMATS[Quant.NVFP4 if kind == Quant.NVFP4_46 else kind]
+        fmt = QUANT_FORMATS[Quant.NVFP4 if kind == Quant.NVFP4_46 else kind]
         for scale_rule in ScaleRule:
             chosen = np.flatnonzero((quant == kind) & (rule == scale_rule))
             x = amax[chosen].view(np.float32)[:, None]

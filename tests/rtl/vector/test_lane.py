@@ -5,7 +5,8 @@ import pytest
 from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
-from tilescore.rtl.spec.formats import E4M3, E5M2, FP32_NAN, decode_e4m3_float
+from tilescore.rtl.spec.element_values import decode_e4m3_float
+from tilescore.rtl.spec.formats import E4M3, E5M2, FP32_NAN
 from tilescore.rtl.spec.isa import Combine, Func
 from tilescore.rtl.vector import timing
 from tilescore.rtl.vector.lane import TWINS, VectorLane, fp32_of_code

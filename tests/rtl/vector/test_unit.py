@@ -9,8 +9,9 @@ from amaranth.hdl import Fragment
 from tilescore.rtl.arith.fp32_div import Fp32Div, Fp32DivConstant
 from tilescore.rtl.plan import duration, vector_rd_tail, vector_wr_tail
 from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.events import event_counts
-from tilescore.rtl.spec.isa import Combine, Dest, Func, Operand, Reduce, Vector, fp32_bits
+from tilescore.rtl.spec.isa import Combine, Dest, Func, Operand, Reduce, Vector
 from tilescore.rtl.vector import timing
 from tilescore.rtl.vector.lane import TWINS
 from tilescore.rtl.vector.unit import VectorUnit

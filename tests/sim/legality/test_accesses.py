@@ -8,21 +8,9 @@ import re
 import pytest
 
 from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.errors import ProgramError
-from tilescore.rtl.spec.isa import (
-    Dest,
-    Func,
-    Gather,
-    Load,
-    Matmul,
-    Operand,
-    Reduce,
-    Scatter,
-    Space,
-    Store,
-    Vector,
-    fp32_bits,
-)
+from tilescore.rtl.spec.isa import Dest, Func, Gather, Load, Matmul, Operand, Reduce, Scatter, Space, Store, Vector
 from tilescore.sim.legality.accesses import AccessTable, accesses
 from tilescore.sim.lib.strided import Strided
 

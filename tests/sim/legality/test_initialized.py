@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.errors import ProgramError
 from tilescore.rtl.spec.isa import (
     Dest,
@@ -28,7 +29,6 @@ from tilescore.rtl.spec.isa import (
     Store,
     Unit,
     Vector,
-    fp32_bits,
 )
 from tilescore.sim.legality.accesses import AccessTable
 from tilescore.sim.legality.initialized import Initialized

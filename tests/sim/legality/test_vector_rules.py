@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.errors import ProgramError
-from tilescore.rtl.spec.isa import Combine, Dest, Func, Operand, Quant, Reduce, Vector, fp32_bits
+from tilescore.rtl.spec.isa import Combine, Dest, Func, Operand, Quant, Reduce, Vector
 from tilescore.sim.legality.accesses import accesses
 from tilescore.sim.lib.strided import Strided
 

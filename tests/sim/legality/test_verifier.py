@@ -10,6 +10,7 @@ import pytest
 
 from tilescore.rtl.plan import duration
 from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.errors import ProgramError
 from tilescore.rtl.spec.isa import (
     HEADER,
@@ -27,7 +28,6 @@ from tilescore.rtl.spec.isa import (
     Sync,
     Unit,
     Vector,
-    fp32_bits,
 )
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program, Segment

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tilescore.rtl.spec.formats import decode_e4m3_float
+from tilescore.rtl.spec.element_values import decode_e4m3_float
 from tilescore.rtl.spec.function_codes import Function
 from tilescore.sim.numerics import arithmetic
 from tilescore.tests.rtl.arith.streams import all_bf16, hard_fp32, hard_fp32_pairs, quantizer_fp32

@@ -8,8 +8,8 @@ import pytest
 
 from tilescore.rtl.spec.formats import E2M1, E4M3, E5M2
 from tilescore.rtl.spec.isa import Quant, Scale, ScaleRule
+from tilescore.rtl.spec.tensor_formats import QUANT_FORMATS
 from tilescore.sim.numerics.block_scales import (
-    BLOCK_FORMATS,
     anchor_exponent,
     block_amax,
     e8m0_from_deltas,
@@ -55,7 +55,7 @@ def test_scale_rules_by_their_definition(element, rule, rng):
 
 
 def test_anchor_of_fp32_scales_is_the_scale_rounded_down(rng):
-    fmt = BLOCK_FORMATS[Quant.BLOCK128]
+    fmt = QUANT_FORMATS[Quant.BLOCK128]
     amax = np.concatenate([rng.integers(0, 0x7F800000, 500, dtype=np.uint32),
                            (np.float32(448) * np.exp2(np.arange(-20, 20, dtype=np.float32))).view(np.uint32)])
     for delta in (-1, 0, 1):
@@ -81,7 +81,7 @@ def test_e8m0_conversion_is_lossless(rng):
     assert deltas[2].tolist() == [254] * 3 + [0] + [254] * 5
     assert anchors[:2].tolist() == [2.0**-127] * 2
     assert ((deltas == 255) == (codes == 255)).all()
-    values = scale_values(deltas, BLOCK_FORMATS[Quant.MXFP8]) * anchors.astype(np.float64)[:, None]
+    values = scale_values(deltas, QUANT_FORMATS[Quant.MXFP8]) * anchors.astype(np.float64)[:, None]
     np.testing.assert_array_equal(values, np.where(codes == 255, np.nan, np.exp2(codes.astype(np.float64) - 127)))
 
 
@@ -98,7 +98,7 @@ def test_fp32_scales_are_relative_to_the_largest(rng):
     scales = np.exp2(rng.uniform(-60, 60, (50, 7))).astype(np.float32)
     scales[0, 2], scales[1] = np.nan, 0
     anchors, stored = fp32_to_relative(scales)
-    relative = scale_values(stored, BLOCK_FORMATS[Quant.BLOCK128])
+    relative = scale_values(stored, QUANT_FORMATS[Quant.BLOCK128])
     np.testing.assert_array_equal(relative * anchors[:, None], scales)
     top = np.nanmax(relative[2:], axis=1)
     assert ((top >= 1) & (top < 2)).all()
@@ -107,5 +107,5 @@ def test_fp32_scales_are_relative_to_the_largest(rng):
 
 
 def test_every_quantizer_of_the_instruction_has_a_format():
-    assert set(BLOCK_FORMATS) == set(Quant)
-    assert {f.scale for f in BLOCK_FORMATS.values() if not f.block} == {Scale.NONE}
+    assert set(QUANT_FORMATS) == set(Quant)
+    assert {f.scale for f in QUANT_FORMATS.values() if not f.block} == {Scale.NONE}

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from tilescore.rtl.spec.formats import ELEMENTS
 from tilescore.sim.numerics import arithmetic
-from tilescore.sim.numerics.element_codes import ELEMENTS, cast, code_values, decode, max_code, pack, unpack
+from tilescore.sim.numerics.element_codes import cast, code_values, decode, max_code, pack, unpack
 
 ML_NAMES = {"e4m3": "float8_e4m3fn", "e5m2": "float8_e5m2", "e2m1": "float4_e2m1fn"}
 GFLOAT_NAMES = {"e4m3": "format_info_ocp_e4m3", "e5m2": "format_info_ocp_e5m2", "e2m1": "format_info_ocp_e2m1"}
+BY_NAME = {spec.name: spec for spec in ELEMENTS}
 INFINITE = np.array([np.inf, -np.inf], np.float32)
 
 
@@ -36,34 +38,34 @@ def test_only_float32_is_cast():
         decode(np.arange(3), "e4m3")
 
 
-@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize("element", BY_NAME)
 def test_every_code_against_ml_dtypes(element):
-    codes = np.arange(1 << ELEMENTS[element].bits, dtype=np.uint8)
+    codes = np.arange(1 << BY_NAME[element].bits, dtype=np.uint8)
     expected = codes.view(ml_dtype(element)).astype(np.float32)
     np.testing.assert_array_equal(code_values(element), expected)
     assert (np.signbit(code_values(element)) == np.signbit(expected))[~np.isnan(expected)].all()
 
 
-@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize("element", BY_NAME)
 def test_every_code_against_gfloat(element):
     formats = pytest.importorskip("gfloat.formats", reason="gfloat: extra test")
     gfloat = pytest.importorskip("gfloat")
     spec = getattr(formats, GFLOAT_NAMES[element])
-    expected = [gfloat.decode_float(spec, code).fval for code in range(1 << ELEMENTS[element].bits)]
+    expected = [gfloat.decode_float(spec, code).fval for code in range(1 << BY_NAME[element].bits)]
     np.testing.assert_array_equal(code_values(element), np.array(expected, np.float32))
 
 
-@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize("element", BY_NAME)
 def test_a_cast_is_the_nearest_code_and_saturates(element, rng):
-    dtype, limit = ml_dtype(element), np.float32(ELEMENTS[element].max_finite)
+    dtype, limit = ml_dtype(element), np.float32(BY_NAME[element].max_finite)
     values = random_floats(rng, 300_000)
     expected = np.clip(values, -limit, limit).astype(dtype).view(np.uint8)
     np.testing.assert_array_equal(cast(values, element), expected)
 
 
-@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize("element", BY_NAME)
 def test_special_values(element):
-    bits, largest = ELEMENTS[element].bits, max_code(ELEMENTS[element])
+    bits, largest = BY_NAME[element].bits, max_code(BY_NAME[element])
     values = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, 1e-40, -1e-40], np.float32)
     sign, nan = 1 << bits - 1, 0 if element == "e2m1" else 0x7F
     assert cast(values, element).tolist() == [0, sign, largest, sign | largest, nan, nan, 0, sign]
@@ -74,9 +76,9 @@ def test_e4m3_equals_the_twin_of_the_hardware(rng):
     np.testing.assert_array_equal(cast(values, "e4m3"), arithmetic.quantize_e4m3(values))
 
 
-@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize("element", BY_NAME)
 def test_codes_are_fixed_points_of_the_cast(element):
-    codes = np.arange(1 << ELEMENTS[element].bits, dtype=np.uint8)
+    codes = np.arange(1 << BY_NAME[element].bits, dtype=np.uint8)
     finite = np.isfinite(decode(codes, element))
     np.testing.assert_array_equal(cast(decode(codes, element), element)[finite], codes[finite])
 

@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 
 from tilescore.rtl.spec.isa import Quant, Scale, ScaleRule
+from tilescore.rtl.spec.tensor_formats import QUANT_FORMATS
 from tilescore.sim.numerics.element_codes import cast, decode, unpack
-from tilescore.sim.numerics.quantizers import (
-    BLOCK_FORMATS,
-    dequantize,
-    e8m0_from_deltas,
-    fp32_to_relative,
-    quantize_block,
-)
+from tilescore.sim.numerics.quantizers import dequantize, e8m0_from_deltas, fp32_to_relative, quantize_block
 
-FORMATS = list(BLOCK_FORMATS.values())
+FORMATS = list(QUANT_FORMATS.values())
 BLOCKED = [f for f in FORMATS if f.block]
 
 
@@ -30,7 +25,7 @@ def wide(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 
 def test_wrong_arguments():
-    mx, nv = BLOCK_FORMATS[Quant.MXFP8], BLOCK_FORMATS[Quant.NVFP4]
+    mx, nv = QUANT_FORMATS[Quant.MXFP8], QUANT_FORMATS[Quant.NVFP4]
     x = np.ones((2, 32), np.float32)
     with pytest.raises(TypeError, match="float32, not float64"):
         quantize_block(np.ones((2, 32)), mx)
@@ -93,7 +88,7 @@ def test_mx_elements_are_casts_of_exact_quotients(fmt, rule, rng):
 
 
 def test_nvfp4_by_its_formula(rng):
-    fmt, x = BLOCK_FORMATS[Quant.NVFP4], wide(rng, (10, 64))
+    fmt, x = QUANT_FORMATS[Quant.NVFP4], wide(rng, (10, 64))
     tensor = quantize_block(x, fmt)
     g = np.float32(np.abs(x).max()) / np.float32(448 * 6)
     assert tensor.tensor_scale == g
@@ -110,8 +105,8 @@ def test_nvfp4_by_its_formula(rng):
 
 def test_four_over_six_takes_the_better_scale(rng):
     x = rng.standard_normal((64, 512)).astype(np.float32)
-    adaptive = quantize_block(x, BLOCK_FORMATS[Quant.NVFP4_46])
-    plain = quantize_block(x, BLOCK_FORMATS[Quant.NVFP4], tensor_scale=adaptive.tensor_scale)
+    adaptive = quantize_block(x, QUANT_FORMATS[Quant.NVFP4_46])
+    plain = quantize_block(x, QUANT_FORMATS[Quant.NVFP4], tensor_scale=adaptive.tensor_scale)
     assert adaptive.tensor_scale == np.abs(x).max() / np.float32(256 * 6)
 
     def errors(tensor) -> np.ndarray:
@@ -121,19 +116,19 @@ def test_four_over_six_takes_the_better_scale(rng):
     assert 0.1 < changed.mean() < 0.6
     better, worse = errors(adaptive)[changed], errors(plain)[changed]
     assert (better < worse * 1.02).all()
-    assert errors(adaptive).sum() < 0.95 * errors(quantize_block(x, BLOCK_FORMATS[Quant.NVFP4])).sum()
+    assert errors(adaptive).sum() < 0.95 * errors(quantize_block(x, QUANT_FORMATS[Quant.NVFP4])).sum()
 
 
 def test_four_over_six_prefers_six_at_a_tie():
     """A block of one magnitude is represented exactly with both scales."""
     x = np.full((1, 16), 1.0, np.float32)
-    tensor = quantize_block(x, BLOCK_FORMATS[Quant.NVFP4_46], tensor_scale=1 / 24)
+    tensor = quantize_block(x, QUANT_FORMATS[Quant.NVFP4_46], tensor_scale=1 / 24)
     assert tensor.scales.tolist() == [[cast(np.array([4.0], np.float32), "e4m3")[0]]]
     np.testing.assert_allclose(dequantize(tensor), x, rtol=1e-7)
 
 
 def test_deepseek_by_its_formula(rng):
-    fmt, x = BLOCK_FORMATS[Quant.BLOCK128], wide(rng, (6, 256))
+    fmt, x = QUANT_FORMATS[Quant.BLOCK128], wide(rng, (6, 256))
     tensor = quantize_block(x, fmt)
     scales = np.abs(x.reshape(6, 2, 128)).max(axis=-1) / np.float32(448)
     anchors, stored = fp32_to_relative(scales)
@@ -145,7 +140,7 @@ def test_deepseek_by_its_formula(rng):
 @pytest.mark.parametrize("quant", [Quant.BLOCK128, Quant.BLOCK128_E8M0])
 def test_weights_share_scales_over_block_rows(quant, rng):
     x = wide(rng, (200, 256))
-    tensor = quantize_block(x, BLOCK_FORMATS[quant], block_rows=128)
+    tensor = quantize_block(x, QUANT_FORMATS[quant], block_rows=128)
     absolute = tensor.relative_scales() * tensor.anchors[:, None]
     assert (absolute[:128] == absolute[0]).all() and (absolute[128:] == absolute[128]).all()
     single = np.zeros_like(x)
@@ -153,7 +148,7 @@ def test_weights_share_scales_over_block_rows(quant, rng):
         for column in (0, 128):
             block = np.s_[first : first + 128, column : column + 128]
             single[block] = np.abs(x[block]).max()
-    expected = quantize_block(single, BLOCK_FORMATS[quant])
+    expected = quantize_block(single, QUANT_FORMATS[quant])
     np.testing.assert_array_equal(tensor.scales, expected.scales)
     np.testing.assert_array_equal(tensor.anchors, expected.anchors)
 

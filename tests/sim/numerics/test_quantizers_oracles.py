@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from tilescore.rtl.spec.isa import Quant, ScaleRule
+from tilescore.rtl.spec.tensor_formats import QUANT_FORMATS
 from tilescore.sim.numerics.element_codes import decode, unpack
-from tilescore.sim.numerics.quantizers import BLOCK_FORMATS, block_amax, dequantize, quantize_block
+from tilescore.sim.numerics.quantizers import block_amax, dequantize, quantize_block
 
-MX = [BLOCK_FORMATS[quant] for quant in (Quant.MXFP8, Quant.MXFP8_E5M2, Quant.MXFP4)]
+MX = [QUANT_FORMATS[quant] for quant in (Quant.MXFP8, Quant.MXFP8_E5M2, Quant.MXFP4)]
 ROWS, K = 512, 512
 KINDS = ("ordinary", "heavy-tailed", "wide", "tiny", "huge")
 """5 * ROWS * K = 1.3e6 elements per format and rule."""
@@ -105,7 +106,7 @@ def test_mx_elements_equal_gfloat(fmt, rng):
 @pytest.mark.parametrize("kind", KINDS)
 def test_nvfp4_equals_modelopt(torch, nvfp4, kind, rng):
     """modelopt divides once by RNE32(6 * g), the contract by 6 and then by g: scales may differ beside a tie."""
-    fmt, x = BLOCK_FORMATS[Quant.NVFP4], tensor_of(kind, rng)
+    fmt, x = QUANT_FORMATS[Quant.NVFP4], tensor_of(kind, rng)
     if kind == "tiny":
         x[0, 0] = 2.0**-100  # a tensor scale that is not subnormal
     tensor = quantize_block(x, fmt)
@@ -130,7 +131,7 @@ def test_casts_equal_torch(torch, kind, rng):
     """Per tensor: a division and a saturating cast."""
     x = tensor_of(kind, rng)
     for quant, dtype in ((Quant.E4M3, torch.float8_e4m3fn), (Quant.E5M2, torch.float8_e5m2)):
-        tensor = quantize_block(x, BLOCK_FORMATS[quant])
+        tensor = quantize_block(x, QUANT_FORMATS[quant])
         limit = tensor.format.element.max_finite
         assert tensor.tensor_scale == np.abs(x).max() / np.float32(limit)
         expected = (torch.from_numpy(x) / tensor.tensor_scale.item()).clamp(-limit, limit).to(dtype)
@@ -139,8 +140,8 @@ def test_casts_equal_torch(torch, kind, rng):
 
 def test_what_the_libraries_do_where_they_disagree(torch, to_mx, nvfp4):
     """The table in docs/numerics.md, executed: ties, zero blocks, infinities, the smallest scale."""
-    zeros, mxfp4 = np.zeros((1, 32), np.float32), BLOCK_FORMATS[Quant.MXFP4]
-    assert quantize_block(zeros, BLOCK_FORMATS[Quant.NVFP4]).scales.tolist() == [[1, 1]]  # 2**-9
+    zeros, mxfp4 = np.zeros((1, 32), np.float32), QUANT_FORMATS[Quant.MXFP4]
+    assert quantize_block(zeros, QUANT_FORMATS[Quant.NVFP4]).scales.tolist() == [[1, 1]]  # 2**-9
     nonzero = np.concatenate([zeros, np.ones((1, 32), np.float32)])
     _, scales, _ = nvfp4.quantize(torch.from_numpy(nonzero), 16)
     assert scales.float()[0].tolist() == [1.0, 1.0]
@@ -162,6 +163,6 @@ def test_what_the_libraries_do_where_they_disagree(torch, to_mx, nvfp4):
 
     minus_zero = np.full((1, 32), -0.0, np.float32)
     minus_zero[0, 0] = 6.0
-    assert unpack(quantize_block(minus_zero, BLOCK_FORMATS[Quant.NVFP4]).codes, "e2m1")[0, 1] == 0x8
+    assert unpack(quantize_block(minus_zero, QUANT_FORMATS[Quant.NVFP4]).codes, "e2m1")[0, 1] == 0x8
     quantized, _, _ = nvfp4.quantize(torch.from_numpy(minus_zero), 16)
     assert unpack(quantized._quantized_data.numpy().reshape(1, -1), "e2m1")[0, 1] == 0

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.element_values import decode_e4m3_float
 from tilescore.rtl.spec.errors import SimulationError
-from tilescore.rtl.spec.formats import decode_e4m3_float
 from tilescore.rtl.spec.isa import Gather, Halt, Load, Matmul, ScaleLayout, Scatter, Space, Store, Sync
 from tilescore.sim.numerics.exact_matmul import float_matmul
 from tilescore.sim.program import Program

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tilescore.rtl.spec.config import load_tile
-from tilescore.rtl.spec.isa import Combine, Dest, Func, Halt, Operand, Reduce, Vector, fp32_bits
+from tilescore.rtl.spec.encoding import fp32_bits
+from tilescore.rtl.spec.isa import Combine, Dest, Func, Halt, Operand, Reduce, Vector
 from tilescore.sim.numerics.arithmetic import quantize_e4m3
 from tilescore.sim.reference.vector_model import compute, reduce_rows, run_vector
 

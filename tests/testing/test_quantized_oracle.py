@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle, quantized_oracle
+from tilescore.compiler import oracle
 from tilescore.compiler.attention.core import P_GAIN
 from tilescore.compiler.attention.inputs import calibrate as calibrate_attention
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.moe.inputs import calibrate as calibrate_moe
 from tilescore.compiler.numerics import Numerics
-from tilescore.compiler.quantized_oracle import fake_quantize, rounded_probabilities
 from tilescore.compiler.tensors import AttentionTensors, LayerTensors, MoETensors, synthetic
+from tilescore.testing import quantized_oracle
+from tilescore.testing.quantized_oracle import fake_quantize, rounded_probabilities
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")
 st = hypothesis.strategies

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..compiler.builder import ProgramBuilder
 from ..rtl.spec.config import TileConfig
+from ..rtl.spec.encoding import fp32_bits
 from ..rtl.spec.errors import ProgramError
 from ..rtl.spec.isa import (
     Combine,
@@ -32,7 +34,6 @@ from ..rtl.spec.isa import (
     Store,
     Unit,
     Vector,
-    fp32_bits,
 )
 from ..rtl.spec.scale_layout import SCALE_BLOCKS, built_layouts
 from ..sim.legality.accesses import AccessTable
@@ -40,7 +41,6 @@ from ..sim.legality.dram_streams import dram_streams
 from ..sim.legality.initialized import Initialized
 from ..sim.legality.verifier import verify
 from ..sim.program import Program, Segment
-from .builder import ProgramBuilder
 from .random_formats import FormatDrawer
 
 INDEX_LIMIT = 6

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..rtl.spec.block_formats import BLOCK_FORMATS, built_quantizers
 from ..rtl.spec.config import TileConfig
+from ..rtl.spec.encoding import fp32_bits
 from ..rtl.spec.formats import BLOCK_ELEMENTS, PAIRS, SCALE_NAMES, SCALE_PAIRS, headroom
-from ..rtl.spec.isa import Combine, Func, Operand, Pair, Quant, Reduce, Scale, ScaleLayout, ScaleRule, Space, fp32_bits
+from ..rtl.spec.isa import Combine, Func, Operand, Pair, Quant, Reduce, Scale, ScaleLayout, ScaleRule, Space
 from ..rtl.spec.scale_layout import SCALE_BLOCKS, built_layouts
+from ..rtl.spec.tensor_formats import QUANT_FORMATS, built_quantizers
 
 _KEEPS_THEME = 0.5
 _SMALL_ORDERS = 24
@@ -118,7 +119,7 @@ class FormatDrawer:
     def quantizer(self, tiles: int) -> dict:
         """VECTOR fields of a format written to A; those of a block format replace tiles, combine, z and reduce."""
         fields = self._quant(built_quantizers(self.config))
-        block = BLOCK_FORMATS[fields["quant"]].block
+        block = QUANT_FORMATS[fields["quant"]].block
         if not block:
             return fields
         step = max(1, block // self.config.cols)
@@ -131,7 +132,7 @@ class FormatDrawer:
 
     def func(self) -> dict:
         """func of a VECTOR, and the format and rule that ANCHOR is for."""
-        anchored = [quant for quant in built_quantizers(self.config) if BLOCK_FORMATS[quant].anchored]
+        anchored = [quant for quant in built_quantizers(self.config) if QUANT_FORMATS[quant].anchored]
         func = Func(int(self.rng.choice([func for func in Func if anchored or func != Func.ANCHOR])))
         return {"func": func} | (self._quant(anchored) if func == Func.ANCHOR else {})
 

@@ -8,18 +8,19 @@ from this one by FP32 rounding only, which now and then moves a code to its neig
 
 import numpy as np
 
+from ..compiler.attention.core import P_GAIN
+from ..compiler.attention.heads import blocked_head
+from ..compiler.attention.inputs import AttentionScales
+from ..compiler.formats import E4M3, LayerFormat, query_format, value_weights
+from ..compiler.moe.inputs import MoEScales
+from ..compiler.moe.logits import term_logits
+from ..compiler.numerics import DEFAULT, Numerics
+from ..compiler.oracle import rms_norm, rotary_rows, rotate, silu
+from ..compiler.quantize import stored_values
+from ..compiler.routing import Routing, combine_weights
+from ..compiler.tensors import AttentionTensors, MoETensors
 from ..rtl.spec.isa import ScaleRule
-from .attention.core import P_GAIN
-from .attention.heads import blocked_head
-from .attention.inputs import AttentionScales
-from .formats import E4M3, LayerFormat, TensorFormat, query_format, value_weights
-from .moe.inputs import MoEScales
-from .moe.logits import term_logits
-from .numerics import DEFAULT, Numerics
-from .oracle import rms_norm, rotary_rows, rotate, silu
-from .quantize import stored_values
-from .routing import Routing, combine_weights
-from .tensors import AttentionTensors, MoETensors
+from ..rtl.spec.tensor_formats import TensorFormat
 
 
 def fake_quantize(x: np.ndarray, scale: float, tensor_format: TensorFormat = E4M3.weights,
