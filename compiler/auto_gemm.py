@@ -60,21 +60,20 @@ def _even(config: TileConfig, m: int, rows: int) -> int:
 
 def gemm_schedule(config: TileConfig, *, name: str, m: int, n: int, k: int, a: TensorFormat = PLAIN,
                   b: TensorFormat = PLAIN, group_tiles: int | None = None, acc_banks_used: int = 0,
-                  extra_tiles: tuple[int, ...] = (), stage: bool = False, copies: int = 1,
-                  group_step: int = 1, terms: int = 1) -> GemmSchedule:
+                  extra_tiles: tuple[int, ...] = (), stage: bool = False, terms: int = 1) -> GemmSchedule:
     """A `GemmSchedule` for C (m, n); ``k`` counts elements and is rounded up to the formats' unit.
 
-    group_tiles: fixed size of an epilogue group, else chosen; group_step: the group is a multiple of it.
+    group_tiles: fixed size of an epilogue group, else chosen.
     acc_banks_used: accumulator banks taken by others; extra_tiles: column tiles of ``m_tile`` rows of each region
-    that the epilogue needs besides two groups; stage: results are quantized (to bytes) through buffer A; copies: A
-    blocks that must fit at once; terms: of both operands (`gemm.py`), each of ``k`` elements.
+    that the epilogue needs besides two groups; stage: results are quantized (to bytes) through buffer A;
+    terms: of both operands (`gemm.py`), each of ``k`` elements.
     """
     k = align(k, k_unit(config, a, b))
     total_tiles = -(-n // config.cols)
     k_tile = largest_chunk(config, k, name, a, b)
     panel = align(a.bytes_of(terms * k), max(config.bus_bytes, config.a_word_bytes)) // config.lanes
     raw = k_tile < k or terms > 1
-    groups = [group_tiles] if group_tiles else _group_sizes(config, total_tiles, group_step)
+    groups = [group_tiles] if group_tiles else _group_sizes(config, total_tiles)
 
     def streamed() -> GemmSchedule:
         group = groups[-1]
@@ -87,7 +86,7 @@ def gemm_schedule(config: TileConfig, *, name: str, m: int, n: int, k: int, a: T
         for group in groups:
             stage_panel = align(group * config.cols, config.a_word_bytes) // config.lanes if stage else 0
             stage_banks = -(-panels * stage_panel // config.a_bank_groups)
-            a_banks = copies * -(-panels * panel // config.a_bank_groups)
+            a_banks = -(-panels * panel // config.a_bank_groups)
             fits = _acc_fits(config, name, rows, group, raw, extra_tiles, acc_banks_used, -(-total_tiles // group))
             if a_banks + stage_banks <= config.a_banks and fits:
                 found = GemmSchedule(m_tile=_even(config, m, rows), k_tile=k_tile,
@@ -106,9 +105,9 @@ def _taller(resident: GemmSchedule, streamed: Callable[[], GemmSchedule]) -> Gem
         return resident
 
 
-def _group_sizes(config: TileConfig, total_tiles: int, step: int) -> list[int]:
+def _group_sizes(config: TileConfig, total_tiles: int) -> list[int]:
     """Column tiles per epilogue group, best first: long rows for the store port, then what fits."""
-    step = max(step, config.bus_bytes // config.cols, 1)
+    step = max(config.bus_bytes // config.cols, 1)
     sizes = [min(align(max(GROUP_BYTES // (4 * config.cols), 1), step), align(total_tiles, step))]
     while sizes[-1] > step:
         sizes.append(max(step, align(sizes[-1] // 2, step)))

@@ -139,10 +139,6 @@ class AttentionLayer:
         """Elements of wq, wk, wv and wo (norm vectors not counted)."""
         return self.hidden * (2 * self.q_width + 2 * self.kv_width)
 
-    def kv_bytes_per_token(self, bytes_per_element: float = 1) -> float:
-        """Bytes that one token adds to this layer's KV cache: 2 * kv_heads * head_dim elements."""
-        return 2 * self.kv_width * bytes_per_element
-
 
 @dataclass(frozen=True, kw_only=True)
 class MoELayer:

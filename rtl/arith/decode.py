@@ -1,8 +1,6 @@
 """Decoder for element codes; the formats' constants and sources are in `rtl/spec/formats.py`."""
 
-from amaranth.hdl import Cat, Const, Module, Signal, Value
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.hdl import Cat, Const, Value
 
 from ..spec.formats import FormatSpec
 
@@ -28,30 +26,3 @@ class DecodedElement:
             self.infinite = exponent.all() & ~mantissa.any()
         elif spec.nan_codes:
             self.nan = code[:spec.bits - 1].all()
-
-
-class DecodeElement(wiring.Component):
-    """Combinational decoder of one format: ``code`` to the fields of `DecodedElement`."""
-
-    LATENCY = 0
-
-    code: Signal
-    sign: Signal
-    significand: Signal
-    shift: Signal
-    nan: Signal
-    infinite: Signal
-
-    def __init__(self, spec: FormatSpec) -> None:
-        self.spec = spec
-        super().__init__({
-            "code": In(spec.bits), "sign": Out(1), "significand": Out(spec.significand_bits),
-            "shift": Out(spec.max_shift.bit_length()), "nan": Out(1), "infinite": Out(1)})
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        decoded = DecodedElement(self.code, self.spec)
-        m.d.comb += [
-            getattr(self, name).eq(getattr(decoded, name))
-            for name in ("sign", "significand", "shift", "nan", "infinite")]
-        return m

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ..spec.formats import E4M3, E4M3_NAN_CODE, E5M2, FP32_INF, FormatSpec
+from ..spec.formats import E4M3, E4M3_NAN_CODE, FP32_INF, FormatSpec
 from . import latency
 
 
@@ -82,10 +82,3 @@ class QuantizeE4M3(QuantizeFp8):
 
     def __init__(self) -> None:
         super().__init__(E4M3)
-
-
-class QuantizeE5M2(QuantizeFp8):
-    """`QuantizeFp8` for E5M2: +-57344 and beyond, infinities included, give 0x7B."""
-
-    def __init__(self) -> None:
-        super().__init__(E5M2)

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rtl.spec.formats import FP32_INF
-from ...rtl.spec.isa import Scale, ScaleRule
+from ...rtl.spec.isa import ScaleRule
 from ...rtl.spec.tensor_formats import TensorFormat
 from .block_codes import quantize_blocks
 from .block_scales import (
@@ -42,7 +42,6 @@ from .block_scales import (
     U32,
     anchor_exponent,
     block_amax,
-    e8m0_from_deltas,
     e8m0_to_deltas,
     fp32_to_relative,
     power_of_two,
@@ -53,7 +52,6 @@ from .element_codes import CHUNK, cast_into, decode, pack, unpack
 __all__ = [
     "BlockTensor",
     "dequantize",
-    "e8m0_from_deltas",
     "e8m0_to_deltas",
     "fp32_to_relative",
     "quantize_block",
@@ -87,12 +85,6 @@ class BlockTensor:
     def relative_scales(self) -> NDArray[np.float32] | NDArray[np.float64]:
         """(rows, blocks), of the type of `scale_values`: the stored scales relative to the anchors, or NaN."""
         return scale_values(self.scales, self.format)
-
-    def standard_e8m0(self) -> U8:
-        """(rows, blocks) standard E8M0 bytes (exponent + 127, 255 NaN). Raises ValueError for other scales."""
-        if self.format.scale != Scale.E8M0:
-            raise ValueError(f"format {self.format.name} has no E8M0 scales")
-        return e8m0_from_deltas(self.anchors, self.scales)
 
 
 def quantize_block(x: F32, fmt: TensorFormat, *, rule: ScaleRule = ScaleRule.FLOOR, tensor_scale: float | None = None,

@@ -41,7 +41,7 @@ def test_kv_cache_bytes() -> None:
     2505.09343)."""
     model = load_model("llama-3-70b")
     assert model.num_hidden_layers == 80
-    assert 80 * attention_layer(model).kv_bytes_per_token(2) == 327_680
+    assert 80 * 2 * 2 * attention_layer(model).kv_width == 327_680
 
 
 # ---- useful work ----
