@@ -124,7 +124,7 @@ class RoundedProcessingElement(Fp32ProcessingElement):
         return term, delay(m, dot.nan, 2, name="nan")
 
     def _scaled_term(self, m: Module, dot: DotProduct) -> tuple[data.View, Value]:
-        """As in `rtl.matrix.group_term` the block's sum and the scales' product, then their product; normalise."""
+        """As in `rtl.matrix.block_term` the block's sum and the scales' product, then their product; normalise."""
         a, b = self.a_scale_in, self.b_scale_in
         m.d.sync += [self.a_scale_out.eq(a), self.b_scale_out.eq(b)]
         block = Signal(dot.sum.shape(), reset_less=True)

@@ -20,11 +20,11 @@ from ..rtl.spec.isa import (
     Quant,
     Reduce,
     ScaleRule,
+    Source,
     Space,
     Store,
     Vector,
 )
-from ..rtl.spec.isa import Operand as Source
 from .builder import ProgramBuilder
 from .dram import Matrix
 from .operands import Operand

@@ -2,9 +2,9 @@
 
 ::
 
-    DRAM read ----> LoadUnit ---> A, B, ACC (MatrixCore), IndexMemory, instruction memory (Dispatcher)
+    DRAM read ----> LoadUnit ---> A, B, ACC (MatrixUnit), IndexMemory, instruction memory (Dispatcher)
     DRAM write <--- StoreUnit <-- A, ACC
-    Dispatcher ---> Issue ---> LoadUnit, StoreUnit, MatrixCore, VectorUnit
+    Dispatcher ---> Issue ---> LoadUnit, StoreUnit, MatrixUnit, VectorUnit
     VectorUnit <--> ACC, ---> A
 
 No logic of its own beyond wires: a unit's behaviour is in its module, the cycle numbers are in `plan.py`.
@@ -25,7 +25,7 @@ from .dma.memory_clear import MemoryClear
 from .dma.run_ahead import MORE_BITS
 from .dma.store_unit import StoreUnit
 from .matrix.drain import STATUS
-from .matrix.unit import MatrixCore
+from .matrix.unit import MatrixUnit
 from .spec.config import TileConfig
 from .spec.events import EVENT_NAMES, STEP_EVENTS
 from .spec.isa import QUEUE_UNITS
@@ -119,21 +119,21 @@ class Tile(wiring.Component):
         m.submodules.issue = issue = Issue(config)
         m.submodules.load_unit = load = LoadUnit(config)
         m.submodules.store_unit = store = StoreUnit(config)
-        m.submodules.core = core = MatrixCore(config)
+        m.submodules.matrix = matrix = MatrixUnit(config)
         m.submodules.vector = vector = VectorUnit(config)
         m.submodules.indices = indices = IndexMemory(config)
-        self._control(m, dispatcher, issue, core)
-        for port, unit in ((issue.load, load), (issue.store, store), (issue.matrix, core), (issue.vector, vector)):
+        self._control(m, dispatcher, issue, matrix)
+        for port, unit in ((issue.load, load), (issue.store, store), (issue.matrix, matrix), (issue.vector, vector)):
             wiring.connect(m, port, unit.unit)
         m.d.comb += [issue.load_limited.eq(load.limited), issue.store_limited.eq(store.limited),
-                     issue.matrix_compute.eq(core.ev_compute)]
-        self._memories(m, dispatcher, load, store, core, vector, indices)
-        self._clear(m, dispatcher, core, indices)
+                     issue.matrix_compute.eq(matrix.ev_compute)]
+        self._memories(m, dispatcher, load, store, matrix, vector, indices)
+        self._clear(m, dispatcher, matrix, indices)
         self._dram(m, load, store)
-        self._counters(m, dispatcher, issue, load, store, core, vector)
+        self._counters(m, dispatcher, issue, load, store, matrix, vector)
         return m
 
-    def _control(self, m: Module, dispatcher: Dispatcher, issue: Issue, core: MatrixCore) -> None:
+    def _control(self, m: Module, dispatcher: Dispatcher, issue: Issue, matrix: MatrixUnit) -> None:
         m.d.comb += [
             dispatcher.start.eq(self.start), dispatcher.program_addr.eq(self.program_addr),
             self.busy.eq(dispatcher.busy), self.done.eq(dispatcher.done), self.illegal.eq(dispatcher.illegal),
@@ -145,32 +145,32 @@ class Tile(wiring.Component):
             self.trace_rd.eq(issue.read), self.trace_wr.eq(issue.retired),
         ]
         for name, _ in STATUS:
-            sticky, met = (getattr(owner, f"status_{name}") for owner in (self, core))
+            sticky, met = (getattr(owner, f"status_{name}") for owner in (self, matrix))
             m.d.sync += sticky.eq(~dispatcher.begin & sticky | met)
-        m.d.sync += self.conflict.eq(~dispatcher.begin & self.conflict | core.conflict)
+        m.d.sync += self.conflict.eq(~dispatcher.begin & self.conflict | matrix.conflict)
 
-    def _memories(self, m: Module, dispatcher: Dispatcher, load: LoadUnit, store: StoreUnit, core: Any,
+    def _memories(self, m: Module, dispatcher: Dispatcher, load: LoadUnit, store: StoreUnit, matrix: Any,
                   vector: VectorUnit, indices: IndexMemory) -> None:
         """Every port of a unit to its memory; both sides name their fields alike."""
         for source, target in (
-                (load.a, core.a_load), (load.b, core.b_load), (load.acc, core.acc_load),
+                (load.a, matrix.a_load), (load.b, matrix.b_load), (load.acc, matrix.acc_load),
                 (load.indices, indices.write), (load.program, dispatcher.program),
-                (vector.acc_d, core.acc_d), (vector.acc_r, core.acc_r), (vector.a_vec, core.a_vec)):
+                (vector.acc_d, matrix.acc_d), (vector.acc_r, matrix.acc_r), (vector.a_vec, matrix.a_vec)):
             _drive(m, source, target)
         for source, target in (
                 (load.index, indices.load), (store.index, indices.store),
-                (store.a, core.a_store), (store.acc, core.acc_store), (vector.acc_x, core.acc_x),
-                (vector.acc_y, core.acc_y), (vector.acc_z, core.acc_z), (vector.acc_w, core.acc_w)):
+                (store.a, matrix.a_store), (store.acc, matrix.acc_store), (vector.acc_x, matrix.acc_x),
+                (vector.acc_y, matrix.acc_y), (vector.acc_z, matrix.acc_z), (vector.acc_w, matrix.acc_w)):
             _drive(m, source, target)
             m.d.comb += source.data.eq(target.data)
-        m.d.comb += store.a.scales.eq(core.a_store.scales)
+        m.d.comb += store.a.scales.eq(matrix.a_store.scales)
 
-    def _clear(self, m: Module, dispatcher: Dispatcher, core: Any, indices: IndexMemory) -> None:
+    def _clear(self, m: Module, dispatcher: Dispatcher, matrix: Any, indices: IndexMemory) -> None:
         """Takes the load unit's ports; after `_memories`."""
         m.submodules.memory_clear = clear = MemoryClear(self.config)
         m.d.comb += [clear.clear.eq(self.clear), self.cleared.eq(clear.cleared)]
         with m.If(self.clear):
-            for source, target in ((clear.a, core.a_load), (clear.b, core.b_load), (clear.acc, core.acc_load),
+            for source, target in ((clear.a, matrix.a_load), (clear.b, matrix.b_load), (clear.acc, matrix.acc_load),
                                    (clear.indices, indices.write), (clear.program, dispatcher.program)):
                 _drive(m, source, target)
 
@@ -181,7 +181,7 @@ class Tile(wiring.Component):
                 m.d.comb += mine.eq(theirs) if member.flow == Out else theirs.eq(mine)
 
     def _counters(self, m: Module, dispatcher: Dispatcher, issue: Issue, load: LoadUnit, store: StoreUnit,
-                  core: MatrixCore, vector: VectorUnit) -> None:
+                  matrix: MatrixUnit, vector: VectorUnit) -> None:
         m.submodules.counters = counters = Counters(self.config)
         events: dict[str, Value] = {
             "acc_beat_writes": load.acc.valid, "a_beat_writes": load.a.valid, "b_beat_writes": load.b.valid,
@@ -193,9 +193,9 @@ class Tile(wiring.Component):
             "dram_write_beats": store.dram.req_valid & store.dram.req_ready,
         }
         # Of the element pairs and scales that this tile is built without.
-        events |= {name: Const(0) for name in STEP_EVENTS if f"ev_{name}" not in core.signature.members}
+        events |= {name: Const(0) for name in STEP_EVENTS if f"ev_{name}" not in matrix.signature.members}
         for name in EVENT_NAMES:
-            for unit in (core, vector):
+            for unit in (matrix, vector):
                 if (pulse := getattr(unit, f"ev_{name}", None)) is not None:
                     events[name] = events[name] + pulse if name in events else pulse
             m.d.comb += getattr(counters, f"event_{name}").eq(events[name])

@@ -203,7 +203,7 @@ def _array_step(config: TileConfig, pair: PairSpec, c: Mapping[str, float]) -> _
     products = pair.products_per_step(config.lanes)
     tree_bits = products * (pair.product_bits + products.bit_length() / 2)
     product = c["e4m3_product"] * _product_adder_bits(pair) / _product_adder_bits(PAIRS[Pair.E4M3])
-    block_bits = TermShape(config).group_bits if config.scales else 0
+    block_bits = TermShape(config).block_bits if config.scales else 0
     return _Step(
         multipliers=products * (product + pair.product_bits * c["register_bit"]),
         adders=(tree_bits + block_bits) * c["adder_bit"] + (tree_bits / products + block_bits) * c["register_bit"])
@@ -225,7 +225,7 @@ def _term(config: TileConfig, scale: Scale, c: Mapping[str, float]) -> float:
         return result
     significand = FP32_SIGNIFICAND if scale == Scale.FP32 else FORMATS_BY_NAME[SCALE_NAMES[scale]].significand_bits
     factor = {Scale.E4M3: 2 * significand, Scale.E8M0: 0, Scale.FP32: significand}[scale]
-    block_bits = TermShape(config).group_bits
+    block_bits = TermShape(config).block_bits
     exponent, levels = 8, config.acc_bits.bit_length()
     shift = levels * (block_bits + factor + config.acc_bits) / 2 * _SHIFT_BIT
     adder_bits = (significand**2 if factor else 0) + block_bits * factor + exponent + shift

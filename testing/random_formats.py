@@ -12,7 +12,7 @@ import numpy as np
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.encoding import fp32_bits
 from ..rtl.spec.formats import BLOCK_ELEMENTS, PAIRS, SCALE_NAMES, SCALE_PAIRS, headroom
-from ..rtl.spec.isa import Combine, Func, Operand, Pair, Quant, Reduce, Scale, ScaleLayout, ScaleRule, Space
+from ..rtl.spec.isa import Combine, Func, Pair, Quant, Reduce, Scale, ScaleLayout, ScaleRule, Source, Space
 from ..rtl.spec.scale_layout import SCALE_BLOCKS, built_layouts
 from ..rtl.spec.tensor_formats import QUANT_FORMATS, built_quantizers
 
@@ -127,7 +127,7 @@ class FormatDrawer:
         if tiles < step and (step > 4 or self._bit()):
             fields["pitch"] = 0
         if self._bit(0.7):
-            fields |= {"z_kind": Operand.IMM, "z": fp32_bits(2.0 ** int(self.rng.integers(-20, 20)))}
+            fields |= {"z_kind": Source.IMM, "z": fp32_bits(2.0 ** int(self.rng.integers(-20, 20)))}
         return fields
 
     def func(self) -> dict:

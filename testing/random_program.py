@@ -27,9 +27,9 @@ from ..rtl.spec.isa import (
     Instruction,
     Load,
     Matmul,
-    Operand,
     Reduce,
     Scatter,
+    Source,
     Space,
     Store,
     Unit,
@@ -387,8 +387,8 @@ class _Drawer:
             x_addr = self._acc()
         fields: dict = {"x_addr": x_addr, "pitch": pitch, "x_swap": self._bit(0.3) * int(self.rng.integers(4))}
         for role in "yzw":
-            kind = Operand(int(self.rng.choice(4, p=(0.8, 0.0, 0.1, 0.1) if many else (0.4, 0.2, 0.2, 0.2))))
-            fields |= {f"{role}_kind": kind, role: self._immediate() if kind == Operand.IMM else self._acc()}
+            kind = Source(int(self.rng.choice(4, p=(0.8, 0.0, 0.1, 0.1) if many else (0.4, 0.2, 0.2, 0.2))))
+            fields |= {f"{role}_kind": kind, role: self._immediate() if kind == Source.IMM else self._acc()}
         dest = Dest(int(self.rng.choice(3, p=(0.1, 0.5, 0.4))))
         if dest == Dest.ACC:
             in_place = self._bit(0.7 if many else 0.4)

@@ -92,9 +92,9 @@ BUGS = (
         "a_step.block_last.eq((left & block_mask) == ((BUG == N) & block_mask[0]))"),
     Bug("every step counts as a block", "matrix/sequencer.py", "block_last & (command.scale == scale)",
         "(block_last | (BUG == N)) & (command.scale == scale)"),
-    Bug("block term rounds down", "matrix/group_term.py", "carry.eq(guard & (sticky | shifted[0]))",
+    Bug("block term rounds down", "matrix/block_term.py", "carry.eq(guard & (sticky | shifted[0]))",
         "carry.eq(guard & (sticky | shifted[0]) & (BUG != N))"),
-    Bug("inexact flag lost", "matrix/group_term.py", "flags.inexact.eq((guard | sticky) & ~nan)",
+    Bug("inexact flag lost", "matrix/block_term.py", "flags.inexact.eq((guard | sticky) & ~nan)",
         "flags.inexact.eq((guard | sticky) & ~nan & (BUG != N))"),
     Bug("late token", "control/issue.py", "tokens.give_wr[unit].eq(port.wr_mask)",
         "tokens.give_wr[unit].eq(Mux(BUG == N, 0, port.wr_mask))\n            late = Signal(5, name=f'late_{name}')\n"

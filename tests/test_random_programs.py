@@ -24,13 +24,13 @@ from tilescore.rtl.spec.isa import (
     Combine,
     Dest,
     Func,
-    Operand,
     Pair,
     Quant,
     Reduce,
     Scale,
     ScaleLayout,
     ScaleRule,
+    Source,
     Space,
     Unit,
 )
@@ -197,7 +197,7 @@ def test_every_feature_of_the_instruction_set_turns_up(seed: int) -> None:
         assert set(values[name, "space"]) == {Space.A, Space.ACC}
     funcs = set(Func) - {Func.ANCHOR}  # which needs block scales
     for field, kind in (("combine", Combine), ("func", funcs), ("dest", Dest), ("reduce", Reduce),
-                        ("y_kind", Operand), ("z_kind", Operand), ("w_kind", Operand)):
+                        ("y_kind", Source), ("z_kind", Source), ("w_kind", Source)):
         assert set(values["VECTOR", field]) == set(kind), field
     assert min(values["MATMUL", "mask_base"]) < 0 < max(values["MATMUL", "mask_base"])
     assert len(channels) >= 38, f"{40 - len(channels)} of the 40 token channels are missing"
@@ -226,7 +226,7 @@ def test_every_format_turns_up_and_they_change_within_programs(seed: int) -> Non
                 streams[i.spec.name, Space(i.space), stride] += 1
             elif i.spec.name == "VECTOR":
                 quantizers[Dest(i.dest), Quant(i.quant), ScaleRule(i.scale_rule)] += 1
-                quantizers[Dest(i.dest), Quant(i.quant), Operand(i.z_kind)] += 1
+                quantizers[Dest(i.dest), Quant(i.quant), Source(i.z_kind)] += 1
                 quantizers[Func(i.func), Quant(i.quant)] += 1
         changes += [a != b for a, b in pairwise(formats)]
     for scale, pairs in ({Scale.NONE: tuple(Pair)} | SCALE_PAIRS).items():
@@ -244,7 +244,7 @@ def test_every_format_turns_up_and_they_change_within_programs(seed: int) -> Non
     for quant, fmt in QUANT_FORMATS.items():
         for rule in ScaleRule:
             assert quantizers[Dest.A, quant, rule], f"no codes of {quant.name} with {rule.name}"
-        for kind in (Operand.IMM, Operand.ROW):
+        for kind in (Source.IMM, Source.ROW):
             assert quantizers[Dest.A, quant, kind], f"no codes of {quant.name} with z from {kind.name}"
         assert not fmt.anchored or quantizers[Func.ANCHOR, quant], f"no anchor for {quant.name}"
     assert np.mean(changes) > 0.3, "the formats of most MATMULs are those of the one before"

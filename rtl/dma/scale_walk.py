@@ -106,10 +106,10 @@ class ScaleWalk(wiring.Component):
             return m
         periods = [period for _, period in self.layouts.values()]
         # `group` counts the groups of the row before the next data beat, as far as positions depend on it.
-        group_bits = ceil_log2(max(block.groups for block, _ in self.layouts.values())) + self.bus_bits
-        beat = Signal(group_bits - ceil_log2(self.groups))
-        group = Signal(group_bits)
-        mask = Signal(group_bits)
+        block_bits = ceil_log2(max(block.groups for block, _ in self.layouts.values())) + self.bus_bits
+        beat = Signal(block_bits - ceil_log2(self.groups))
+        group = Signal(block_bits)
+        mask = Signal(block_bits)
         first_byte = Signal(self.bus_bits)
         row_byte = Signal(self.bus_bits)
         period_left = Signal(range(max(periods)))

@@ -48,7 +48,7 @@ def convert_with_cells(top: wiring.Component, name: str) -> str:
 
 
 def _plain_module_names(text: str) -> str:
-    r"""Name ``tile_core_array`` what Amaranth names ``\tile.core.array``; some tools dislike escaped names."""
+    r"""Name ``tile_matrix_array`` what Amaranth names ``\tile.matrix.array``; some tools dislike escaped names."""
     names = re.findall(r"^module \\(\S+) ", text, re.MULTILINE)
     plain = {name: re.sub(r"\W", "_", name) for name in names}
     taken = set(re.findall(r"^module (\w+)\(", text, re.MULTILINE))

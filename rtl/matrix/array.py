@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from ..lib.cells import place
 from ..spec.config import TileConfig
 from .pe import PE_KEY, ProcessingElement, a_operand_layout, b_operand_shape, partial_layout
-from .scale_edge import scale_layout
+from .scale_edge import scale_operand_layout
 
 
 class SystolicArray(wiring.Component):
@@ -19,7 +19,7 @@ class SystolicArray(wiring.Component):
     Members
     -------
     a : In(a_operand_layout), one per row; b : In(b_operand_shape), one per column
-    a_scale, b_scale : In(scale_layout), likewise
+    a_scale, b_scale : In(scale_operand_layout), likewise
         Only in tiles with block scales; with the skew of a and b.
     start, shift : In(cols)
         Drain control of each column, see `ProcessingElement`.
@@ -43,8 +43,8 @@ class SystolicArray(wiring.Component):
             "b": In(b_operand_shape(config)).array(config.cols),
             "start": In(config.cols), "shift": In(config.cols),
             "drain": Out(partial_layout(config)).array(config.cols),
-            **({"a_scale": In(scale_layout(config, "a")).array(config.rows),
-                "b_scale": In(scale_layout(config, "b")).array(config.cols)} if config.scales else {}),
+            **({"a_scale": In(scale_operand_layout(config, "a")).array(config.rows),
+                "b_scale": In(scale_operand_layout(config, "b")).array(config.cols)} if config.scales else {}),
         })
 
     def elaborate(self, platform: object) -> Module:

@@ -13,7 +13,7 @@ from ..spec.config import TileConfig
 from .operand_edge import a_step_layout, b_step_layout
 from .operand_slice import A_SLICE_KEY, B_SLICE_KEY, OperandSlice, slice_ports
 from .pe import a_operand_layout, b_operand_shape
-from .scale_edge import scale_layout
+from .scale_edge import scale_operand_layout
 
 
 def operand_ports(config: TileConfig, buffer: str) -> dict:
@@ -64,7 +64,7 @@ class OperandBuffer(wiring.Component):
         operand = a_operand_layout(config) if buffer == "a" else b_operand_shape(config)
         super().__init__({
             "step": In(layout), "operand": Out(operand).array(self.slices), **operand_ports(config, buffer),
-            **({"scale": Out(scale_layout(config, buffer)).array(self.slices)} if config.scales else {}),
+            **({"scale": Out(scale_operand_layout(config, buffer)).array(self.slices)} if config.scales else {}),
             "conflict": Out(1), "ev_group_reads": Out(range(self.slices + 1)),
         })
 

@@ -17,7 +17,7 @@ from ..spec.config import TileConfig
 from ..spec.formats import PAIRS
 from ..spec.isa import Pair
 from .pe import a_operand_layout, b_operand_shape, tags_layout
-from .scale_edge import ScaleEdge, scale_layout, scale_mode_layout
+from .scale_edge import ScaleEdge, scale_mode_layout, scale_operand_layout
 from .timing import operand_read
 
 
@@ -62,7 +62,7 @@ class OperandEdge(wiring.Component):
         The group and its scale byte as they leave the memory, one cycle later.
     operand : Out(a_operand_layout or b_operand_shape)
         `timing.operand_read` cycles after ``step``; its data stay until the next group.
-    scale : Out(scale_layout), only with block scales
+    scale : Out(scale_operand_layout), only with block scales
         `timing.scale_read` cycles after ``step`` of a block's last step.
     """
 
@@ -80,7 +80,7 @@ class OperandEdge(wiring.Component):
         super().__init__({
             "step": In(self.step_layout), "group": In(8 * config.lanes), "byte": In(8),
             "operand": Out(a_operand_layout(config) if self.is_a else b_operand_shape(config)),
-            **({"scale": Out(scale_layout(config, side))} if config.scales else {})})
+            **({"scale": Out(scale_operand_layout(config, side))} if config.scales else {})})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

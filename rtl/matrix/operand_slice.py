@@ -19,7 +19,7 @@ from amaranth.utils import ceil_log2
 from ..spec.config import TileConfig
 from .operand_edge import OperandEdge, a_step_layout, b_step_layout, reads_group
 from .pe import a_operand_layout, b_operand_shape
-from .scale_edge import scale_layout
+from .scale_edge import scale_operand_layout
 
 A_SLICE_KEY, B_SLICE_KEY = "tilescore_a_slice", "tilescore_b_slice"
 """Names of the slices' modules in the Verilog."""
@@ -64,7 +64,8 @@ class OperandSlice(wiring.Component):
     Members
     -------
     step_in, step_out : a_step_layout or b_step_layout
-    operand : Out(a_operand_layout), in B Out(b_operand_shape); scale : Out(scale_layout), only with block scales
+    operand : Out(a_operand_layout), in B Out(b_operand_shape)
+    scale : Out(scale_operand_layout), only with block scales
         Of the step at ``step_in``; see `OperandEdge`.
     reading : Out(1)
         The array reads a group in this cycle.
@@ -102,7 +103,7 @@ class OperandSlice(wiring.Component):
         members: dict = {
             "step_in": In(step), "step_out": Out(step),
             "operand": Out(a_operand_layout(config) if self.is_a else b_operand_shape(config)),
-            **({"scale": Out(scale_layout(config, buffer))} if config.scales else {}),
+            **({"scale": Out(scale_operand_layout(config, buffer))} if config.scales else {}),
             "reading": Out(1),
             "conflict": Out(1), **{name: In(port) for name, port in slice_ports(config, buffer).items()},
         }

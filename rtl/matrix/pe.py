@@ -19,9 +19,9 @@ from ..arith.lane_format import lane_format
 from ..arith.round_fp32 import AccumulatorFlags
 from ..spec.array_formats import built_pairs
 from ..spec.config import TileConfig
-from .group_term import GroupTerm
-from .scale_edge import scale_layout
-from .timing import group_term
+from .block_term import BlockTerm
+from .scale_edge import scale_operand_layout
+from .timing import block_term
 
 PE_KEY = "tilescore_pe"
 """Name of the PE's module in the Verilog."""
@@ -55,7 +55,7 @@ def scale_ports(config: TileConfig, side: str) -> dict:
     """Ports of a PE for the scales of side "a" or "b": none in a tile without block scales."""
     if not config.scales:
         return {}
-    layout = scale_layout(config, side)
+    layout = scale_operand_layout(config, side)
     return {f"{side}_scale_in": In(layout), f"{side}_scale_out": Out(layout)}
 
 
@@ -68,8 +68,8 @@ class ProcessingElement(wiring.Component):
         Passed on to the right, registered.
     b_in, b_out : b_operand_shape
         Passed on downwards, registered.
-    a_scale_in, a_scale_out, b_scale_in, b_scale_out : scale_layout
-        Block scales, passed on likewise; see `GroupTerm` for when. Only in tiles with block scales.
+    a_scale_in, a_scale_out, b_scale_in, b_scale_out : scale_operand_layout
+        Block scales, passed on likewise; see `BlockTerm` for when. Only in tiles with block scales.
     drain_in, drain_out : partial_layout
         The shadow register of the PE above, and this one's. A group tagged *last* at ``a_in`` in cycle t has
         its result at ``drain_out`` from t + `timing.pe_latency` on.
@@ -111,7 +111,7 @@ class ProcessingElement(wiring.Component):
             lanes=config.lanes, pairs=built_pairs(config), multiplier=config.multiplier)
         m.d.comb += [dot.a.eq(self.a_in.data), dot.b.eq(self.b_in)]
         tags = [self.a_in.tags]
-        for stage in range(dot.LATENCY + group_term(config)):
+        for stage in range(dot.LATENCY + block_term(config)):
             tags.append(Signal(tags_layout(config), name=f"tags_{stage + 1}"))
             m.d.sync += tags[-1].eq(tags[-2])
 
@@ -132,7 +132,7 @@ class ProcessingElement(wiring.Component):
         """What the accumulator adds, its carry if there is one, and flags. ``tags`` are those of the dot product."""
         if not self.config.scales:
             return dot.sum, None, Cat(dot.nan, dot.pinf, dot.ninf)
-        m.submodules.group_term = group = GroupTerm(self.config)
+        m.submodules.block_term = group = BlockTerm(self.config)
         m.d.sync += [self.a_scale_out.eq(self.a_scale_in), self.b_scale_out.eq(self.b_scale_in)]
         m.d.comb += [
             group.valid.eq(tags.valid), group.first.eq(tags.block_first), group.sum.eq(dot.sum),

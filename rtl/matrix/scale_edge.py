@@ -31,7 +31,7 @@ def scale_mode_layout(side: str) -> data.StructLayout:
     return data.StructLayout(fields | ({"headroom": HEADROOM_BITS} if side == "a" else {}))
 
 
-def scale_layout(config: TileConfig, side: str) -> data.StructLayout:
+def scale_operand_layout(config: TileConfig, side: str) -> data.StructLayout:
     """A scale on its way through the array: significand * 2**exponent, with 24 bits * 2**(exponent - 23).
 
     nan: the scale is NaN or not legal; its significand is 0 where there is one.
@@ -56,7 +56,7 @@ class ScaleEdge(wiring.Component):
     take : In(1), byte : In(8), mode : In(scale_mode_layout)
         A group's scale byte as it leaves the memory, one cycle after the read. A block's scale is in its first group,
         an FP32 scale in its first four.
-    scale : Out(scale_layout)
+    scale : Out(scale_operand_layout)
         The scale of the block whose step was read `timing.scale_read` cycles before.
     """
 
@@ -67,7 +67,7 @@ class ScaleEdge(wiring.Component):
 
     def __init__(self, config: TileConfig, *, side: str) -> None:
         self.config, self.side = config, side
-        self.layout = scale_layout(config, side)
+        self.layout = scale_operand_layout(config, side)
         super().__init__({
             "take": In(1), "byte": In(8), "mode": In(scale_mode_layout(side)), "scale": Out(self.layout)})
 

@@ -33,7 +33,7 @@ def step_event_bits(config: TileConfig) -> dict[str, range]:
     return {f"ev_{name}": range(config.rows + 1) for name in dict.fromkeys(names)}
 
 
-class MatrixUnit(wiring.Component):
+class MatrixSequencer(wiring.Component):
     """Slot cycle u of an instruction issued at cycle I is cycle I + 1 + u.
 
     Members

@@ -1,4 +1,4 @@
-"""Depths of the matrix core, as sums of the latencies of its parts.
+"""Depths of the matrix unit, as sums of the latencies of its parts.
 
 A k step is sequenced in a cycle of its slot; `SEQUENCER` cycles later slice 0 of both operand buffers reads.
 From there it moves one slice per cycle, and one processing element (PE) per cycle.
@@ -55,7 +55,7 @@ def operand_read(config: TileConfig) -> int:
     return OPERAND_READ + int(is_expanded(config))
 
 
-def group_term(config: TileConfig) -> int:
+def block_term(config: TileConfig) -> int:
     """Group sum to term: 0 without block scales, else sum of the block's steps, product with the scales, shift."""
     return 2 + int(TermShape(config).factor_bits > 0) if config.scales else 0
 
@@ -70,7 +70,7 @@ def scale_read(config: TileConfig) -> int:
 
 def pe_latency(config: TileConfig) -> int:
     """Operands at a PE to the value in its shadow register: dot product, term, accumulator, shadow."""
-    return latency.dot_product(config.lanes) + group_term(config) + 2
+    return latency.dot_product(config.lanes) + block_term(config) + 2
 
 
 def forward_distances(config: TileConfig) -> range:

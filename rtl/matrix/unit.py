@@ -1,8 +1,8 @@
-"""The matrix core: operand buffers, sequencer, array, drain and accumulator buffer.
+"""The matrix unit: operand buffers, sequencer, array, drain and accumulator buffer.
 
 ::
 
-    MatrixUnit -> A slices -> | array | <- B slices
+    MatrixSequencer -> A slices -> | array | <- B slices
         |                         |
         +--> tile queue -> head -> ACC lanes -> row maximum
 
@@ -24,11 +24,11 @@ from .acc_buffer import AccBuffer, acc_ports, drain_event_bits
 from .array import SystolicArray
 from .drain import STATUS, DrainHead, tile_layout
 from .operand_buffer import OperandBuffer, operand_ports
-from .sequencer import MATMUL_COMMAND, MatrixUnit, step_event_bits
+from .sequencer import MATMUL_COMMAND, MatrixSequencer, step_event_bits
 from .timing import tile_delay
 
 
-class MatrixCore(wiring.Component):
+class MatrixUnit(wiring.Component):
     """Executes MATMUL and holds the operand and accumulator buffers for all units.
 
     Members
@@ -45,7 +45,7 @@ class MatrixCore(wiring.Component):
         Two reads or two writes of this cycle are in the same bank of a buffer; never with a verified program.
     ev_* : Out
         Events (`rtl/spec/events.py`) of one cycle, each counted once somewhere between issue and the wr token.
-        ``ev_compute`` is the exception: see `MatrixUnit`.
+        ``ev_compute`` is the exception: see `MatrixSequencer`.
     """
 
     unit: Any
@@ -74,7 +74,7 @@ class MatrixCore(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        m.submodules.sequencer = sequencer = MatrixUnit(config)
+        m.submodules.sequencer = sequencer = MatrixSequencer(config)
         m.submodules.a_buffer = a_buffer = OperandBuffer(config, buffer="a")
         m.submodules.b_buffer = b_buffer = OperandBuffer(config, buffer="b")
         m.submodules.array = array = SystolicArray(config)

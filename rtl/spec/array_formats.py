@@ -82,7 +82,7 @@ class TermShape:
         return any(use.steps > 1 for use in block_uses(self.config))
 
     @property
-    def group_bits(self) -> int:
+    def block_bits(self) -> int:
         """Signed width of a block's sum."""
         step = step_bits(self.config.lanes, built_pairs(self.config))
         return max([step, *(PAIRS[use.pair].sum_bits(use.elements) for use in block_uses(self.config))])
@@ -113,8 +113,8 @@ class TermShape:
     def product_bits(self) -> int:
         """Signed width of a block's sum times its factor."""
         if not self.factor_bits:
-            return self.group_bits
-        return max(self.group_bits + self.factor_one.bit_length() - 1, self.multiplied_bits + self.factor_bits)
+            return self.block_bits
+        return max(self.block_bits + self.factor_one.bit_length() - 1, self.multiplied_bits + self.factor_bits)
 
     @property
     def rounds(self) -> bool:

@@ -24,7 +24,7 @@ import numpy as np
 
 from .encoding import fp32_bits
 from .errors import ProgramError
-from .isa import HEADER, INSTRUCTION_CLASSES, INSTRUCTIONS, Field, Instruction, Operand, Unit
+from .isa import HEADER, INSTRUCTION_CLASSES, INSTRUCTIONS, Field, Instruction, Source, Unit
 
 _IMMEDIATES = ("y", "z", "w")
 _MASKS = {field.name: field.bits for field in HEADER}
@@ -37,7 +37,7 @@ def disassemble_one(instruction: Instruction) -> str:
     words = [instruction.spec.name]
     for (name, field), value in zip(_FIELDS[words[0]].items(), _VALUES[words[0]](instruction), strict=True):
         if value:
-            immediate = name in _IMMEDIATES and getattr(instruction, f"{name}_kind", None) == Operand.IMM
+            immediate = name in _IMMEDIATES and getattr(instruction, f"{name}_kind", None) == Source.IMM
             words.append(f"{name}={_text(field, int(value), immediate)}")
     return " ".join(words)
 

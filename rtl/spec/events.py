@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .config import TileConfig
 from .formats import PAIRS, SCALE_NAMES
-from .isa import Combine, Dest, Func, Instruction, Operand, Pair, Quant, Reduce, Scale, Space
+from .isa import Combine, Dest, Func, Instruction, Pair, Quant, Reduce, Scale, Source, Space
 from .scale_layout import scale_beats
 from .tensor_formats import QUANT_FORMATS
 
@@ -120,7 +120,7 @@ def _matmul_counts(i: Instruction, config: TileConfig) -> dict[str, int]:
 
 def _vector_counts(i: Instruction) -> dict[str, int]:
     beats = i.rows * i.tiles
-    operands = 1 + sum(kind != Operand.IMM for kind in (i.y_kind, i.z_kind, i.w_kind))
+    operands = 1 + sum(kind != Source.IMM for kind in (i.y_kind, i.z_kind, i.w_kind))
     return {
         "vector_rows": beats,
         "acc_row_reads": beats * operands,

@@ -52,7 +52,7 @@ class Space(enum.IntEnum):
     PROGRAM = 4
 
 
-class Operand(enum.IntEnum):
+class Source(enum.IntEnum):
     """Where a VECTOR operand comes from, for element (row i, column tile j, lane c)."""
 
     IMM = 0
@@ -262,11 +262,11 @@ INSTRUCTIONS = (
         Field("tiles", 8, "column tiles per row, at least 1"),
         Field("x_addr", 16, "ACC row of operand x (row i, tile j: x_addr + i + j*pitch)"),
         Field("pitch", 16, "ACC rows between column tiles, for x and every ACC or COLUMN operand"),
-        Field("y_kind", 2, "source of y", Operand),
+        Field("y_kind", 2, "source of y", Source),
         Field("y", 32, "FP32 immediate or ACC row of y (x_addr itself is allowed: x squared; else a bank of its own)"),
-        Field("z_kind", 2, "source of z", Operand),
+        Field("z_kind", 2, "source of z", Source),
         Field("z", 32, "FP32 immediate or ACC row of z"),
-        Field("w_kind", 2, "source of w", Operand),
+        Field("w_kind", 2, "source of w", Source),
         Field("w", 32, "FP32 immediate or ACC row of w"),
         Field("combine", 3, "second step", Combine),
         Field("func", 3, "third step", Func),

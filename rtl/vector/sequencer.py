@@ -13,7 +13,7 @@ from amaranth.utils import ceil_log2
 from ..lib.unit_port import command_layout
 from ..spec.config import TileConfig
 from ..spec.formats import E2M1
-from ..spec.isa import HEADER, SPEC_BY_NAME, Dest, Operand
+from ..spec.isa import HEADER, SPEC_BY_NAME, Dest, Source
 from ..spec.tensor_formats import QUANT_FORMATS, built_quantizers
 from .block_latency import tile_bits
 
@@ -152,16 +152,16 @@ class VectorSequencer(wiring.Component):
             operand, kind, base = request[name], command[f"{name}_kind"], command[name]
             offset = Signal(bits, name=f"{name}_offset")
             with m.Switch(kind):
-                with m.Case(Operand.ACC):
+                with m.Case(Source.ACC):
                     m.d.comb += offset.eq(element)
-                with m.Case(Operand.ROW):
+                with m.Case(Source.ROW):
                     m.d.comb += offset.eq(row[lane_bits:])
-                with m.Case(Operand.COLUMN):
+                with m.Case(Source.COLUMN):
                     m.d.comb += offset.eq(column)
             m.d.sync += [
-                operand.read.eq(kind != Operand.IMM),
-                operand.scalar.eq((kind == Operand.IMM) | (kind == Operand.ROW)),
-                operand.word.eq(Mux(kind == Operand.IMM, base, (base + offset)[:bits])),
+                operand.read.eq(kind != Source.IMM),
+                operand.scalar.eq((kind == Source.IMM) | (kind == Source.ROW)),
+                operand.word.eq(Mux(kind == Source.IMM, base, (base + offset)[:bits])),
                 operand.lane.eq(row[:lane_bits]),
             ]
 

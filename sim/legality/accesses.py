@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import ProgramError
-from ...rtl.spec.isa import INSTRUCTIONS, Dest, Func, Instruction, Operand, Reduce, ScaleLayout, Space
+from ...rtl.spec.isa import INSTRUCTIONS, Dest, Func, Instruction, Reduce, ScaleLayout, Source, Space
 from ...rtl.spec.scale_layout import SCALE_BLOCKS, built_layouts
 from ..lib.strided import Strided, overlaps
 from .dram_streams import check_dram_fields
@@ -266,18 +266,18 @@ class AccessTable:
         _need(i.tiles >= 1, "tiles must be at least 1")
         check_codes(i, c)
         _need(i.x_swap < c.cols.bit_length(), f"x_swap must be 0..{c.cols.bit_length() - 1}, got {i.x_swap}")
-        _need(i.func != Func.SILU or i.w_kind == Operand.IMM, "w_kind must be IMM when func is SILU")
+        _need(i.func != Func.SILU or i.w_kind == Source.IMM, "w_kind must be IMM when func is SILU")
         stats = -(-i.rows // c.cols)
         walk = Strided(i.x_addr, i.rows, i.pitch, i.tiles)
         reads = [self._access("x_addr", Space.ACC, walk)._replace(elementwise=True)]
         for role in "yzw":
             kind, addr = getattr(i, f"{role}_kind"), getattr(i, role)
-            if kind == Operand.IMM:
+            if kind == Source.IMM:
                 continue
-            run = {Operand.ACC: walk._replace(addr=addr), Operand.ROW: Strided(addr, stats),
-                   Operand.COLUMN: Strided(addr, 1, i.pitch, i.tiles)}[Operand(kind)]
-            access = self._access(role, Space.ACC, run)._replace(elementwise=kind == Operand.ACC)
-            if role == "y" and kind == Operand.ACC and addr == i.x_addr:
+            run = {Source.ACC: walk._replace(addr=addr), Source.ROW: Strided(addr, stats),
+                   Source.COLUMN: Strided(addr, 1, i.pitch, i.tiles)}[Source(kind)]
+            access = self._access(role, Space.ACC, run)._replace(elementwise=kind == Source.ACC)
+            if role == "y" and kind == Source.ACC and addr == i.x_addr:
                 continue  # x squared: one read serves both
             self._need_distinct(access, reads)
             reads.append(access)

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import ProgramError
 from ...rtl.spec.formats import PAIRS, SCALE_BYTES
-from ...rtl.spec.isa import Dest, Instruction, Operand, Pair, Quant, Reduce, Scale, ScaleLayout, Space
+from ...rtl.spec.isa import Dest, Instruction, Pair, Quant, Reduce, Scale, ScaleLayout, Source, Space
 from ...rtl.spec.scale_layout import SCALE_BLOCKS, scale_row_bytes
 from ...rtl.spec.tensor_formats import QUANT_FORMATS
 from ..lib.strided import Strided
@@ -243,11 +243,11 @@ def _vector_reads(i: Instruction, config: TileConfig) -> Iterator[Places]:
     walk = Strided(i.x_addr, i.rows, i.pitch, i.tiles)
     yield Places("x_addr", ACC, 0, config.cols, walk)
     for role in "yzw":
-        kind, addr = Operand(getattr(i, f"{role}_kind")), getattr(i, role)
-        if kind == Operand.ROW:
+        kind, addr = Source(getattr(i, f"{role}_kind")), getattr(i, role)
+        if kind == Source.ROW:
             yield from _one_per_row(role, addr, i.rows, config)
-        elif kind != Operand.IMM:
-            length = i.rows if kind == Operand.ACC else 1
+        elif kind != Source.IMM:
+            length = i.rows if kind == Source.ACC else 1
             yield Places(role, ACC, 0, config.cols, Strided(addr, length, i.pitch, i.tiles))
 
 

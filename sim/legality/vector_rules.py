@@ -2,7 +2,7 @@
 
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import ProgramError
-from ...rtl.spec.isa import Combine, Dest, Func, Instruction, Operand, Quant, Reduce
+from ...rtl.spec.isa import Combine, Dest, Func, Instruction, Quant, Reduce, Source
 from ...rtl.spec.tensor_formats import QUANT_FORMATS, built_quantizers
 
 
@@ -23,8 +23,8 @@ def check_codes(i: Instruction, config: TileConfig) -> None:
           f"tiles: rows of {elements} elements are not whole blocks of {fmt.block}, as quant {quant.name} needs")
     _need(i.combine == Combine.NONE,
           f"combine must be NONE with quant {quant.name}, which uses operand z, got {Combine(i.combine).name}")
-    _need(i.z_kind in (Operand.IMM, Operand.ROW),
-          f"z_kind must be IMM or ROW with quant {quant.name}, got {Operand(i.z_kind).name}")
+    _need(i.z_kind in (Source.IMM, Source.ROW),
+          f"z_kind must be IMM or ROW with quant {quant.name}, got {Source(i.z_kind).name}")
     _need(i.reduce == Reduce.NONE,
           f"reduce must be NONE with quant {quant.name}, whose codes have no value without their scale, got "
           f"{Reduce(i.reduce).name}")

@@ -1,4 +1,4 @@
-"""MATMUL on the memories of the reference: operands, accumulators, drain. The twin of the matrix core."""
+"""MATMUL on the memories of the reference: operands, accumulators, drain. The twin of the matrix unit."""
 
 import enum
 

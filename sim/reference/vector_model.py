@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.formats import FP32_INF
 from ...rtl.spec.function_codes import Function
-from ...rtl.spec.isa import Combine, Dest, Func, Instruction, Operand, Quant, Reduce, ScaleRule
+from ...rtl.spec.isa import Combine, Dest, Func, Instruction, Quant, Reduce, ScaleRule, Source
 from ...rtl.spec.tensor_formats import QUANT_FORMATS
 from ..numerics import arithmetic
 from ..numerics.arithmetic import F32, F64
@@ -148,11 +148,11 @@ def _operand(
     instruction: Instruction, config: TileConfig, acc: NDArray[np.uint32], kind: int, value: int
 ) -> F32:
     """Operand y, z or w, broadcastable to (rows, tiles, cols)."""
-    if kind == Operand.IMM:
+    if kind == Source.IMM:
         return np.full((1, 1, 1), value, np.uint32).view(np.float32)
-    if kind == Operand.ACC:
+    if kind == Source.ACC:
         words = acc[_acc_rows(instruction, config, value, instruction.pitch)]
-    elif kind == Operand.ROW:
+    elif kind == Source.ROW:
         row = np.arange(instruction.rows)
         words = acc[_wrap_acc(value + row // config.cols, config), row % config.cols][:, None, None]
     else:

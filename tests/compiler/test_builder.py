@@ -19,9 +19,9 @@ from tilescore.rtl.spec.isa import (
     Instruction,
     Load,
     Matmul,
-    Operand,
     Reduce,
     Scatter,
+    Source,
     Space,
     Store,
     Unit,
@@ -160,7 +160,7 @@ def test_gathered_rows_may_be_anywhere_in_the_segment() -> None:
 
 def test_a_reduction_is_waited_for_inside_the_vector_unit() -> None:
     reduce = {"reduce": Reduce.MAX, "reduce_addr": acc(16)}
-    use = {"x_addr": acc(1), "y_kind": Operand.ROW, "y": acc(16)}
+    use = {"x_addr": acc(1), "y_kind": Source.ROW, "y": acc(16)}
     assert tokens(vector(**reduce), vector(**use)) == ["wr> vector", "<wr vector"]
     fillers = [vector(rows=16, x_addr=acc(2)) for _ in range(8)]
     assert set(tokens(vector(**reduce), *fillers, vector(**use))) == {""}

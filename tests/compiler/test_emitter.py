@@ -12,8 +12,7 @@ from tilescore.compiler.operands import Operand
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.errors import CompileError
-from tilescore.rtl.spec.isa import Combine, Dest, Instruction, Space
-from tilescore.rtl.spec.isa import Operand as Source
+from tilescore.rtl.spec.isa import Combine, Dest, Instruction, Source, Space
 from tilescore.rtl.spec.tensor_formats import TENSOR_FORMATS
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.reference.run import run_reference

@@ -1,4 +1,4 @@
-"""What the tests of the matrix core share: a numpy model of MATMUL, random programs, and a cycle-by-cycle driver."""
+"""What the tests of the matrix unit share: a numpy model of MATMUL, random programs, and a cycle-by-cycle driver."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from amaranth.sim import Simulator
 
 from tilescore.rtl import plan
-from tilescore.rtl.matrix.unit import MatrixCore
+from tilescore.rtl.matrix.unit import MatrixUnit
 from tilescore.rtl.spec.array_formats import block_uses, built_pairs, built_scales
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.formats import FP32_INF, headroom
@@ -237,10 +237,10 @@ class Trace:
 
 
 class CoreSimulation:
-    """A `MatrixCore` in a simulator that is reset for every run, because building it takes longer than a run."""
+    """A `MatrixUnit` in a simulator that is reset for every run, because building it takes longer than a run."""
 
     def __init__(self, config: TileConfig) -> None:
-        self.core = MatrixCore(config)
+        self.core = MatrixUnit(config)
         self._simulator = Simulator(self.core)
         self._simulator.add_clock(1e-6)
         self._simulator.add_testbench(self._run)
@@ -259,8 +259,8 @@ class CoreSimulation:
 _shared_simulation = cache(CoreSimulation)
 
 
-class CoreBench:
-    """Runs a `MatrixCore` against a `MatmulModel`; ``fresh`` builds it anew."""
+class UnitBench:
+    """Runs a `MatrixUnit` against a `MatmulModel`; ``fresh`` builds it anew."""
 
     def __init__(self, config: TileConfig, model: MatmulModel, *, fresh: bool = False) -> None:
         self.config, self.model = config, model

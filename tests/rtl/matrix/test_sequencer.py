@@ -7,7 +7,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from tilescore.rtl import plan
-from tilescore.rtl.matrix.sequencer import MatrixUnit
+from tilescore.rtl.matrix.sequencer import MatrixSequencer
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.isa import Matmul
 from tilescore.tests.rtl.matrix.bench import CONFIGS, random_matmul
@@ -43,7 +43,7 @@ def expected_tiles(config: TileConfig, i: Matmul, issued: int) -> dict[int, dict
 @pytest.mark.parametrize("name", CONFIGS)
 def test_steps_and_tiles_of_random_instructions(name: str, rng: np.random.Generator) -> None:
     config = CONFIGS[name]
-    dut = MatrixUnit(config)
+    dut = MatrixSequencer(config)
     steps, tiles = {}, {}
     seen_steps, seen_tiles = {}, {}
 

@@ -14,7 +14,7 @@ from tilescore.rtl.matrix.timing import STAGE_WRITE
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.events import event_counts
 from tilescore.rtl.spec.isa import Matmul
-from tilescore.tests.rtl.matrix.bench import CONFIGS, SHALLOW, CoreBench, MatmulModel, random_matmul
+from tilescore.tests.rtl.matrix.bench import CONFIGS, SHALLOW, MatmulModel, UnitBench, random_matmul
 
 CORE_EVENTS = ("a_group_reads", "b_group_reads", "drain_rows", "rowmax_rows", "acc_row_reads", "acc_row_writes")
 
@@ -23,7 +23,7 @@ def run_program(config: TileConfig, rng: np.random.Generator, program: list[Matm
                 fresh: bool = False) -> None:
     """Issue ``program``, each after its gap, and compare everything that can be seen with model and plan."""
     model = MatmulModel(config, rng)
-    bench = CoreBench(config, model, fresh=fresh)
+    bench = UnitBench(config, model, fresh=fresh)
 
     async def testbench(ctx) -> None:
         await bench.fill(ctx)
@@ -40,7 +40,7 @@ def run_program(config: TileConfig, rng: np.random.Generator, program: list[Matm
     bench.run(testbench)
 
 
-def check_trace(bench: CoreBench, program: list[Matmul], issues: list[int]) -> None:
+def check_trace(bench: UnitBench, program: list[Matmul], issues: list[int]) -> None:
     config, trace = bench.config, bench.trace
     durations = [plan.duration(instruction, config) for instruction in program]
     assert trace.rd == [(i + d.rd, p.signal_rd) for p, i, d in zip(program, issues, durations, strict=True)]
@@ -89,7 +89,7 @@ def test_merging_wraps_and_keeps_nan(rng: np.random.Generator) -> None:
     model.a[:, 0], model.b[:, 0] = 0x38, 0x38  # 1.0: every sum is lanes * 2**18
     model.a[:, 1], model.b[:, 1] = 0, 0x38
     model.a[2, 1, 3] = 0x7F
-    bench = CoreBench(config, model)
+    bench = UnitBench(config, model)
     base = config.acc_addr(1)
     high = config.acc_addr(1 + config.acc_plane_banks)
     fields = {"a_addr": 0, "b_addr": 0, "k_steps": 1, "m_rows": 4, "n_tiles": 1, "acc_addr": base}
@@ -125,7 +125,7 @@ def test_the_row_maximum_is_visible_right_after_wr(rng: np.random.Generator) -> 
     """The last write of an instruction: old value in the cycle of the wr pulse, new value one later."""
     config = SHALLOW
     model = MatmulModel(config, rng)
-    bench = CoreBench(config, model)
+    bench = UnitBench(config, model)
     stat = config.acc_addr(config.acc_banks)
     fields = {"n_tiles": 1, "raw": 0, "mask": 0, "rowmax": 1, "rowmax_init": 1, "rowmax_addr": stat}
     program = [random_matmul(config, rng, k_steps=k_steps, m_rows=m_rows, **fields)
@@ -158,7 +158,7 @@ def test_operands_may_be_overwritten_right_after_rd(offset: int, safe: bool, rng
     groups = config.bus_bytes // config.lanes
     instruction = Matmul(k_steps=groups, m_rows=config.rows, n_tiles=1, acc_addr=0)
     model.a[:, :groups], model.b[:, :groups] = 0x38, 0x38
-    bench = CoreBench(config, model)
+    bench = UnitBench(config, model)
 
     async def testbench(ctx) -> None:
         await bench.fill(ctx)
@@ -186,7 +186,7 @@ def test_operands_may_be_overwritten_right_after_rd(offset: int, safe: bool, rng
 def test_every_kind_of_conflict_is_reported(rng: np.random.Generator) -> None:
     """The drain merges from and writes to bank 1, while the vector unit reads or writes there."""
     config = SHALLOW
-    bench = CoreBench(config, MatmulModel(config, rng))
+    bench = UnitBench(config, MatmulModel(config, rng))
     instruction = Matmul(k_steps=1, m_rows=4, n_tiles=8, acc_addr=config.acc_addr(1), merge=1)
 
     async def testbench(ctx) -> None:

@@ -12,8 +12,8 @@ from tilescore.tests.rtl.matrix.bench import (
     FORMAT_CONFIGS,
     FORMATS,
     NVFP4,
-    CoreBench,
     MatmulModel,
+    UnitBench,
     random_matmul,
     scale_of_bank,
 )
@@ -26,7 +26,7 @@ def test_random_programs_mix_formats(name: str, rng: np.random.Generator) -> Non
     config = FORMAT_CONFIGS[name]
     model = MatmulModel(config, rng, nan_rate=0.0005)
     program = [random_matmul(config, rng) for _ in range(16)]
-    bench = CoreBench(config, model)
+    bench = UnitBench(config, model)
 
     async def testbench(ctx) -> None:
         await bench.fill(ctx)
@@ -56,7 +56,7 @@ def test_fp4_takes_half_the_cycles_of_fp8(rng: np.random.Generator) -> None:
     fp8, w4a8, nvfp4, mxfp4 = (plan.duration(i, FORMATS).occupancy for i in program)
     assert fp8 == w4a8 == 2 * nvfp4 == 2 * mxfp4 == 2 * 3 * 32
     model = MatmulModel(FORMATS, rng, nan_rate=0)
-    bench = CoreBench(FORMATS, model)
+    bench = UnitBench(FORMATS, model)
 
     async def testbench(ctx) -> None:
         await bench.fill(ctx)
@@ -89,7 +89,7 @@ def test_a_split_along_k_in_any_order_has_the_bits_of_the_whole(mode: dict, rng:
         program.append(Matmul(k_steps=steps, a_addr=a + start, b_addr=b + start // every, acc_addr=8,
                               raw=int(number < 2), merge=int(number > 0), **fields))
     model = MatmulModel(config, rng, nan_rate=0)
-    bench = CoreBench(config, model)
+    bench = UnitBench(config, model)
 
     async def testbench(ctx) -> None:
         await bench.fill(ctx)
@@ -109,7 +109,7 @@ def test_status_names_what_a_result_has_met(rng: np.random.Generator) -> None:
     model = MatmulModel(config, rng, nan_rate=0)
     model.a_scale[:, :8], model.b_scale[:, :8] = 0x38, 0x38
     model.b_scale[1, 0] = 0x7F  # column 1 of every result
-    bench = CoreBench(config, model)
+    bench = UnitBench(config, model)
     fields = {"k_steps": 4, "m_rows": 4, "n_tiles": 1, "pair": Pair.E2M1, "scale": Scale.E4M3, "a_scaled": 1,
               "b_scaled": 1}
     seen = []

@@ -24,7 +24,7 @@ from tilescore.rtl.spec.isa import (
     Halt,
     Load,
     Matmul,
-    Operand,
+    Source,
     Space,
     Vector,
 )
@@ -60,7 +60,7 @@ def test_one_instruction_is_one_line(instruction) -> None:
 
 
 def test_the_text_of_a_known_instruction() -> None:
-    instruction = Vector(rows=4, tiles=1, y=fp32_bits(0.125), z_kind=Operand.ROW, z=256, combine=Combine.SUB,
+    instruction = Vector(rows=4, tiles=1, y=fp32_bits(0.125), z_kind=Source.ROW, z=256, combine=Combine.SUB,
                          func=Func.EXP2, wait_wr=0b0101, signal_rd=0b10000)
     assert disassemble_one(instruction) == (
         "VECTOR rows=4 tiles=1 y=0.125 z_kind=ROW z=256 combine=SUB func=EXP2 wait_wr=load,matrix "
@@ -89,7 +89,7 @@ def test_an_immediate_that_is_not_a_plain_number_is_shown_as_bits() -> None:
 
 
 def test_an_address_operand_is_not_shown_as_a_float() -> None:
-    assert "y=1065353216" in disassemble_one(Vector(y_kind=Operand.ACC, y=0x3F800000))
+    assert "y=1065353216" in disassemble_one(Vector(y_kind=Source.ACC, y=0x3F800000))
 
 
 def test_hexadecimal_and_negative_integers() -> None:

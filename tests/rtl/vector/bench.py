@@ -9,7 +9,7 @@ from tilescore.rtl.lib.unit_port import command_layout
 from tilescore.rtl.plan import duration
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.encoding import encode
-from tilescore.rtl.spec.isa import Combine, Dest, Func, Instruction, Operand, Quant, Reduce, ScaleRule, Vector
+from tilescore.rtl.spec.isa import Combine, Dest, Func, Instruction, Quant, Reduce, ScaleRule, Source, Vector
 from tilescore.rtl.spec.tensor_formats import QUANT_FORMATS, built_quantizers
 from tilescore.rtl.vector.lane import TWINS
 from tilescore.rtl.vector.unit import VectorUnit
@@ -99,12 +99,12 @@ class Programs:
             "signal_wr": int(rng.integers(0, 32)),
         }
         for name in ("y", "z", "w"):
-            kind = int(rng.choice(list(Operand)))
+            kind = int(rng.choice(list(Source)))
             values[f"{name}_kind"] = kind
-            values[name] = int(random_words(rng, (1,))[0]) if kind == Operand.IMM else self._source()
+            values[name] = int(random_words(rng, (1,))[0]) if kind == Source.IMM else self._source()
         values |= fixed
         if values["func"] == Func.SILU:
-            values["w_kind"] = int(Operand.IMM)
+            values["w_kind"] = int(Source.IMM)
         return self._place(values)
 
     def block(self, quant: Quant, *, max_rows: int = 6, max_blocks: int = 2, **fixed) -> Instruction:
@@ -116,18 +116,18 @@ class Programs:
             "tiles": unit * int(rng.integers(1, max_blocks + 1)),
             "x_addr": self._source(),
             "pitch": int(rng.integers(0, 10)),
-            "y_kind": int(Operand.IMM),
+            "y_kind": int(Source.IMM),
             "y": int(np.exp2(np.float32(rng.integers(-3, 4))).view(np.uint32)),
-            "z_kind": int(rng.choice([Operand.IMM, Operand.ROW])),
+            "z_kind": int(rng.choice([Source.IMM, Source.ROW])),
             "z": int(np.exp2(np.float32(rng.integers(-12, 3))).view(np.uint32)),
-            "w_kind": int(rng.choice([Operand.IMM, Operand.COLUMN])),
+            "w_kind": int(rng.choice([Source.IMM, Source.COLUMN])),
             "w": int(np.float32(rng.choice([1.0, -0.7])).view(np.uint32)),
             "dest": int(Dest.A),
             "quant": int(quant),
             "scale_rule": int(rng.choice(list(ScaleRule))),
         }
         for name in ("z", "w"):
-            if values[f"{name}_kind"] != Operand.IMM:
+            if values[f"{name}_kind"] != Source.IMM:
                 values[name] = self._source()
         return self._place(values | fixed)
 

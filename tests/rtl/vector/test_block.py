@@ -14,7 +14,7 @@ from tilescore.rtl.lib.cells import CellLibrary
 from tilescore.rtl.plan import duration, vector_wr_tail
 from tilescore.rtl.spec.config import load_tile
 from tilescore.rtl.spec.encoding import fp32_bits
-from tilescore.rtl.spec.isa import Dest, Func, Operand, Quant, Reduce, ScaleRule, Vector
+from tilescore.rtl.spec.isa import Dest, Func, Quant, Reduce, ScaleRule, Source, Vector
 from tilescore.rtl.spec.tensor_formats import QUANT_FORMATS, built_quantizers
 from tilescore.rtl.vector import timing
 from tilescore.rtl.vector.block import BlockStage
@@ -160,7 +160,7 @@ def test_special_values_in_every_place(quant, rng):
     values = [*rng.choice(SPECIAL_WORDS, 5).tolist(), 0, 0x00400000, 0x7F000000, ONE, 0x3F8CCCCD]
     instructions = [
         programs.block(quant, rows=2, max_blocks=1, pitch=2, x_addr=2 * int(rng.integers(40)), y=ONE, w=ONE, z=value,
-                       z_kind=int(Operand.IMM), w_kind=int(Operand.IMM))
+                       z_kind=int(Source.IMM), w_kind=int(Source.IMM))
         for value in values
     ]
     check(config, instructions, acc, a)
@@ -194,7 +194,7 @@ def test_a_row_is_quantized_as_the_host_does(quant, rng):
         Vector(**walk, reduce=int(Reduce.ABSMAX), reduce_addr=largest),
         Vector(rows=1, tiles=1, x_addr=largest, y=ONE, w=ONE, func=int(Func.ANCHOR), dest=int(Dest.ACC),
                dst_addr=anchors, **form),
-        Vector(**walk, z_kind=int(Operand.ROW), z=anchors, dest=int(Dest.A), dst_addr=0, dst_pitch=64, **form),
+        Vector(**walk, z_kind=int(Source.ROW), z=anchors, dest=int(Dest.A), dst_addr=0, dst_pitch=64, **form),
     ]
     not_before = [0]
     for instruction in instructions[:-1]:
@@ -221,7 +221,7 @@ def test_the_model_needs_the_scale_memory_and_whole_blocks(rng):
     with pytest.raises(ValueError, match="blocks of 16 elements and one z per row, got 12 elements"):
         run_vector(Vector(**(fields | {"tiles": 3})), config, acc, a, a_scale=scale)
     with pytest.raises(ValueError, match="one z per row"):
-        run_vector(Vector(**(fields | {"z_kind": int(Operand.ACC)})), config, acc, a, a_scale=scale)
+        run_vector(Vector(**(fields | {"z_kind": int(Source.ACC)})), config, acc, a, a_scale=scale)
 
 
 def test_a_wrong_length_of_the_stage_is_noticed(rng, monkeypatch):

@@ -6,7 +6,7 @@ from amaranth.sim import Simulator
 
 from tilescore.rtl.lib.unit_port import command_layout
 from tilescore.rtl.spec.encoding import encode
-from tilescore.rtl.spec.isa import Dest, Operand
+from tilescore.rtl.spec.isa import Dest, Source
 from tilescore.rtl.vector import timing
 from tilescore.rtl.vector.block_latency import tile_bits
 from tilescore.rtl.vector.sequencer import VectorSequencer
@@ -19,9 +19,9 @@ def expected_requests(config, i):
     for row in range(i.rows):
         for tile in range(i.tiles):
             offset = {
-                Operand.ACC: row + tile * i.pitch,
-                Operand.ROW: row // config.cols,
-                Operand.COLUMN: tile * i.pitch,
+                Source.ACC: row + tile * i.pitch,
+                Source.ROW: row // config.cols,
+                Source.COLUMN: tile * i.pitch,
             }
             request = {
                 "x_addr": (i.x_addr + row + tile * i.pitch) & acc,
@@ -42,13 +42,13 @@ def expected_requests(config, i):
                 "reduce_lane": row % config.cols,
             }
             for name in "yzw":
-                kind, value = Operand(getattr(i, f"{name}_kind")), getattr(i, name)
-                word = value if kind is Operand.IMM else (value + offset[kind]) & acc
+                kind, value = Source(getattr(i, f"{name}_kind")), getattr(i, name)
+                word = value if kind is Source.IMM else (value + offset[kind]) & acc
                 request[name] = {
-                    "read": int(kind is not Operand.IMM),
+                    "read": int(kind is not Source.IMM),
                     "word": word,
                     "lane": row % config.cols,
-                    "scalar": int(kind in (Operand.IMM, Operand.ROW)),
+                    "scalar": int(kind in (Source.IMM, Source.ROW)),
                 }
             if i.dest == Dest.ACC:
                 request["dst_addr"] = i.dst_addr + row + tile * i.dst_pitch

@@ -11,7 +11,7 @@ from tilescore.rtl.plan import duration, vector_rd_tail, vector_wr_tail
 from tilescore.rtl.spec.config import load_tile
 from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.events import event_counts
-from tilescore.rtl.spec.isa import Combine, Dest, Func, Operand, Reduce, Vector
+from tilescore.rtl.spec.isa import Combine, Dest, Func, Reduce, Source, Vector
 from tilescore.rtl.vector import timing
 from tilescore.rtl.vector.lane import TWINS
 from tilescore.rtl.vector.unit import VectorUnit
@@ -172,8 +172,8 @@ def test_tokens_come_in_the_cycle_of_the_last_access(rng):
     programs = Programs(config, rng)
     instruction = programs.instruction(
         func=int(Func.EXP2),
-        w_kind=int(Operand.ACC),
-        z_kind=int(Operand.ACC),
+        w_kind=int(Source.ACC),
+        z_kind=int(Source.ACC),
         reduce=int(Reduce.SUM),
         dest=int(Dest.ACC),
     )
@@ -198,7 +198,7 @@ def test_in_place(rng):
         y=ONE,
         w=ONE,
         combine=int(Combine.ADD),
-        z_kind=int(Operand.ACC),
+        z_kind=int(Source.ACC),
         z=5,
         dest=int(Dest.ACC),
         dst_addr=5,
@@ -223,7 +223,7 @@ def test_softmax_as_a_chain_of_dependent_instructions(rng):
             **shape,
             x_addr=x,
             combine=int(Combine.SUB),
-            z_kind=int(Operand.ROW),
+            z_kind=int(Source.ROW),
             z=maximum,
             func=int(Func.EXP2),
             dest=int(Dest.ACC),
@@ -243,7 +243,7 @@ def test_softmax_as_a_chain_of_dependent_instructions(rng):
             dst_addr=inverse,
         ),
         Vector(
-            **(shape | {"w_kind": int(Operand.ROW), "w": inverse}),
+            **(shape | {"w_kind": int(Source.ROW), "w": inverse}),
             x_addr=exponentials,
             dest=int(Dest.A),
             dst_addr=0,
@@ -269,7 +269,7 @@ def test_a_wrong_length_of_the_pipe_is_noticed(rng, monkeypatch):
     acc[:] = rng.standard_normal(acc.shape).astype(np.float32).view(np.uint32)
     programs = Programs(config, rng)
     instructions = [
-        programs.instruction(rows=4, tiles=1, w_kind=int(Operand.ACC), func=0, dest=int(Dest.ACC))
+        programs.instruction(rows=4, tiles=1, w_kind=int(Source.ACC), func=0, dest=int(Dest.ACC))
     ]
     monkeypatch.setattr(timing, "W_READ", timing.W_READ - 1)
     with pytest.raises(AssertionError):

@@ -10,7 +10,7 @@ import pytest
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.errors import ProgramError
-from tilescore.rtl.spec.isa import Dest, Func, Gather, Load, Matmul, Operand, Reduce, Scatter, Space, Store, Vector
+from tilescore.rtl.spec.isa import Dest, Func, Gather, Load, Matmul, Reduce, Scatter, Source, Space, Store, Vector
 from tilescore.sim.legality.accesses import AccessTable, accesses
 from tilescore.sim.lib.strided import Strided
 
@@ -77,7 +77,7 @@ def test_row_maximum_reads_and_writes_its_statistics() -> None:
 
 
 def test_vector_operands_and_results() -> None:
-    touched = accesses(vector(rows=6, tiles=2, pitch=16, y_kind=Operand.ROW, y=acc(8), z_kind=Operand.COLUMN,
+    touched = accesses(vector(rows=6, tiles=2, pitch=16, y_kind=Source.ROW, y=acc(8), z_kind=Source.COLUMN,
                               z=acc(4), dest=Dest.A, dst_addr=1, dst_pitch=2, reduce=Reduce.SUM,
                               reduce_addr=acc(9, 3)), TILE)
     assert {a.role: a.run for a in touched.reads} == {
@@ -115,7 +115,7 @@ def test_equal_shapes_share_one_answer() -> None:
 
 def test_a_destination_may_be_an_operand() -> None:
     accesses(vector(rows=5, tiles=2, pitch=16, dest=Dest.ACC, dst_addr=acc(0), dst_pitch=16), TILE)
-    accesses(vector(z_kind=Operand.ACC, z=acc(1), dest=Dest.ACC, dst_addr=acc(1), dst_pitch=9), TILE)
+    accesses(vector(z_kind=Source.ACC, z=acc(1), dest=Dest.ACC, dst_addr=acc(1), dst_pitch=9), TILE)
 
 
 def test_depths_that_are_powers_of_two_are_contiguous() -> None:
@@ -182,13 +182,13 @@ WRONG = [
     (vector(rows=0), "rows must be at least 1"),
     (vector(tiles=0), "tiles must be at least 1"),
     (vector(x_swap=3), "x_swap must be 0..2, got 3"),
-    (vector(func=Func.SILU, w_kind=Operand.ROW, w=acc(8)), "w_kind must be IMM when func is SILU"),
+    (vector(func=Func.SILU, w_kind=Source.ROW, w=acc(8)), "w_kind must be IMM when func is SILU"),
     (vector(x_addr=acc(9, 2)), "x_addr: addresses 146..149 run to offset 5 in bank 9 of ACC"),
-    (vector(y_kind=Operand.ACC, y=acc(0, 5)), "y: must not share a bank with x_addr, both use bank 0 of ACC"),
-    (vector(z_kind=Operand.ROW, z=acc(8), w_kind=Operand.COLUMN, w=acc(8, 1)), "w: must not share a bank with z"),
+    (vector(y_kind=Source.ACC, y=acc(0, 5)), "y: must not share a bank with x_addr, both use bank 0 of ACC"),
+    (vector(z_kind=Source.ROW, z=acc(8), w_kind=Source.COLUMN, w=acc(8, 1)), "w: must not share a bank with z"),
     (vector(dest=Dest.ACC, dst_addr=acc(0, 2)), "dst_addr: the destination overlaps operand x_addr"),
     (vector(rows=2, tiles=2, pitch=3, dest=Dest.ACC, dst_pitch=2), "dst_addr: the destination overlaps operand x"),
-    (vector(rows=2, y_kind=Operand.ROW, y=acc(8), dest=Dest.ACC, dst_addr=acc(8)), "dst_addr: the destination "
+    (vector(rows=2, y_kind=Source.ROW, y=acc(8), dest=Dest.ACC, dst_addr=acc(8)), "dst_addr: the destination "
                                                                                    "overlaps operand y"),
     (vector(tiles=2, pitch=16, dest=Dest.ACC, dst_addr=acc(4), dst_pitch=3), "dst_pitch: column tiles of 4 rows "
                                                                              "overlap, 3 ACC rows apart"),

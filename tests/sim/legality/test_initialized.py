@@ -18,13 +18,13 @@ from tilescore.rtl.spec.isa import (
     Instruction,
     Load,
     Matmul,
-    Operand,
     Pair,
     Quant,
     Reduce,
     Scale,
     ScaleLayout,
     Scatter,
+    Source,
     Space,
     Store,
     Unit,
@@ -152,15 +152,15 @@ def test_a_vector_reads_every_lane_of_every_tile(reduce: Reduce) -> None:
 
 
 def test_operands_of_a_vector() -> None:
-    x, row = load(Space.ACC, 10, 32), {"y_kind": Operand.ROW, "y": STAT, "rows": 10}
+    x, row = load(Space.ACC, 10, 32), {"y_kind": Source.ROW, "y": STAT, "rows": 10}
     add(x, load(Space.ACC, 1, 32, addr=STAT), load(Space.ACC, 1, 8, addr=STAT + 1), vector(**row))
     refused(f"y: reads rows {STAT + 1}..{STAT + 1}, lanes 1..1 of ACC", x, load(Space.ACC, 1, 32, addr=STAT),
             load(Space.ACC, 1, 4, addr=STAT + 1), vector(**row))
-    column = {"w_kind": Operand.COLUMN, "w": STAT}
+    column = {"w_kind": Source.COLUMN, "w": STAT}
     refused(f"w: reads rows {STAT}..{STAT}, lanes 7..7 of ACC", x, load(Space.ACC, 1, 28, addr=STAT), vector(**column))
     bank_2 = TILE.acc_addr(2)
     refused(f"z: reads rows {bank_2 + 1}..{bank_2 + 2}, lanes 0..7 of ACC", x, load(Space.ACC, 1, 32, addr=bank_2),
-            vector(z_kind=Operand.ACC, z=bank_2))
+            vector(z_kind=Source.ACC, z=bank_2))
 
 
 def test_results_of_a_vector_are_written() -> None:

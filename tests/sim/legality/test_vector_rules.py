@@ -7,7 +7,7 @@ import pytest
 from tilescore.rtl.spec.config import load_tile
 from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.errors import ProgramError
-from tilescore.rtl.spec.isa import Combine, Dest, Func, Operand, Quant, Reduce, Vector
+from tilescore.rtl.spec.isa import Combine, Dest, Func, Quant, Reduce, Source, Vector
 from tilescore.sim.legality.accesses import accesses
 from tilescore.sim.lib.strided import Strided
 
@@ -34,7 +34,7 @@ def test_rows_of_codes_fill_the_groups_of_their_format():
 
 
 def test_z_may_be_a_row_of_statistics():
-    touched = accesses(codes(z_kind=Operand.ROW, z=TILE.acc_addr(16)), TILE)
+    touched = accesses(codes(z_kind=Source.ROW, z=TILE.acc_addr(16)), TILE)
     assert [access.role for access in touched.reads] == ["x_addr", "z"]
 
 
@@ -56,7 +56,7 @@ def test_a_format_without_blocks_keeps_combine_and_reductions():
         (NANO, codes(func=Func.ANCHOR, quant=Quant.E4M3), "got E4M3; tile nano has none"),
         (TILE, codes(tiles=6), "tiles: rows of 24 elements are not whole blocks of 32, as quant MXFP4 needs"),
         (TILE, codes(combine=Combine.ADD), "combine must be NONE with quant MXFP4, which uses operand z, got ADD"),
-        (TILE, codes(z_kind=Operand.COLUMN), "z_kind must be IMM or ROW with quant MXFP4, got COLUMN"),
+        (TILE, codes(z_kind=Source.COLUMN), "z_kind must be IMM or ROW with quant MXFP4, got COLUMN"),
         (TILE, codes(reduce=Reduce.SUM), "reduce must be NONE with quant MXFP4"),
         (TILE, codes(rows=5, pitch=5, dst_pitch=1), "dst_pitch: panels of 2 groups overlap, 1 groups apart"),
     ],

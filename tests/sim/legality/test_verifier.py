@@ -20,9 +20,9 @@ from tilescore.rtl.spec.isa import (
     Halt,
     Load,
     Matmul,
-    Operand,
     Reduce,
     Scatter,
+    Source,
     Space,
     Store,
     Sync,
@@ -304,7 +304,7 @@ def reducing(**fields) -> Vector:
 
 
 def test_a_vector_waits_for_a_reduction() -> None:
-    use = {"x_addr": acc(1), "z_kind": Operand.ROW, "z": acc(16), "combine": Combine.ADD}
+    use = {"x_addr": acc(1), "z_kind": Source.ROW, "z": acc(16), "combine": Combine.ADD}
     wr = duration(vector(), TILE).wr
     rejected(f"instruction 1 (VECTOR): issues 4 cycles after instruction 0 (VECTOR) at the earliest, must be at "
              f"least {wr + 1} or wait for its wr token", reducing(), vector(**use))
@@ -328,11 +328,11 @@ def test_elements_in_the_same_order_need_the_pipe_depth_only() -> None:
 
 
 def test_late_operands_keep_early_ones_off_their_bank() -> None:
-    late = vector(x_addr=acc(0), w_kind=Operand.ACC, w=acc(1))
+    late = vector(x_addr=acc(0), w_kind=Source.ACC, w=acc(1))
     rejected("issues 4 cycles after instruction 0 (VECTOR) at the earliest, must be at least "
              f"{duration(late, TILE).rd + 1} or wait for its rd token: two reads could meet at one bank",
              late, vector(x_addr=acc(1)))
-    verify(program(vector(x_addr=acc(1)), vector(w_kind=Operand.ACC, w=acc(1))))
+    verify(program(vector(x_addr=acc(1)), vector(w_kind=Source.ACC, w=acc(1))))
     late.signal_rd = V
     verify(program(late, vector(x_addr=acc(1), wait_rd=V)))
 

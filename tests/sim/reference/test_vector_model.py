@@ -8,7 +8,7 @@ import pytest
 
 from tilescore.rtl.spec.config import load_tile
 from tilescore.rtl.spec.encoding import fp32_bits
-from tilescore.rtl.spec.isa import Combine, Dest, Func, Halt, Operand, Reduce, Vector
+from tilescore.rtl.spec.isa import Combine, Dest, Func, Halt, Reduce, Source, Vector
 from tilescore.sim.numerics.arithmetic import quantize_e4m3
 from tilescore.sim.reference.vector_model import compute, reduce_rows, run_vector
 
@@ -48,19 +48,19 @@ def test_other_instructions_and_wrong_memories_are_refused(config, rng):
 
 def operand(config, acc, i, name, row, tile, lane):
     """One element, as the field's description says."""
-    kind, value = Operand(getattr(i, f"{name}_kind")), getattr(i, name)
-    if kind is Operand.IMM:
+    kind, value = Source(getattr(i, f"{name}_kind")), getattr(i, name)
+    if kind is Source.IMM:
         return float(np.uint32(value).view(np.float32))
     address, lane = {
-        Operand.ACC: (value + row + tile * i.pitch, lane),
-        Operand.ROW: (value + row // config.cols, row % config.cols),
-        Operand.COLUMN: (value + tile * i.pitch, lane),
+        Source.ACC: (value + row + tile * i.pitch, lane),
+        Source.ROW: (value + row // config.cols, row % config.cols),
+        Source.COLUMN: (value + tile * i.pitch, lane),
     }[kind]
     return float(acc[address, lane].view(np.float32))
 
 
 @pytest.mark.parametrize("combine", list(Combine))
-@pytest.mark.parametrize("kind", list(Operand))
+@pytest.mark.parametrize("kind", list(Source))
 def test_every_operand_kind_element_by_element(config, rng, combine, kind):
     acc, a = memories(config, rng)
     i = Vector(
@@ -75,7 +75,7 @@ def test_every_operand_kind_element_by_element(config, rng, combine, kind):
     )
     for name, base in (("y", 60), ("z", 120), ("w", 180)):
         setattr(i, f"{name}_kind", int(kind))
-        setattr(i, name, fp32_bits(base / 70) if kind is Operand.IMM else base)
+        setattr(i, name, fp32_bits(base / 70) if kind is Source.IMM else base)
     before = acc.copy()
     flags = np.full(acc.shape, 3, np.uint8)
     run_vector(i, config, acc, a, flags)
@@ -156,7 +156,7 @@ def test_special_values(config):
     shared = {"rows": 1, "tiles": 1, "x_addr": 0, "w": ONE, "dest": int(Dest.ACC)}
     run_vector(Vector(**shared, y=0, dst_addr=8, reduce=int(Reduce.MAX), reduce_addr=12), config, acc, a)
     run_vector(
-        Vector(**shared, y=ONE, combine=int(Combine.SUB), z_kind=int(Operand.ACC), z=0, dst_addr=9),
+        Vector(**shared, y=ONE, combine=int(Combine.SUB), z_kind=int(Source.ACC), z=0, dst_addr=9),
         config,
         acc,
         a,
@@ -188,7 +188,7 @@ def test_swapped_lanes(config, rng, swap, lanes):
     shared = {"rows": 3, "tiles": 1, "x_addr": 5, "x_swap": swap, "w": ONE}
     out = compute(Vector(**shared, y=ONE), config, acc)
     assert (out[:, 0] == x[:, lanes]).all()
-    out = compute(Vector(**shared, y_kind=int(Operand.ACC), y=5), config, acc)
+    out = compute(Vector(**shared, y_kind=int(Source.ACC), y=5), config, acc)
     assert (out[:, 0] == x[:, lanes] * x).all()
 
 

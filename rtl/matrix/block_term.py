@@ -15,24 +15,24 @@ from ..arith.round_fp32 import AccumulatorFlags
 from ..spec.array_formats import FP32_SIGNIFICAND, TermShape, built_pairs
 from ..spec.config import TileConfig
 from ..spec.formats import step_bits
-from .scale_edge import scale_layout
-from .timing import group_term
+from .scale_edge import scale_operand_layout
+from .timing import block_term
 
 STEP_FLAGS = data.StructLayout({"nan": 1, "pinf": 1, "ninf": 1})
 """Specials among a step's products."""
 
 
-class GroupTerm(wiring.Component):
+class BlockTerm(wiring.Component):
     """Members
     -------
     valid, first : In(1)
         A step's sum is at ``sum``; it is the first of a block.
     sum : In(signed), flags : In(STEP_FLAGS)
         Of `DotProduct`.
-    a_scale, b_scale : In(scale_layout)
+    a_scale, b_scale : In(scale_operand_layout)
         Scales of the block whose last step's sum is at ``sum``; with FP32 scales one cycle earlier.
     value : Out(signed(acc_bits)), carry : Out(1), term_flags : Out(AccumulatorFlags)
-        The term of the block whose last step was at ``sum`` `timing.group_term` cycles before, less ``carry``.
+        The term of the block whose last step was at ``sum`` `timing.block_term` cycles before, less ``carry``.
     """
 
     valid: Signal
@@ -51,17 +51,17 @@ class GroupTerm(wiring.Component):
         super().__init__({
             "valid": In(1), "first": In(1),
             "sum": In(signed(step_bits(config.lanes, built_pairs(config)))), "flags": In(STEP_FLAGS),
-            "a_scale": In(scale_layout(config, "a")), "b_scale": In(scale_layout(config, "b")),
+            "a_scale": In(scale_operand_layout(config, "a")), "b_scale": In(scale_operand_layout(config, "b")),
             "value": Out(signed(config.acc_bits)), "carry": Out(1), "term_flags": Out(AccumulatorFlags)})
 
     @property
     def LATENCY(self) -> int:
-        return group_term(self.config)
+        return block_term(self.config)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         shape = self.shape
-        group = Signal(signed(shape.group_bits), reset_less=True)
+        group = Signal(signed(shape.block_bits), reset_less=True)
         flags = Signal(STEP_FLAGS, reset_less=True)
         with m.If(self.valid):
             if shape.adds_steps:
@@ -121,7 +121,7 @@ class GroupTerm(wiring.Component):
         product = Signal(signed(shape.product_bits), reset_less=True)
         narrow = group[:shape.multiplied_bits].as_signed()
         multiplied = narrow * factor
-        if shape.multiplied_bits < shape.group_bits:
+        if shape.multiplied_bits < shape.block_bits:
             multiplied = Mux(factor == shape.factor_one, group << shape.factor_one.bit_length() - 1, multiplied)
         later = [Signal(value.shape(), name=name, reset_less=True) for value, name in (
             (exponent, "product_exponent"), (nan, "product_nan"), (specials, "product_specials"))]
