@@ -10,6 +10,7 @@ from ..compiler.provenance import check_report
 from ..compiler.report import report_compiled
 from ..rtl.spec.errors import ConfigError, WorkloadError
 from ..sim.energy import load_table
+from ..sim.lib.json_file import read_json
 from .ignored import check_layer_options
 from .layer import build
 from .parser import parser
@@ -70,12 +71,7 @@ def _run(arguments: argparse.Namespace, side: str, options: list[str]) -> dict:
 def _saved(arguments: argparse.Namespace, path: Path) -> dict | None:
     """The report of one layer in a report.json or its folder; None when the file is a schedule."""
     file = path / "report.json" if path.is_dir() else path
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: not valid JSON: {error}") from None
+    values = read_json(file, ConfigError)
     if isinstance(values, dict) and "kind" in values and not path.is_dir():
         return None
     layers = values.get("layers") if isinstance(values, dict) and "layers" in values else [values]

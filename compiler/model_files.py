@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..rtl.spec.errors import ConfigError, WorkloadError
+from ..sim.lib.json_file import read_json
 
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "text_model_config", "llm")
 """Where multimodal configurations keep their language model; Qwen-Omni nests two of them."""
@@ -87,18 +87,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
             content[key] = value
         return content
 
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: expected UTF-8 text") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not valid JSON: line {error.lineno}: {error.msg}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid JSON: {error}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: not a model configuration: nested too deeply") from None
+    raw = read_json(path, ConfigError, pairs=unique)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a JSON object, got {type(raw).__name__}")
     return raw

@@ -13,15 +13,14 @@ probability. Equal logits go to the lowest expert index, which ``torch.topk`` le
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..rtl.spec.errors import WorkloadError, did_you_mean
+from ..sim.lib.json_file import read_json
 from .routing_loads import balanced, zipf
 from .tensors import check_seed
 
@@ -160,12 +159,7 @@ def _exponent(name: str) -> float:
 def read_choice(path: Path, *, tokens: int, experts: int, top_k: int) -> np.ndarray:
     """A choice from JSON: a list with one list of expert numbers per token, or that under the key
     ``experts``."""
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise WorkloadError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise WorkloadError(f"{path}: not valid JSON: {error}") from None
+    content = read_json(path, WorkloadError)
     if isinstance(content, dict):
         if set(content) != {"experts"}:
             raise WorkloadError(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..rtl.spec.errors import CompileError
 from ..sim.lib.atomic_file import write_text
+from ..sim.lib.json_file import read_json
 
 
 def _require(where: str, name: str, value: object, low: int) -> None:
@@ -166,13 +167,7 @@ def save_schedule(schedule: Schedule, path: Path) -> None:
 
 def load_schedule(path: Path):
     """Read a schedule written by `save_schedule` or by hand. Raises `CompileError` naming the file and the key."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise CompileError(f"schedule file {path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise CompileError(f"schedule file {path}: not valid JSON: {error}") from None
-    return from_dict(values, f"schedule file {path}")
+    return from_dict(read_json(path, CompileError, "schedule file"), f"schedule file {path}")
 
 
 def schedule_differences(old: Schedule | dict, new: Schedule | dict) -> list[str]:

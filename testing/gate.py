@@ -17,6 +17,7 @@ from ..compiler.comparison_text import change, number, sentences
 from ..compiler.provenance import check_report
 from ..rtl.spec.errors import ConfigError
 from ..sim.lib.atomic_file import write_text
+from ..sim.lib.json_file import read_json
 
 DEFAULT_LIMITS = {"cycles": 0.0, "energy": 0.01, "bytes": 0.0}
 """Allowed growth as a share: cycles and bytes are exact, constants of energy may be revised."""
@@ -63,12 +64,7 @@ def save_baseline(path: Path, report: dict) -> None:
 
 def load_baseline(path: Path) -> dict:
     """The report of a baseline file. Raises `ConfigError` naming the file and what is wrong with it."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"baseline {path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"baseline {path}: not valid JSON: {error}") from None
+    values = read_json(path, ConfigError, "baseline")
     check_report(values, f"baseline {path}")
     return values
 

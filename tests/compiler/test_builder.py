@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 
 from tilescore.compiler.builder import ProgramBuilder, limit_outstanding
 from tilescore.rtl.spec.config import TileConfig, load_tile
-from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.errors import CompileError
 from tilescore.rtl.spec.isa import (
     Dest,
@@ -25,12 +25,13 @@ from tilescore.rtl.spec.isa import (
     Space,
     Store,
     Unit,
-    Vector,
 )
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program
 from tilescore.sim.reference.run import run_reference
 from tilescore.sim.timing import time_program
+from tilescore.tests import instructions
+from tilescore.tests.instructions import load, matmul, vector
 
 pytestmark = pytest.mark.usefixtures("all_written")
 
@@ -38,27 +39,13 @@ TILE = TileConfig(name="t", rows=4, cols=4, lanes=8, a_buffer_bytes=8192, a_bank
                   acc_banks=16, acc_bank_rows=16, stat_banks=4, stat_bank_rows=8, index_entries=64, imem_page=64,
                   queue_depth=8, bus_bytes=16, dram_latency=20)
 L, S, M, V, D = (1 << unit for unit in Unit)
-ONE = fp32_bits(1.0)
 
 
 def acc(bank: int, row: int = 0) -> int:
     return TILE.acc_addr(bank, row)
 
 
-def load(**fields) -> Load:
-    return Load(**{"space": Space.A, "rows": 4, "row_bytes": 16, "row_stride": 16, **fields})
-
-
-def store(**fields) -> Store:
-    return Store(**{"space": Space.ACC, "rows": 4, "row_bytes": 16, "row_stride": 16, "dram_addr": 4096, **fields})
-
-
-def matmul(**fields) -> Matmul:
-    return Matmul(**{"k_steps": 2, "m_rows": 4, "n_tiles": 1, **fields})
-
-
-def vector(**fields) -> Vector:
-    return Vector(**{"rows": 4, "tiles": 1, "y": ONE, "w": ONE, **fields})
+store = partial(instructions.store, dram_addr=4096)
 
 
 def build(*instructions: Instruction, tile: TileConfig = TILE) -> Program:

@@ -10,20 +10,13 @@ from amaranth.sim import Simulator
 from tilescore.rtl.dma.memory_clear import MemoryClear, clear_bits
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.isa import INSTRUCTION_BYTES
+from tilescore.tests.odd_tiles import ODD_TILES
 
 NANO = load_tile("nano")
 TILES = {
     "nano": dataclasses.replace(NANO, name="small nano", a_buffer_bytes=4 * 2 * 16 * 5, a_banks=2,
                                 b_buffer_bytes=4 * 2 * 16 * 5, b_banks=2),
-    "4x8x4": TileConfig(
-        name="4x8x4", rows=4, cols=8, lanes=4, acc_bits=80, a_buffer_bytes=4 * 3 * 16 * 5, a_banks=3,
-        b_buffer_bytes=8 * 2 * 16 * 6, b_banks=2, acc_banks=12, acc_bank_rows=11, stat_banks=3, stat_bank_rows=5,
-        index_entries=24, imem_page=8, queue_depth=3, bus_bytes=16, dram_latency=7, dma_outstanding=2),
-    "8x4x8": TileConfig(
-        name="8x4x8", rows=8, cols=4, lanes=8, a_buffer_bytes=8 * 2 * 8 * 9, a_banks=2, b_buffer_bytes=4 * 3 * 8 * 7,
-        b_banks=3, acc_banks=6, acc_bank_rows=19, stat_banks=2, stat_bank_rows=3, index_entries=20, imem_page=16,
-        queue_depth=2, bus_bytes=8, dram_latency=1, dma_outstanding=1),
-}
+} | ODD_TILES
 
 
 @pytest.mark.parametrize("config", TILES.values(), ids=TILES)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from functools import partial
 
 import pytest
 
 from tilescore.rtl.spec.config import TileConfig
-from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.errors import ProgramError
-from tilescore.rtl.spec.isa import Dest, Func, Gather, Load, Matmul, Reduce, Scatter, Source, Space, Store, Vector
+from tilescore.rtl.spec.isa import Dest, Func, Gather, Reduce, Scatter, Source, Space, Store
 from tilescore.sim.legality.accesses import AccessTable, accesses
 from tilescore.sim.lib.strided import Strided
+from tilescore.tests import instructions
+from tilescore.tests.instructions import load
 
 TILE = TileConfig(name="t", rows=4, cols=4, lanes=8, a_buffer_bytes=4 * 4 * 16 * 5, a_banks=4, b_buffer_bytes=8192,
                   b_banks=4, acc_banks=8, acc_bank_rows=11, stat_banks=2, stat_bank_rows=5, index_entries=64,
                   imem_page=32, bus_bytes=16, dram_latency=20)
 """Banks: A 0..3 with 10 groups, B 4..7 with 64, ACC 8..15 with 11 rows, statistics 16..17 with 5 rows."""
 
-ONE = fp32_bits(1.0)
 
 
 def bank_list(mask: int) -> list[int]:
@@ -30,16 +31,8 @@ def acc(bank: int, row: int = 0) -> int:
     return TILE.acc_addr(bank, row)
 
 
-def load(**fields) -> Load:
-    return Load(**{"space": Space.A, "rows": 4, "row_bytes": 16, "row_stride": 16, **fields})
-
-
-def matmul(**fields) -> Matmul:
-    return Matmul(**{"k_steps": 2, "m_rows": 4, "n_tiles": 1, "acc_addr": acc(0), **fields})
-
-
-def vector(**fields) -> Vector:
-    return Vector(**{"rows": 4, "tiles": 1, "x_addr": acc(0), "y": ONE, "w": ONE, **fields})
+matmul = partial(instructions.matmul, acc_addr=acc(0))
+vector = partial(instructions.vector, x_addr=acc(0))
 
 
 def test_a_load_of_two_panels() -> None:

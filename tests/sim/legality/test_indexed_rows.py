@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.errors import ProgramError, SimulationError
-from tilescore.rtl.spec.isa import Gather, Halt, Instruction, Load, ScaleLayout, Scatter, Space, Store, Unit
+from tilescore.rtl.spec.isa import Halt, Instruction, Load, ScaleLayout, Space, Store, Unit
 from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.hardware.verilator_run import run_verilator
 from tilescore.sim.legality.verifier import verify
@@ -17,6 +18,7 @@ from tilescore.sim.program import Program, Region, Segment
 from tilescore.sim.reference.run import run_reference
 from tilescore.sim.result import check_results, check_times
 from tilescore.sim.timing import time_program
+from tilescore.tests import instructions
 
 TILE = TileConfig(name="t", rows=4, cols=4, lanes=8, scales=("e8m0",), a_buffer_bytes=4096, a_banks=4,
                   b_buffer_bytes=4096, b_banks=4, acc_banks=8, acc_bank_rows=16, stat_banks=4, stat_bank_rows=8,
@@ -46,16 +48,8 @@ def index(at: int = 0, **fields) -> Load:
                    **fields})
 
 
-def gather(**fields) -> Gather:
-    return Gather(**{"space": Space.A, "rows": 4, "row_bytes": 16, "row_stride": 16, "wait_wr": L, **fields})
-
-
-def scatter(**fields) -> Scatter:
-    return Scatter(**{"space": Space.ACC, "rows": 4, "row_bytes": 16, "row_stride": 16, "wait_wr": L, **fields})
-
-
-def load(**fields) -> Load:
-    return Load(**{"space": Space.A, "rows": 4, "row_bytes": 16, "row_stride": 16, "addr": 64, **fields})
+gather, scatter = (partial(made, wait_wr=L) for made in (instructions.gather, instructions.scatter))
+load = partial(instructions.load, addr=64)
 
 
 def only_store(**fields) -> tuple[Instruction, Instruction]:

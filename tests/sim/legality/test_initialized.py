@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 
 from tilescore.rtl.spec.config import TileConfig
-from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.errors import ProgramError
 from tilescore.rtl.spec.isa import (
     Dest,
@@ -17,7 +17,6 @@ from tilescore.rtl.spec.isa import (
     Halt,
     Instruction,
     Load,
-    Matmul,
     Pair,
     Quant,
     Reduce,
@@ -28,37 +27,33 @@ from tilescore.rtl.spec.isa import (
     Space,
     Store,
     Unit,
-    Vector,
 )
 from tilescore.sim.legality.accesses import AccessTable
 from tilescore.sim.legality.initialized import Initialized
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program, Segment
+from tilescore.tests import instructions
+from tilescore.tests.instructions import ONE
 
 TILE = TileConfig(
     name="t", rows=4, cols=8, lanes=8, formats=("e4m3", "e4m3xe2m1", "e2m1"), scales=("e4m3", "e8m0", "fp32"),
     a_buffer_bytes=4 * 4 * 512, a_banks=4, b_buffer_bytes=8 * 4 * 512, b_banks=4, acc_banks=8, acc_bank_rows=16,
     stat_banks=4, stat_bank_rows=8, index_entries=64, imem_page=64, queue_depth=8, bus_bytes=16, dram_latency=20)
-ONE = fp32_bits(1.0)
 STAT = TILE.acc_addr(8)
 """First statistics row."""
 
 
 def load(space: Space, rows: int, row_bytes: int, **fields: int) -> Load:
-    return Load(**{"space": space, "rows": rows, "row_bytes": row_bytes, "row_stride": 512, **fields})
+    return instructions.load(space=space, rows=rows, row_bytes=row_bytes, row_stride=512, **fields)
 
 
 def store(space: Space, rows: int, row_bytes: int, **fields: int) -> Store:
-    return Store(**{"space": space, "rows": rows, "row_bytes": row_bytes, "row_stride": 512, "scale_addr": 4096 * bool(
-        fields.get("scale")), "dram_addr": fields.get("src_byte", 0), **fields})
+    places = {"scale_addr": 4096 * bool(fields.get("scale")), "dram_addr": fields.get("src_byte", 0)}
+    return instructions.store(**{"space": space, "rows": rows, "row_bytes": row_bytes, "row_stride": 512, **places,
+                                 **fields})
 
 
-def matmul(**fields: int) -> Matmul:
-    return Matmul(**{"k_steps": 2, "m_rows": 3, "n_tiles": 1, **fields})
-
-
-def vector(**fields: int) -> Vector:
-    return Vector(**{"rows": 3, "tiles": 1, "y": ONE, "w": ONE, **fields})
+matmul, vector = partial(instructions.matmul, m_rows=3), partial(instructions.vector, rows=3)
 
 
 def add(*instructions: Instruction) -> None:

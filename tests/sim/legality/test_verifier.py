@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 
 from tilescore.rtl.plan import duration
 from tilescore.rtl.spec.config import TileConfig, load_tile
-from tilescore.rtl.spec.encoding import fp32_bits
 from tilescore.rtl.spec.errors import ProgramError
 from tilescore.rtl.spec.isa import (
     HEADER,
     Combine,
     Dest,
-    Gather,
     Halt,
     Load,
-    Matmul,
     Reduce,
-    Scatter,
     Source,
     Space,
-    Store,
     Sync,
     Unit,
     Vector,
 )
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program, Segment
+from tilescore.tests import instructions
+from tilescore.tests.instructions import gather, load, matmul, vector
 
 pytestmark = pytest.mark.usefixtures("all_written")
 
@@ -38,7 +36,6 @@ TILE = TileConfig(name="t", rows=4, cols=4, lanes=8, a_buffer_bytes=8192, a_bank
                   acc_banks=16, acc_bank_rows=16, stat_banks=4, stat_bank_rows=8, index_entries=64, imem_page=512,
                   queue_depth=8, bus_bytes=16, dram_latency=20)
 L, S, M, V, D = (1 << unit for unit in Unit)
-ONE = fp32_bits(1.0)
 SIZE = 4096
 """Bytes of each of the two segments, "x" (zeros) at 0 and "y" (no data) at SIZE; the program follows."""
 
@@ -47,32 +44,11 @@ def acc(bank: int, row: int = 0) -> int:
     return TILE.acc_addr(bank, row)
 
 
-def load(**fields) -> Load:
-    return Load(**{"space": Space.A, "rows": 4, "row_bytes": 16, "row_stride": 16, **fields})
-
-
-def gather(**fields) -> Gather:
-    return Gather(**{"space": Space.A, "rows": 4, "row_bytes": 16, "row_stride": 16, **fields})
-
-
-def store(**fields) -> Store:
-    return Store(**{"space": Space.ACC, "rows": 4, "row_bytes": 16, "row_stride": 16, "dram_addr": SIZE, **fields})
-
-
-def scatter(**fields) -> Scatter:
-    return Scatter(**{"space": Space.ACC, "rows": 4, "row_bytes": 16, "row_stride": 16, "dram_addr": SIZE, **fields})
+store, scatter = (partial(made, dram_addr=SIZE) for made in (instructions.store, instructions.scatter))
 
 
 def index(**fields) -> Load:
     return Load(**{"space": Space.INDEX, "rows": 1, "row_bytes": 16, **fields})
-
-
-def matmul(**fields) -> Matmul:
-    return Matmul(**{"k_steps": 2, "m_rows": 4, "n_tiles": 1, **fields})
-
-
-def vector(**fields) -> Vector:
-    return Vector(**{"rows": 4, "tiles": 1, "y": ONE, "w": ONE, **fields})
 
 
 def program(*instructions, tile: TileConfig = TILE, halt: bool = True, **fields) -> Program:
