@@ -188,6 +188,8 @@ class LoadUnit(wiring.Component):
             finish.eq(advance & (step & slots.done & ~gather | stages[-1].valid & stages[-1].last)),
             free.eq(finish | ~busy),
         ]
+        # Stage 1: the index memory is read; 2 and 3: index times stride; 4: sum, a register of its own. All stages move
+        # together, so a request that the port does not take yet holds the whole pipeline.
         with m.If(advance):
             m.d.sync += [gathered.eq(row_address.address), stages[0].valid.eq(step & gather),
                          stages[0].last.eq(slots.done), stages[0].more.eq(more)]

@@ -63,6 +63,7 @@ class BlockTerm(wiring.Component):
         shape = self.shape
         group = Signal(signed(shape.block_bits), reset_less=True)
         flags = Signal(STEP_FLAGS, reset_less=True)
+        # Stage 1: the sum of the block's steps; beside it, from scales that arrive with the last step, their product.
         with m.If(self.valid):
             if shape.adds_steps:
                 m.d.sync += [
@@ -72,6 +73,7 @@ class BlockTerm(wiring.Component):
                 m.d.sync += [group.eq(self.sum), flags.eq(self.flags)]
         factor, exponent, nan = self._scale(m)
         specials: Value = Cat(flags.nan | nan, flags.pinf, flags.ninf)
+        # Stage 2, only where scales have significands: the sum times the product of the scales. Last stage: the shift.
         product: Value = group
         if factor is not None:
             product, exponent, nan, specials = self._multiply(m, group, factor, exponent, nan, specials)
@@ -96,7 +98,7 @@ class BlockTerm(wiring.Component):
             factor = Signal(shape.factor_bits, reset_less=True)
             m.d.sync += factor.eq(a.significand * b.significand)
             return factor, exponent, nan
-        # Rounded to 24 bits: one stage more, for which these scales come one cycle earlier.
+        # Two stages: the product, then its rounding to 24 bits. These scales come one cycle earlier for it.
         product = Signal(2 * FP32_SIGNIFICAND, name="scales", reset_less=True)
         raw_exponent = Signal.like(exponent, name="raw_exponent", reset_less=True)
         raw_nan = Signal(reset_less=True)

@@ -105,6 +105,7 @@ class BlockScale(wiring.Component):
     def _power_of_two(self, m: Module) -> tuple[data.View, Value]:
         """Divisor and delta, `POWER_LATENCY` cycles later."""
         built = tuple(quant for quant in self.quantizers if QUANT_FORMATS[quant].scale == Scale.E8M0)
+        # 1: exponent field of the scale by the rule; 2: at most the anchor's, and how far below it.
         field = Signal(signed(10), reset_less=True)
         anchor = Signal(8, reset_less=True)
         m.d.sync += [
@@ -123,6 +124,8 @@ class BlockScale(wiring.Component):
     # Division -------------------------------------------------------------------------------------------
 
     def _division(self, m: Module, nan: Value, quant: Value) -> None:
+        # unpack | amax / 6 or / 448 | unpack | divide by z | NVFP4: cast to E4M3, unpack, times z | unpack. What is not
+        # divided waits in delay lines until its partner is ready.
         z = self._unpack(m, "z", self.z & 0x7FFFFFFF)
         amax = self._unpack(m, "amax", self.amax)
         early = delay(m, self.quant, UnpackFp32.LATENCY, name="quant_early")
