@@ -54,7 +54,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write_line(f"repeat this run's random choices with --seed={config.option.seed}")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        always = item.get_closest_marker("always")
+        if always is not None and item.callspec.id not in always.args:
+            item.add_marker("slow")
     if config.option.slow:
         return
     skip = pytest.mark.skip(reason="slow: runs with --slow (make slow)")

@@ -35,12 +35,11 @@ def job(tmp_path: Path) -> Callable[..., Any]:
 
 
 def of_each(argument: str, *cases: Any) -> pytest.MarkDecorator:
-    """Every case on every simulator. Icarus plays some 800 cycles per second, so it has the first always and the others
-    with ``--slow``."""
+    """Every case on every simulator. Icarus plays some 800 cycles per second: with ``--slow``."""
     return pytest.mark.parametrize(("simulator", argument), [
         pytest.param(name, case, id=f"{name}-{case if isinstance(case, str) else case[0]}",
-                     marks=[needs(name), *([pytest.mark.slow] if name == "icarus" and number else [])])
-        for name in SIMULATORS for number, case in enumerate(cases)])
+                     marks=[needs(name), *([pytest.mark.slow] if name == "icarus" else [])])
+        for name in SIMULATORS for case in cases])
 
 
 @of_each("kind", *LAYERS)

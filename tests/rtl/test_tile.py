@@ -183,6 +183,7 @@ def check_counters(log: dict) -> None:
     assert log["counters"]["matrix.fill"] == panels * (NANO.rows - K // 8)
 
 
+@pytest.mark.slow
 def test_stalls_change_only_the_time(rng, bench_dram) -> None:
     before = image(rng, PROGRAM)
     dram = bench_dram(before.copy(), bus_bytes=NANO.bus_bytes, latency=NANO.dram_latency, rng=rng)
@@ -192,6 +193,7 @@ def test_stalls_change_only_the_time(rng, bench_dram) -> None:
     check_counters(log)
 
 
+@pytest.mark.slow
 def test_second_page_behind_a_sync(rng, bench_dram) -> None:
     """The first page ends with a SYNC for the load of the second, which holds the rest of the program."""
     page = NANO.imem_page
@@ -215,6 +217,7 @@ def test_bank_conflict_is_reported(rng, bench_dram) -> None:
     assert first["conflict"] and second["conflict"]
 
 
+@pytest.mark.always("12")
 @pytest.mark.parametrize("opcode", [0, 12])
 def test_illegal_opcode(opcode: int, rng, bench_dram) -> None:
     """The program ends at the unknown opcode, with illegal set."""

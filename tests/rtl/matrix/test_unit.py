@@ -60,6 +60,7 @@ def check_trace(bench: UnitBench, program: list[Matmul], issues: list[int]) -> N
     assert trace.conflicts == 0
 
 
+@pytest.mark.always("wide")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_random_programs_have_the_models_bits_and_the_plans_cycles(name: str, rng: np.random.Generator) -> None:
     config = CONFIGS[name]

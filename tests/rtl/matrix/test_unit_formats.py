@@ -20,6 +20,7 @@ from tilescore.tests.rtl.matrix.bench import (
 from tilescore.tests.rtl.matrix.test_unit import check_trace
 
 
+@pytest.mark.always("everything")
 @pytest.mark.parametrize("name", FORMAT_CONFIGS)
 def test_random_programs_mix_formats(name: str, rng: np.random.Generator) -> None:
     """Formats change from one instruction to the next, without a gap."""
@@ -73,6 +74,7 @@ def test_fp4_takes_half_the_cycles_of_fp8(rng: np.random.Generator) -> None:
     bench.run(testbench)
 
 
+@pytest.mark.always("nvfp4")
 @pytest.mark.parametrize("mode", [
     {"scale": Scale.E8M0, "block": 2}, {"pair": Pair.E2M1, "scale": Scale.E4M3},
     {"pair": Pair.E4M3_E2M1, "scale": Scale.E8M0, "block": 2}], ids=["mxfp8", "nvfp4", "w4a8-mx"])

@@ -111,6 +111,7 @@ def test_the_verilog_passes_lint(tmp_path):
     assert (found.returncode, found.stderr) == (0, "")
 
 
+@pytest.mark.always("6-4", "7-16")
 @pytest.mark.parametrize(
     ("quant", "cols"),
     [(quant, 4) for quant in BLOCKS] + [(quant, 16) for quant in (Quant.NVFP4_46, Quant.MXFP4, Quant.BLOCK128)],
@@ -136,6 +137,7 @@ def test_instructions_of_all_kinds_back_to_back(cols, rng):
     check(config, instructions, acc, a, not_before=not_before)
 
 
+@pytest.mark.always("formats1-scales1")
 @pytest.mark.parametrize(
     ("formats", "scales"),
     [(("e4m3",), ("e8m0",)), (("e2m1",), ("e4m3",)), (("e4m3",), ("fp32",)), (("e4m3xe5m2",), ("e8m0",)),
@@ -148,6 +150,7 @@ def test_tiles_with_a_part_of_the_formats(formats, scales, rng):
     check(config, [programs.any() for _ in range(10)], acc, a)
 
 
+@pytest.mark.always("nvfp4_46", "mxfp8_e5m2")
 @pytest.mark.parametrize("quant", BLOCKS, ids=lambda quant: quant.name.lower())
 def test_special_values_in_every_place(quant, rng):
     """Blocks of special words, with z special or ordinary."""
@@ -177,6 +180,7 @@ def test_e5m2_casts_and_their_sums(rng):
     check(config, instructions, acc, a)
 
 
+@pytest.mark.always("block128_e8m0")
 @pytest.mark.parametrize("quant", [Quant.MXFP8, Quant.MXFP8_E5M2, Quant.MXFP4, Quant.BLOCK128, Quant.BLOCK128_E8M0],
                          ids=lambda quant: quant.name.lower())
 def test_a_row_is_quantized_as_the_host_does(quant, rng):

@@ -58,6 +58,7 @@ def test_only_block_quantizers_have_scales():
             BlockScale(quantizers)
 
 
+@pytest.mark.always("all")
 @pytest.mark.parametrize(
     ("built", "latency"),
     [(MX, 2), ((Quant.NVFP4,), 27), ((Quant.BLOCK128,), 27), ((Quant.NVFP4_46,), 27), (BLOCKS, 27)],

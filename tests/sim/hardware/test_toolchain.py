@@ -71,6 +71,7 @@ def path_without(folder: Path, *prefixes: str) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 @needs_verilator
 def test_verilator_builds_a_model_that_runs_without_perl_or_python(tmp_path: Path) -> None:
     path = path_without(tmp_path / "bin", "perl", "python", "verilator", "ccache")

@@ -66,6 +66,7 @@ int main() {
 """
 
 
+@pytest.mark.slow
 @needs_verilator
 def test_paths_that_make_cannot_take(tmp_path, monkeypatch) -> None:
     """A cache, a temporary folder and a Verilator whose paths have a space and a letter outside ASCII; the finished
