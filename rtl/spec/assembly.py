@@ -16,8 +16,8 @@ One line per instruction, its name and then ``field=value`` in any order; a fiel
 """
 
 import enum
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from operator import attrgetter
 
 import numpy as np
@@ -35,10 +35,10 @@ _VALUES = {name: attrgetter(*fields) for name, fields in _FIELDS.items()}
 def disassemble_one(instruction: Instruction) -> str:
     """One line, without a line end."""
     words = [instruction.spec.name]
-    for (name, field), value in zip(_FIELDS[words[0]].items(), _VALUES[words[0]](instruction), strict=True):
+    for (name, show), value in zip(_shown(words[0]), _VALUES[words[0]](instruction), strict=True):
         if value:
             immediate = name in _IMMEDIATES and getattr(instruction, f"{name}_kind", None) == Source.IMM
-            words.append(f"{name}={_text(field, int(value), immediate)}")
+            words.append(f"{name}={_immediate(int(value)) if immediate else show(int(value))}")
     return " ".join(words)
 
 
@@ -68,15 +68,24 @@ def assemble(text: str, source: str = "assembly") -> list[Instruction]:
     return instructions
 
 
-def _text(field: Field, value: int, immediate: bool) -> str:
+@cache
+def _shown(instruction: str) -> list[tuple[str, Callable[[int], str]]]:
+    """Of each field: its name and how its values are written."""
+    return [(name, _writer(field)) for name, field in _FIELDS[instruction].items()]
+
+
+def _writer(field: Field) -> Callable[[int], str]:
     if field.name in _MASKS:
-        return _units(value)
+        return _units
     if isinstance(field.kind, type):
-        return field.kind(value).name
-    if immediate:
-        shown = repr(float(np.uint32(value).view(np.float32)))
-        return shown if _immediate_bits(shown) == value else hex(value)
-    return str(value)
+        return {int(member): member.name for member in field.kind}.__getitem__
+    return str
+
+
+@lru_cache(1024)
+def _immediate(bits: int) -> str:
+    shown = repr(float(np.uint32(bits).view(np.float32)))
+    return shown if _immediate_bits(shown) == bits else hex(bits)
 
 
 @cache

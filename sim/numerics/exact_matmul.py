@@ -42,13 +42,18 @@ def integer_matmul(a: I64, b: I64, *, wide: bool = False) -> NDArray[Any]:
 
 
 class CodeTable:
-    """The integers that each byte of codes stands for: (256,) or, of codes that share bytes, (256, codes per byte)."""
+    """The integers that each byte of codes stands for: (256,) or, of codes that share bytes, (256, codes per byte).
 
-    def __init__(self, integers: I64) -> None:
+    nan: (256,) which bytes are NaN; their integers are 0, their floats NaN.
+    """
+
+    def __init__(self, integers: I64, nan: NDArray[np.bool_]) -> None:
         self.integers = integers
         self.bits = magnitude_bits(integers)
         self.per_byte = integers.size // len(integers)
         self._floats = {True: integers.astype(np.float32), False: integers.astype(np.float64)}
+        for values in self._floats.values():
+            values[nan] = np.nan
 
     def floats(self, codes: NDArray[np.uint8], single: bool) -> NDArray[Any]:
         """(rows, k) float32 if ``single``, else float64, of (rows, bytes)."""
@@ -57,10 +62,11 @@ class CodeTable:
 
 def table_matmul(a: NDArray[np.uint8], b: NDArray[np.uint8], a_table: CodeTable,
                  b_table: CodeTable) -> NDArray[Any] | None:
-    """Integers of ``a`` times those of ``b``, transposed, for (m, .) and (n, .) codes, or None if that takes limbs.
+    """Integers of ``a`` times those of ``b``, transposed, for (m, .) and (n, .) codes.
 
     It saves the integers: codes become floats at once, and the result stays one, integers in a float array, if one
-    product holds all terms; else it is int64.
+    product holds all terms; else it is int64. None if that takes limbs, or if a code is NaN, which shows in the result
+    at no cost.
     """
     bits = a_table.bits + b_table.bits
     k = a.shape[1] * a_table.per_byte
@@ -68,12 +74,14 @@ def table_matmul(a: NDArray[np.uint8], b: NDArray[np.uint8], a_table: CodeTable,
     if not single and bits + _CHUNK.bit_length() - 1 > _DOUBLE_BITS:
         return None
     x, y = a_table.floats(a, single), b_table.floats(b, single)
-    if k <= _CHUNK:
-        return float_matmul(x, y)
-    total = np.zeros((len(a), len(b)), np.int64)
+    total: NDArray[Any] | None = None
     for start in range(0, k, _CHUNK):
-        part = slice(start, min(k, start + _CHUNK))
-        total += float_matmul(x[:, part], y[:, part]).astype(np.int64)
+        part = float_matmul(x[:, start:start + _CHUNK], y[:, start:start + _CHUNK])
+        if np.isnan(part.max(initial=0)):
+            return None
+        if k <= _CHUNK:
+            return part
+        total = part.astype(np.int64) if total is None else total + part.astype(np.int64)
     return total
 
 

@@ -77,12 +77,12 @@ def matmul_terms(a: U8, b: U8, a_scales: U8, b_scales: U8, fmt: TermFormat, *, l
     where needed Python integers), and uint8 flags.
     """
     pair = PAIRS[fmt.pair]
-    flags = _nan_flags(_any_nan(a, pair.a), _any_nan(b, pair.b))
     special = pair.a.has_infinity or pair.b.has_infinity
     if fmt.scale == Scale.NONE and pair.b_steps == 1 and not special:
         total = table_matmul(a, b, _TABLES[pair.a.name], _TABLES[pair.b.name])
         if total is not None:
-            return total, flags
+            return total, np.zeros(total.shape, np.uint8)
+    flags = _nan_flags(_any_nan(a, pair.a), _any_nan(b, pair.b))
     left = _TABLES[pair.a.name].integers[a].reshape(len(a), -1)
     right = _TABLES[pair.b.name].integers[b].reshape(len(b), -1)[:, :left.shape[1]]
     if special:
@@ -117,7 +117,7 @@ def _tables() -> tuple[dict[str, CodeTable], dict[str, Mask]]:
         nans[spec.name] = np.isin(np.arange(256), spec.nan_codes)
     low, high = np.arange(256) & 15, np.arange(256) >> 4
     integers[E2M1.name] = np.stack([integers[E2M1.name][low], integers[E2M1.name][high]], axis=1)
-    return {name: CodeTable(values) for name, values in integers.items()}, nans
+    return {name: CodeTable(values, nans[name]) for name, values in integers.items()}, nans
 
 
 _TABLES, _NAN = _tables()
