@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from ..rtl.spec.config import TileConfig
+from ..rtl.spec.config import TileConfig, least_acc_bits
 from ..rtl.spec.errors import CompileError, ConfigError
-from ..rtl.spec.formats import BUILD_NAMES, ELEMENT_PAIRS, PAIRS, SCALE_NAMES
+from ..rtl.spec.formats import BUILD_NAMES, ELEMENT_PAIRS, PAIRS, SCALE_NAMES, fits_dsp
 from ..rtl.spec.isa import Pair
 from ..rtl.spec.tensor_formats import TENSOR_FORMATS, TensorFormat
 from ..rtl.spec.tile_settings import OPTION, settings_text
@@ -86,9 +86,10 @@ def _remedy(config: TileConfig, pairs: set[str], scales: set[str]) -> str:
         changes["scales"] = (*config.scales, *(name for name in SCALE_NAMES.values() if name in scales))
         if config.lanes != 8:
             changes["lanes"] = 8
-    if "e5m2" in pairs and config.acc_bits < 80:
-        changes |= {"acc_bits": 80, "acc_banks": -(-config.acc_banks // 3) * 3}
-    if not pairs.isdisjoint({"e5m2", "e4m3xe5m2"}) and config.multiplier != "fabric":
+    if config.acc_bits < (acc_bits := least_acc_bits(pairs)):
+        planes = -(-acc_bits // 32)
+        changes |= {"acc_bits": acc_bits, "acc_banks": -(-config.acc_banks // planes) * planes}
+    if not all(map(fits_dsp, pairs)):
         changes["multiplier"] = "fabric"
     try:
         replace(config, **changes)

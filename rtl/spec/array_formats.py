@@ -17,6 +17,7 @@ from .formats import (
     SCALE_NAMES,
     SCALE_PAIRS,
     block_magnitude_bits,
+    built_with,
     carries_codes,
     headroom,
     step_bits,
@@ -34,7 +35,7 @@ _FP32_SMALLEST = -149
 
 def built_pairs(config: TileConfig) -> tuple[Pair, ...]:
     """Element pairs, in the order of their codes."""
-    return tuple(pair for pair, spec in PAIRS.items() if spec.build_name in config.formats)
+    return tuple(spec.pair for spec in built_with(config.formats))
 
 
 def built_scales(config: TileConfig) -> tuple[Scale, ...]:

@@ -15,12 +15,13 @@ import dataclasses
 import hashlib
 import json
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from .errors import ConfigError, did_you_mean
-from .formats import BUILD_NAMES, E5M2, PAIRS, SCALE_NAMES, SCALE_PAIRS
+from .formats import BUILD_NAMES, PAIRS, SCALE_NAMES, SCALE_PAIRS, built_with, fits_dsp
 from .isa import INSTRUCTION_BYTES
 from .tile_keys import KEYS, check_names, with_units
 
@@ -34,6 +35,12 @@ ACC_FLAG_BITS = 4
 def _bits(count: int) -> int:
     """Width of a field that holds 0 .. count-1 (at least one bit)."""
     return max(1, (count - 1).bit_length())
+
+
+def least_acc_bits(formats: Collection[str]) -> int:
+    """The narrowest accumulator that holds one product of every pair of elements in ``formats``."""
+    product = max((spec.product_bits for spec in built_with(formats)), default=0)
+    return min(bits for bits in KEYS["acc_bits"].choices if bits >= product)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +115,11 @@ class TileConfig:
                                   f"{', '.join(sorted(needs))}, got {', '.join(self.formats)}")
         if self.scales and self.lanes != 8:
             raise ConfigError(f"tile {self.name}: scales need lanes = 8, got {self.lanes}")
-        wide = {spec.build_name for spec in PAIRS.values() if E5M2 in (spec.a, spec.b)} & set(self.formats)
-        if "e5m2" in self.formats and self.acc_bits < 80:
-            raise ConfigError(f"tile {self.name}: format e5m2 needs acc_bits of at least 80, got {self.acc_bits}")
+        for name in self.formats:
+            if self.acc_bits < least_acc_bits((name,)):
+                raise ConfigError(f"tile {self.name}: format {name} needs acc_bits of at least "
+                                  f"{least_acc_bits((name,))}, got {self.acc_bits}")
+        wide = {name for name in self.formats if not fits_dsp(name)}
         if wide and self.multiplier == "dsp":
             raise ConfigError(f"tile {self.name}: multiplier dsp does not build {', '.join(sorted(wide))}: an E5M2 "
                               "value is wider than 18 bits")

@@ -17,6 +17,7 @@ Source: OCP 8-bit Floating Point Specification (OFP8) revision 1.0, table 1, for
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from .isa import Pair, Scale
@@ -169,6 +170,20 @@ ELEMENT_PAIRS = {(spec.a.name, spec.b.name): pair for pair, spec in PAIRS.items(
 
 BUILD_NAMES = tuple(dict.fromkeys(spec.build_name for spec in PAIRS.values()))
 """What `TileConfig.formats` may hold."""
+
+_DSP_BITS = 18
+"""Width of the multipliers of FPGAs."""
+
+
+def built_with(build_names: Collection[str]) -> tuple[PairSpec, ...]:
+    """The pairs that tiles with these names in `TileConfig.formats` multiply."""
+    return tuple(spec for spec in PAIRS.values() if spec.build_name in build_names)
+
+
+def fits_dsp(build_name: str) -> bool:
+    """Whether one multiplier of an FPGA takes a product of these elements, expanded to integers."""
+    return all(side.max_integer.bit_length() <= _DSP_BITS for spec in built_with((build_name,))
+               for side in (spec.a, spec.b))
 
 
 def term_bits(pairs: tuple[Pair, ...]) -> int:

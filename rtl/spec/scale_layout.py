@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .config import TileConfig
+from .formats import SCALE_BYTES, SCALE_NAMES
 from .isa import Instruction, ScaleLayout
 
 
@@ -38,9 +39,8 @@ SCALE_BLOCKS = {
 
 def built_layouts(config: TileConfig) -> tuple[ScaleLayout, ...]:
     """Layouts that a tile builds: FP32 with FP32 scales, the others with scales of one byte."""
-    one_byte = not {"e4m3", "e8m0"}.isdisjoint(config.scales)
-    fp32 = "fp32" in config.scales
-    return tuple(code for code in SCALE_BLOCKS if (fp32 if code == ScaleLayout.FP32 else one_byte))
+    sizes = {SCALE_BYTES[scale] for scale, name in SCALE_NAMES.items() if name in config.scales}
+    return tuple(code for code, block in SCALE_BLOCKS.items() if block.size in sizes)
 
 
 def scale_row_bytes(instruction: Instruction, config: TileConfig) -> int:

@@ -13,6 +13,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from ...rtl.spec.element_values import decode_float
 from ...rtl.spec.formats import E2M1, ELEMENTS, FormatSpec
 
 U8 = NDArray[np.uint8]
@@ -31,15 +32,7 @@ CHUNK = 1 << 16
 def code_values(element: str) -> F32:
     """Value of each of the 2**bits codes of an element format; NaN codes give NaN, infinities are infinite."""
     spec = _BY_NAME[element]
-    codes = np.arange(1 << spec.bits)
-    mantissa = codes & (1 << spec.mantissa_bits) - 1
-    exponent = codes >> spec.mantissa_bits & (1 << spec.exponent_bits) - 1
-    significand = np.where(exponent > 0, mantissa | 1 << spec.mantissa_bits, mantissa)
-    magnitude = np.ldexp(significand.astype(np.float64), np.maximum(exponent - 1, 0) + spec.lsb_exponent)
-    if spec.has_infinity:
-        magnitude[exponent == (1 << spec.exponent_bits) - 1] = np.inf
-    magnitude[list(spec.nan_codes)] = np.nan
-    return np.where(codes >> spec.bits - 1, -magnitude, magnitude).astype(np.float32)
+    return decode_float(np.arange(1 << spec.bits, dtype=np.uint8), spec).astype(np.float32)
 
 
 def max_code(spec: FormatSpec) -> int:
