@@ -24,7 +24,6 @@ ELEMENT_BITS = 2
 Divisor = data.StructLayout({"exponent": signed(10), "significand": 24})
 """``significand * 2**(exponent - 23)``; the significand has its top bit set."""
 
-_FRACTION_BITS = 4
 _MAX_DROP = 6
 """Shifted that far below its guard position, a quotient rounds to zero."""
 
