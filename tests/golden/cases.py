@@ -15,12 +15,11 @@ from functools import cache
 import numpy as np
 
 from tilescore.compiler import auto
-from tilescore.compiler.attention.inputs import AttentionScales
 from tilescore.compiler.attention.lower import lower_attention
 from tilescore.compiler.formats import PRESETS, parse_format
+from tilescore.compiler.graph.calibrate import Scales
 from tilescore.compiler.layers import AttentionLayer, Layer, MoELayer, Workload
 from tilescore.compiler.models import attention_layer, list_models, load_model, moe_layer
-from tilescore.compiler.moe.inputs import ExpertScales, MoEScales
 from tilescore.compiler.moe.lower import lower_moe
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.routing import Routing
@@ -214,11 +213,20 @@ def routing_of(workload: Workload) -> Routing:
     return Routing(experts=moe.experts, chosen=chosen, weights=np.full(chosen.shape, 1 / moe.top_k, np.float32))
 
 
-def made_up_factors(cls: type, **others) -> dict[str, float]:
-    """The 8th root of another prime for every field."""
-    primes = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31)
-    names = [f.name for f in dataclasses.fields(cls) if f.name not in others]
-    return {name: prime**0.125 for name, prime in zip(names, primes, strict=False)} | others
+ATTENTION_KEYS = ("x", "wq", "wk", "wv", "wo", "q", "k", "v", "mixed", "q projected", "k projected")
+MOE_KEYS, EXPERT_KEYS = ("x", "x terms", "router terms"), ("gate", "up", "down", "product")
+
+
+def made_up_factors(keys: tuple[str, ...]) -> dict[str, float]:
+    """The 8th root of another prime for each."""
+    return {key: prime**0.125 for key, prime in zip(keys, (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31), strict=False)}
+
+
+def made_up_scales(active: tuple[int, ...]) -> Scales:
+    """Of an MoE layer with these experts in use."""
+    return Scales(made_up_factors(MOE_KEYS) | {
+        (expert, name): factor * (1 + expert / 256) for expert in active
+        for name, factor in made_up_factors(EXPERT_KEYS).items()})
 
 
 def compile_case(case: Case) -> Program:
@@ -227,12 +235,8 @@ def compile_case(case: Case) -> Program:
     if workload.layer.kind == "attention":
         schedule = case.schedule or auto.attention_schedule(workload, case.tile, numerics)
         assert isinstance(schedule, AttentionSchedule)
-        return lower_attention(workload, case.tile, schedule, AttentionScales(**made_up_factors(AttentionScales)), None,
-                               numerics)
+        return lower_attention(workload, case.tile, schedule, Scales(made_up_factors(ATTENTION_KEYS)), None, numerics)
     routing = routing_of(workload)
     schedule = case.schedule or auto.moe_schedule(workload, routing, case.tile, numerics)
     assert isinstance(schedule, MoESchedule)
-    experts = {expert: ExpertScales(**{name: factor * (1 + expert / 256) for name, factor
-                                       in made_up_factors(ExpertScales).items()}) for expert in routing.active}
-    scales = MoEScales(**made_up_factors(MoEScales, experts=experts))
-    return lower_moe(workload, routing, case.tile, schedule, scales, None, numerics)
+    return lower_moe(workload, routing, case.tile, schedule, made_up_scales(routing.active), None, numerics)
