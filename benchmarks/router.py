@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tilescore.compiler import oracle
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import MoELayer, Workload
 from tilescore.compiler.models import list_models, load_model, moe_layer
-from tilescore.compiler.moe.flips import flipped_tokens, margins
+from tilescore.compiler.moe.flips import flipped_tokens, float64_logits, margins
 from tilescore.compiler.moe.logits import input_scales, split_terms, term_products, tile_logits
 from tilescore.compiler.numerics import DEFAULT, ROUTER_TERMS, Numerics
 from tilescore.compiler.quantize import stored_values, tensor_factor
@@ -116,7 +115,7 @@ def flip_rows() -> Iterator[str]:
         found = {terms: [] for terms in ROUTER_TERMS}
         for seed in SEEDS:
             held = tensors_of(layer, seed)
-            exact = oracle.router_logits(held)
+            exact = float64_logits(held)
             margin = margins(exact, layer.top_k) / exact.std()
             for terms in ROUTER_TERMS:
                 logits = tile_logits(held, terms)
@@ -135,7 +134,7 @@ def flip_rows() -> Iterator[str]:
 def variant_rows() -> Iterator[str]:
     """One row per variant: the share of flips of each model, first seed."""
     held = [tensors_of(layer, 0) for layer in layers()]
-    exact = [oracle.router_logits(one) for one in held]
+    exact = [float64_logits(one) for one in held]
     for name, make in variants().items():
         cells = [f"{100 * flips(one, right, make(one)).mean():.2f} %" for one, right in zip(held, exact, strict=True)]
         yield f"| {name} | {' | '.join(cells)} |"

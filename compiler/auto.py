@@ -1,45 +1,45 @@
 """Schedules of layers chosen from shapes, formats and the tile: what `run` uses when the user gives none."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import product
 from math import lcm
 
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError, DoesNotFit
-from .attention.heads import mixed_head, rotated_head
+from .attention.heads import rotated_head
 from .attention.place import CorePlacement, check_block, key_unit
-from .auto_gemm import GROUP_BYTES, PIECES, gemm_schedule, largest_chunk, pieces, row_counts
+from .attention.project import projection_problems, rotary_buffers, stage_banks, value_buffers
+from .auto_gemm import GROUP_BYTES, PIECES, first_that, gemm_schedule, has_pieces, largest_chunk, row_counts
 from .emitter import VECTOR_TILES
-from .formats import LayerFormat, value_weights
-from .layers import MoELayer, Workload
-from .moe.inputs import padded_width, product_tiles
+from .gemm import GemmProblem
+from .layers import Workload
+from .moe.combine import combine_buffers
+from .moe.experts import expert_buffers, expert_problems, operand_pitch
+from .moe.inputs import product_tiles
+from .moe.router import router_buffers, router_problem
 from .numerics import DEFAULT, Numerics
-from .operands import padded_k
-from .placement import align, places_fit
 from .routing import Routing
 from .schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
+from .tiles.buffers import Buffer, align, fits
 
 
 def attention_schedule(workload: Workload, config: TileConfig, numerics: Numerics = DEFAULT) -> AttentionSchedule:
     """A schedule for an attention layer. Raises `CompileError` when no tiling fits."""
-    layer, cols, formats = workload.attention, config.cols, numerics.formats
-    x, weights, wv = formats.activations, formats.weights, value_weights(formats)
-    hidden = padded_k(layer.hidden, config, x, weights, wv)
-    rotated = rotated_head(layer, config)
-    head_tiles = max(1, rotated // cols)
-    half = max(1, head_tiles // 2)
+    layer, cols = workload.attention, config.cols
+    problems = projection_problems(workload, config, numerics.formats)
+    head_tiles = max(1, rotated_head(layer, config) // cols)
     group = lcm(head_tiles, max(1, config.bus_bytes // cols))
-    # Cosines, sines and a temporary, each of half a head (or one tile), lie in banks of their own.
-    rotary = {"group_tiles": group, "extra_tiles": (half,) * 3, "stage": True, "a": x, "b": weights}
-    q = gemm_schedule(config, name="projection q", m=workload.rows, n=layer.heads * rotated, k=hidden, **rotary)
-    k = gemm_schedule(config, name="projection k", m=workload.rows, n=layer.kv_heads * rotated, k=hidden, **rotary)
-    v = gemm_schedule(config, name="projection v", m=layer.kv_width, n=workload.rows, k=hidden, a=wv, b=x,
-                      stage=True)
-    out = gemm_schedule(config, name="output projection", m=workload.rows, n=layer.hidden, a=x,
-                        b=weights, k=layer.heads * mixed_head(layer.head_dim, config.bus_bytes, formats))
-    return AttentionSchedule(q=q, k=k, v=v, core=core_schedule(workload, config, numerics),
-                             out=out)
+
+    def projection(name: str, purpose: str, buffers: Callable[[GemmSchedule], list[Buffer]],
+                   group_tiles: int | None = None) -> GemmSchedule:
+        staged = None if name == "out" else lambda rows, tiles: stage_banks(config, rows, tiles)
+        return gemm_schedule(config, problems[name], purpose, buffers, group_tiles=group_tiles, stage=staged)
+
+    q, k = (projection(name, f"projection {name}", lambda schedule, name=name: rotary_buffers(
+        workload, config, problems[name], schedule), group) for name in ("q", "k"))
+    v = projection("v", "projection v", lambda schedule: value_buffers(config, problems["v"], schedule))
+    out = projection("out", "output projection", lambda schedule: problems["out"].buffers(schedule, config))
+    return AttentionSchedule(q=q, k=k, v=v, core=core_schedule(workload, config, numerics), out=out)
 
 
 def core_schedule(workload: Workload, config: TileConfig, numerics: Numerics = DEFAULT) -> CoreSchedule:
@@ -96,52 +96,40 @@ def _halves(most: int, unit: int) -> Iterator[int]:
 
 def moe_schedule(workload: Workload, routing: Routing, config: TileConfig, numerics: Numerics = DEFAULT) -> MoESchedule:
     """A schedule for an MoE layer. Raises `CompileError` when no tiling fits."""
-    moe, cols, formats = workload.moe, config.cols, numerics.formats
-    hidden = padded_k(moe.hidden, config, formats.activations, formats.weights)
-    width = padded_width(moe.intermediate, config, numerics)
-    most = int(routing.counts.max())
-    router_tiles = -(-moe.experts // cols)
-    router = gemm_schedule(config, name="router", m=workload.rows, n=router_tiles * cols, k=moe.hidden,
-                           group_tiles=router_tiles, extra_tiles=(router_tiles,), terms=numerics.router_terms)
-    gate_up = _expert_gemm(config, formats, moe, most, hidden, width)
-    down = _down(config, formats, gate_up, moe, hidden, width)
+    problem = router_problem(workload, config, numerics)
+    router = gemm_schedule(config, problem, "router", lambda schedule: router_buffers(config, problem, schedule),
+                           group_tiles=problem.n // config.cols)
+    gate_up, down = _expert_schedules(workload, config, numerics, int(routing.counts.max()))
     combine_rows, combine_tiles = _combine_shape(workload, config)
     return MoESchedule(router=router, gate_up=gate_up, down=down, combine_rows=combine_rows,
                        combine_tiles=combine_tiles)
 
 
-def _expert_acc(config: TileConfig, gate_up: GemmSchedule, hidden: int) -> int:
-    """Accumulator banks of the gate and up groups, the gated values and the combine weights."""
-    def banks(tiles: int) -> int:
-        return -(-tiles * gate_up.m_tile // config.acc_bank_rows)
-
-    planes = config.acc_planes if gate_up.k_tile < hidden else 1
-    return 2 * planes * banks(gate_up.group_tiles) + banks(gate_up.group_tiles) + banks(1)
-
-
-def _expert_gemm(config: TileConfig, formats: LayerFormat, moe: MoELayer, most: int, hidden: int,
-                 width: int) -> GemmSchedule:
-    """gate_up with the most rows for which blocks of tokens and products fit in A, two of each if possible, and down
-    fits too."""
-    x, weights = formats.activations, formats.weights
-    x_panel, h_panel = (align(x.bytes_of(size), config.a_word_bytes) // config.lanes for size in (hidden, width))
-    k_tile = largest_chunk(config, hidden, "gate_up", x, weights)
-    pair = 2 * product_tiles(config, x)
-    groups = [max(pair, min(align(2 * GROUP_BYTES // (4 * config.cols), pair), 2 * width // config.cols))]
+def _expert_schedules(workload: Workload, config: TileConfig, numerics: Numerics,
+                      most: int) -> tuple[GemmSchedule, GemmSchedule]:
+    """gate_up and down with the most rows for which blocks of tokens and products fit in A, two of each if
+    possible."""
+    moe, formats = workload.moe, numerics.formats
+    gate_up, down = expert_problems(workload, config, numerics, most)
+    k_tile, pair = largest_chunk(config, gate_up, "gate_up"), 2 * product_tiles(config, formats.activations)
+    groups = [max(pair, min(align(2 * GROUP_BYTES // (4 * config.cols), pair), gate_up.n // config.cols))]
     while groups[-1] > pair:
         groups.append(max(pair, align(groups[-1] // 2, pair)))
-    for (x_copies, h_copies), rows in product(((2, 2), (2, 1), (1, 1)), row_counts(config, most)):
-        panels = -(-rows // config.rows)
-        a_banks = (x_copies * -(-panels * x_panel // config.a_bank_groups)
-                   + h_copies * -(-panels * h_panel // config.a_bank_groups))
-        entries = align(rows, config.bus_bytes // 4)
-        if a_banks > config.a_banks or rows > config.stat_bank_rows * config.cols or 2 * entries > config.index_entries:
-            continue
+    n_tiles = 2 if k_tile == gate_up.k and has_pieces(config, gate_up, "gate_up", 2, k_tile, PIECES) else 1
+
+    def fitting(rows: int, copies: tuple[int, int]) -> tuple[GemmSchedule, GemmSchedule] | None:
         for group in groups:
-            n_tiles = 2 if k_tile == hidden and pieces(config, 2, k_tile, weights) >= PIECES else 1
-            schedule = GemmSchedule(m_tile=rows, k_tile=k_tile, n_tiles=n_tiles, group_tiles=group, stage_banks=0)
-            if _down_fits(config, formats, schedule, moe, hidden, width):
-                return schedule
+            first = GemmSchedule(m_tile=rows, k_tile=k_tile, n_tiles=n_tiles, group_tiles=group, stage_banks=0)
+            second = _down(config, replace(gate_up, m=rows), replace(down, m=rows), first, copies)
+            if second is not None:
+                return first, second
+        return None
+
+    for copies in ((2, 2), (2, 1), (1, 1)):
+        rows = first_that(list(row_counts(config, most)), lambda rows, copies=copies: fitting(rows, copies) is not None)
+        if rows is not None and (found := fitting(rows, copies)) is not None:
+            return found
+    x_panel, h_panel = operand_pitch(config, gate_up), operand_pitch(config, down)
     raise DoesNotFit(f"experts: no tiling of hidden = {moe.hidden}, intermediate = {moe.intermediate} fits tile "
                      f"{config.name}: a panel of tokens and one of products need {x_panel} and {h_panel} groups per "
                      f"slice of buffer A, in banks of {config.a_bank_groups}, it has "
@@ -150,40 +138,36 @@ def _expert_gemm(config: TileConfig, formats: LayerFormat, moe: MoELayer, most: 
                      f"{config.acc_bank_rows} rows for the results of both projections")
 
 
-def _down_fits(config: TileConfig, formats: LayerFormat, gate_up: GemmSchedule, moe: MoELayer, hidden: int,
-               width: int) -> bool:
-    """Is there a down projection beside ``gate_up``, with the results of both in the accumulator buffer?"""
+def _down(config: TileConfig, gate_up: GemmProblem, down: GemmProblem, schedule: GemmSchedule,
+          copies: tuple[int, int]) -> GemmSchedule | None:
+    """A down projection beside gate_up with ``schedule`` and so many blocks of tokens and products; None where there
+    is none of as many rows at once."""
+    def buffers(candidate: GemmSchedule) -> list[Buffer]:
+        least = {"more gathered tokens": copies[0] - 1, "more expert products": copies[1] - 1}
+        return [replace(buffer, least=least.get(buffer.name, buffer.least))
+                for buffer in expert_buffers(config, gate_up, down, schedule, candidate)]
+
     try:
-        down = _down(config, formats, gate_up, moe, hidden, width)
-    except CompileError:
-        return False
-    if down.m_tile != gate_up.m_tile or not down.a_resident:
-        return False
-    takes = []
-    for gemm, k, n in ((gate_up, hidden, 2 * width), (down, width, moe.hidden)):
-        tiles = -(-n // config.cols)
-        size = min(gemm.group_tiles, tiles) * gemm.m_tile
-        takes += [(size, gemm.k_tile < k)] * min(2, -(-tiles // gemm.group_tiles))
-    gated = min(gate_up.group_tiles, 2 * width // config.cols) * gate_up.m_tile
-    return places_fit(config, "experts", [*takes, (gated, False), (gate_up.m_tile, False)])
-
-
-def _down(config: TileConfig, formats: LayerFormat, gate_up: GemmSchedule, moe: MoELayer, hidden: int,
-          width: int) -> GemmSchedule:
-    return gemm_schedule(config, name="down", m=gate_up.m_tile, n=moe.hidden, k=width, a=formats.activations,
-                         b=formats.weights,
-                         acc_banks_used=_expert_acc(config, gate_up, hidden))
+        found = gemm_schedule(config, down, "down", buffers)
+    except DoesNotFit:
+        return None
+    return found if found.m_tile == schedule.m_tile and found.a_resident else None
 
 
 def _combine_shape(workload: Workload, config: TileConfig) -> tuple[int, int]:
-    """Tokens and column tiles per combine step: five regions in ACC, two index lists."""
-    moe = workload.moe
-    per_token = 2 * moe.top_k
-    rows = min(workload.rows, config.index_entries // per_token // (config.bus_bytes // 4) * (config.bus_bytes // 4))
-    if rows < 1:
+    """Tokens and column tiles per combine step: as many tokens as fit, then as many column tiles."""
+    moe, beat = workload.moe, config.bus_bytes // 4
+
+    def works(rows: int, tiles: int) -> bool:
+        return fits(combine_buffers(workload, config, rows, tiles), config, "combine")
+
+    counts = sorted({workload.rows, *range(1, min(workload.rows, config.index_entries) + 1)}, reverse=True)
+    rows = first_that(counts, lambda rows: works(rows, 1))
+    if rows is None:
         raise DoesNotFit(f"combine: index_entries = {config.index_entries} of tile {config.name} do not hold two "
-                         f"lists of top_k = {moe.top_k} indices per token for a bus beat of tokens")
-    banks = config.acc_banks // 5
-    rows = min(rows, banks * config.acc_bank_rows)
-    tiles = max(1, banks * config.acc_bank_rows // rows)
-    return rows, min(tiles, -(-moe.hidden // config.cols), VECTOR_TILES)
+                         f"lists of top_k = {moe.top_k} indices per token for a bus beat of {beat} tokens, or its "
+                         f"accumulator buffer of {config.acc_banks} banks five regions")
+    most = min(-(-moe.hidden // config.cols), VECTOR_TILES)
+    tiles = first_that(range(most, 0, -1), lambda tiles: works(rows, tiles))
+    assert tiles is not None
+    return rows, tiles

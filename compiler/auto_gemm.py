@@ -1,20 +1,21 @@
 """GEMM schedules chosen from shapes, formats and the tile.
 
-Rules, not search: each picks the largest piece that fits, because bytes are what a wrong choice costs most.
-B is read once per block of A rows, so ``m_tile`` is as large as buffers A and ACC allow, then evened out over the
-blocks; B pieces are cut so that at least `PIECES` of them fit and loads run ahead.
+Rules, not search: each picks the largest piece that fits, because bytes are what a wrong choice costs most. What fits
+is asked of the buffers that the kernel declares. B is read once per block of A rows, so ``m_tile`` is as large as
+buffers A and ACC allow, then evened out over the blocks; B pieces are cut so that at least `PIECES` of them fit and
+loads run ahead.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import DoesNotFit
-from ..rtl.spec.tensor_formats import TENSOR_FORMATS, TensorFormat
+from .gemm import GemmProblem
 from .operands import k_unit
-from .placement import align, places_fit
 from .schedule import GemmSchedule
-
-PLAIN = TENSOR_FORMATS["e4m3"]
+from .tiles.buffers import Buffer, align, copies_that_fit, fits
 
 PIECES = 4
 """Pieces of B that should fit in buffer B at once."""
@@ -22,29 +23,51 @@ PIECES = 4
 GROUP_BYTES = 256
 """Aim for the bytes of FP32 results per row and epilogue: long enough bursts for the store port."""
 
+T = TypeVar("T")
 
-def pieces(config: TileConfig, n_tiles: int, k_tile: int, b: TensorFormat) -> int:
-    """B pieces that fit."""
-    groups = n_tiles * -(-b.bytes_of(k_tile) // config.lanes)
-    return config.b_banks // -(-groups // config.b_bank_groups)
+Buffers = Callable[[GemmSchedule], list[Buffer]]
+"""What a kernel needs on chip with a schedule of its GEMM."""
 
 
-def largest_chunk(config: TileConfig, k: int, name: str, a: TensorFormat, b: TensorFormat) -> int:
+def first_that(candidates: Sequence[T], works: Callable[[T], bool]) -> T | None:
+    """The first candidate that works, where all after one that works do too; None if none does."""
+    low, high = 0, len(candidates)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if works(candidates[middle]) else (middle + 1, high)
+    return candidates[low] if low < len(candidates) else None
+
+
+def has_pieces(config: TileConfig, problem: GemmProblem, purpose: str, n_tiles: int, k_tile: int, count: int) -> bool:
+    """Do ``count`` pieces of B fit?"""
+    cut = GemmSchedule(m_tile=1, k_tile=k_tile, n_tiles=n_tiles, group_tiles=n_tiles)
+    piece = replace(problem.b_pieces(cut, config), most=count)
+    return copies_that_fit(piece, config, purpose) == count
+
+
+def chunk_sizes(k: int, unit: int) -> list[int]:
+    """Sizes of about equal chunks of ``k``, largest first."""
+    return sorted({align(-(-k // chunks), unit) for chunks in range(1, k // unit + 1)}, reverse=True)
+
+
+def largest_chunk(config: TileConfig, problem: GemmProblem, purpose: str) -> int:
     """The largest chunk of k of which `PIECES` single-tile pieces fit (at least two must)."""
-    unit = k_unit(config, a, b)
+    unit = k_unit(config, problem.a, problem.b)
+    sizes = chunk_sizes(problem.k, unit)
     for wanted in (PIECES, 3, 2):
-        for chunks in range(1, k // unit + 1):
-            size = align(-(-k // chunks), unit)
-            if pieces(config, 1, size, b) >= wanted:
-                return size
-    raise DoesNotFit(f"{name}: buffer B of tile {config.name} does not hold two pieces of {unit} elements of k for "
-                     f"{config.cols} columns")
+        size = first_that(sizes, lambda size, wanted=wanted: has_pieces(config, problem, purpose, 1, size, wanted))
+        if size is not None:
+            return size
+    raise DoesNotFit(f"{purpose}: buffer B of tile {config.name} does not hold two pieces of {unit} elements of k "
+                     f"for {config.cols} columns")
 
 
 def row_counts(config: TileConfig, m: int) -> Iterator[int]:
-    """Rows of A that a block may have, most first: whole panels, then parts of one."""
+    """Rows of A that a block may have, most first: whole panels, then parts of one. No more than have their statistics
+    in one bank."""
     for panels in range(-(-m // config.rows), 0, -1):
-        yield min(panels * config.rows, m)
+        if min(panels * config.rows, m) <= config.stat_bank_rows * config.cols:
+            yield min(panels * config.rows, m)
     rows = config.rows // 2
     while rows:
         if rows < m:
@@ -58,43 +81,46 @@ def _even(config: TileConfig, m: int, rows: int) -> int:
     return min(m, align(even, config.rows)) if rows >= config.rows else even
 
 
-def gemm_schedule(config: TileConfig, *, name: str, m: int, n: int, k: int, a: TensorFormat = PLAIN,
-                  b: TensorFormat = PLAIN, group_tiles: int | None = None, acc_banks_used: int = 0,
-                  extra_tiles: tuple[int, ...] = (), stage: bool = False, terms: int = 1) -> GemmSchedule:
-    """A `GemmSchedule` for C (m, n); ``k`` counts elements and is rounded up to the formats' unit.
+def gemm_schedule(config: TileConfig, problem: GemmProblem, purpose: str, buffers: Buffers, *,
+                  group_tiles: int | None = None, stage: Callable[[int, int], int] | None = None) -> GemmSchedule:
+    """A schedule with which ``buffers`` fit. Raises `DoesNotFit` naming ``purpose``.
 
-    group_tiles: fixed size of an epilogue group, else chosen.
-    acc_banks_used: accumulator banks taken by others; extra_tiles: column tiles of ``m_tile`` rows of each region
-    that the epilogue needs besides two groups; stage: results are quantized (to bytes) through buffer A;
-    terms: of both operands (`gemm.py`), each of ``k`` elements.
+    group_tiles: fixed size of an epilogue group, else chosen. stage: banks of buffer A that one staging region for
+    (rows, group_tiles) of quantized results takes; None where nothing is quantized.
     """
-    k = align(k, k_unit(config, a, b))
-    total_tiles = -(-n // config.cols)
-    k_tile = largest_chunk(config, k, name, a, b)
-    panel = align(a.bytes_of(terms * k), max(config.bus_bytes, config.a_word_bytes)) // config.lanes
-    raw = k_tile < k or terms > 1
+    k_tile = largest_chunk(config, problem, purpose)
+    total_tiles = -(-problem.n // config.cols)
     groups = [group_tiles] if group_tiles else _group_sizes(config, total_tiles)
 
-    def streamed() -> GemmSchedule:
-        group = groups[-1]
-        stage_panel = align(group * config.cols, config.a_word_bytes) // config.lanes if stage else 0
-        return _streamed(config, name=name, m=m, k=k, a=a, b=b, group_tiles=group, total_tiles=total_tiles,
-                         extra_tiles=extra_tiles, stage_panel=stage_panel, acc_banks_used=acc_banks_used, terms=terms)
+    def candidate(rows: int, group: int, **others) -> GemmSchedule:
+        return GemmSchedule(**{"m_tile": rows, "k_tile": k_tile, "n_tiles": 1, "group_tiles": group,
+                               "stage_banks": stage(rows, group) if stage else 0} | others)
 
-    for rows in row_counts(config, m):
-        panels = -(-rows // config.rows)
-        for group in groups:
-            stage_panel = align(group * config.cols, config.a_word_bytes) // config.lanes if stage else 0
-            stage_banks = -(-panels * stage_panel // config.a_bank_groups)
-            a_banks = -(-panels * panel // config.a_bank_groups)
-            fits = _acc_fits(config, name, rows, group, raw, extra_tiles, acc_banks_used, -(-total_tiles // group))
-            if a_banks + stage_banks <= config.a_banks and fits:
-                found = GemmSchedule(m_tile=_even(config, m, rows), k_tile=k_tile,
-                                     n_tiles=_n_tiles(config, k, k_tile, group, b), group_tiles=group,
-                                     stage_banks=max(stage_banks, int(stage)))
-                one_group = group_tiles is not None and group_tiles >= total_tiles
-                return _taller(found, streamed) if one_group and found.m_tile < m else found
-    return streamed()
+    def fitting(rows: int) -> GemmSchedule | None:
+        tried = (candidate(rows, group) for group in groups)
+        return next((found for found in tried if fits(_whole_groups(buffers(found), problem, found), config, purpose)),
+                    None)
+
+    def streamed() -> GemmSchedule:
+        return _streamed(config, problem, purpose, buffers, lambda rows, k_tile: candidate(
+            rows, groups[-1], k_tile=k_tile, a_resident=False, k_outer=True))
+
+    rows = first_that(list(row_counts(config, problem.m)), lambda rows: fitting(rows) is not None)
+    if rows is None:
+        return streamed()
+    found = fitting(rows)
+    assert found is not None
+    found = replace(found, m_tile=_even(config, problem.m, rows),
+                    n_tiles=_n_tiles(config, problem, purpose, k_tile, found.group_tiles))
+    one_group = group_tiles is not None and group_tiles >= total_tiles
+    return _taller(found, streamed) if one_group and found.m_tile < problem.m else found
+
+
+def _whole_groups(buffers: list[Buffer], problem: GemmProblem, schedule: GemmSchedule) -> list[Buffer]:
+    """With results of ``group_tiles`` tiles also where there are fewer: a choice that holds for more columns too."""
+    size = schedule.group_tiles * problem.rows(schedule)
+    return [replace(buffer, sizes=(size,)) if buffer.name == f"{problem.name} result group" else buffer
+            for buffer in buffers]
 
 
 def _taller(resident: GemmSchedule, streamed: Callable[[], GemmSchedule]) -> GemmSchedule:
@@ -114,53 +140,35 @@ def _group_sizes(config: TileConfig, total_tiles: int) -> list[int]:
     return sizes
 
 
-def _n_tiles(config: TileConfig, k: int, k_tile: int, group_tiles: int, b: TensorFormat) -> int:
+def _n_tiles(config: TileConfig, problem: GemmProblem, purpose: str, k_tile: int, group_tiles: int) -> int:
     """Column tiles per B piece: more than one when k is not cut and enough pieces still fit."""
     n_tiles = 1
-    if k_tile == k:
-        while group_tiles % (2 * n_tiles) == 0 and pieces(config, 2 * n_tiles, k, b) >= PIECES:
+    if k_tile == problem.k:
+        while group_tiles % (2 * n_tiles) == 0 and has_pieces(config, problem, purpose, 2 * n_tiles, k_tile, PIECES):
             n_tiles *= 2
     return n_tiles
 
 
-def _acc_fits(config: TileConfig, name: str, rows: int, group_tiles: int, raw: bool, extra_tiles: tuple[int, ...],
-              used: int, groups: int = 2) -> bool:
-    def banks(tiles: int) -> int:
-        return -(-tiles * rows // config.acc_bank_rows)
+def _streamed(config: TileConfig, problem: GemmProblem, purpose: str, buffers: Buffers,
+              candidate: Callable[[int, int], GemmSchedule]) -> GemmSchedule:
+    """A is read again for every group of column tiles: the last resort, for k too long to keep a panel on chip. Two
+    chunks of A and two pieces of B fit, so that loads and matmuls take turns."""
+    def works(rows: int, k_tile: int) -> bool:
+        schedule = candidate(rows, k_tile)
+        declared = [replace(buffer, least=max(buffer.least, 2)) if buffer.name in operands else buffer
+                    for buffer in _whole_groups(buffers(schedule), problem, schedule)]
+        return fits(declared, config, purpose)
 
-    if rows > config.stat_bank_rows * config.cols:
-        return False
-    result = min(2, groups) * banks(group_tiles)
-    if raw and result > config.acc_plane_banks:
-        return False
-    extra = sum(banks(tiles) for tiles in extra_tiles)
-    if result * (config.acc_planes if raw else 1) + extra + used > config.acc_banks:
-        return False
-    takes = [(group_tiles * rows, raw)] * min(2, groups) + [(tiles * rows, False) for tiles in extra_tiles]
-    return places_fit(config, name, takes)
-
-
-def _streamed(config: TileConfig, *, name: str, m: int, k: int, a: TensorFormat, b: TensorFormat, group_tiles: int,
-              total_tiles: int, extra_tiles: tuple[int, ...], stage_panel: int, acc_banks_used: int,
-              terms: int) -> GemmSchedule:
-    """A is read again for every group of column tiles: the last resort, for k too long to keep a panel on chip."""
-    for rows in row_counts(config, m):
-        panels = -(-rows // config.rows)
-        stage_banks = -(-panels * stage_panel // config.a_bank_groups)
-        for k_tile in _chunk_sizes(k, k_unit(config, a, b)):
-            chunk_banks = -(-terms * panels * (a.bytes_of(k_tile) // config.lanes) // config.a_bank_groups)
-            fits = _acc_fits(config, name, rows, group_tiles, k_tile < k or terms > 1, extra_tiles, acc_banks_used,
-                             -(-total_tiles // group_tiles))
-            if fits and stage_banks + 2 * chunk_banks <= config.a_banks and pieces(config, 1, k_tile, b) >= 2:
-                return GemmSchedule(m_tile=_even(config, m, rows), k_tile=k_tile, n_tiles=1, group_tiles=group_tiles,
-                                    a_resident=False, k_outer=True, stage_banks=max(stage_banks, int(stage_panel > 0)))
-    raise DoesNotFit(f"{name}: no tiling of m = {m}, n = {total_tiles * config.cols}, k = {k} with "
-                     f"{min(group_tiles, total_tiles)} column tiles per epilogue fits tile {config.name}: buffer A "
-                     f"has {config.a_banks * config.a_bank_groups} groups per slice, buffer B {config.b_banks} "
-                     f"banks of {config.b_bank_groups}, the accumulator buffer {config.acc_banks} banks of "
-                     f"{config.acc_bank_rows} rows")
-
-
-def _chunk_sizes(k: int, unit: int) -> list[int]:
-    sizes = {align(-(-k // chunks), unit) for chunks in range(1, k // unit + 1)}
-    return sorted(sizes, reverse=True)
+    operands = (f"{problem.name} A block", f"{problem.name} B piece")
+    sizes = chunk_sizes(problem.k, k_unit(config, problem.a, problem.b))
+    rows = first_that(list(row_counts(config, problem.m)), lambda rows: works(rows, sizes[-1]) or works(rows, sizes[0]))
+    if rows is not None:
+        k_tile = next((size for size in sizes[:1] if works(rows, size)), None) or first_that(
+            sizes[1:], lambda size: works(rows, size))
+        assert k_tile is not None
+        return replace(candidate(rows, k_tile), m_tile=_even(config, problem.m, rows))
+    raise DoesNotFit(f"{purpose}: no tiling of m = {problem.m}, n = {-(-problem.n // config.cols) * config.cols}, k = "
+                     f"{problem.k} with {candidate(1, sizes[-1]).group_tiles} column tiles per epilogue fits tile "
+                     f"{config.name}: buffer A has {config.a_banks * config.a_bank_groups} groups per slice, buffer B "
+                     f"{config.b_banks} banks of {config.b_bank_groups}, the accumulator buffer {config.acc_banks} "
+                     f"banks of {config.acc_bank_rows} rows")

@@ -18,8 +18,12 @@ from fractions import Fraction
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.formats import PAIRS
 from ..rtl.spec.isa import Pair
-from ..rtl.spec.tensor_formats import TENSOR_FORMATS, TensorFormat
-from .formats import value_weights
+from ..rtl.spec.tensor_formats import TensorFormat
+from .graph.ir import Role, Slot
+from .graph.layers import layer_graph
+from .graph.ops.experts import Experts
+from .graph.ops.linear import Linear
+from .graph.slots import SQUARE, slot_format
 from .layers import Workload
 from .numerics import DEFAULT, Numerics
 from .products import layer_products
@@ -50,32 +54,33 @@ def weight_bytes(elements: int, tensor_format: TensorFormat) -> Fraction:
     return Fraction(elements * tensor_format.bits, 8) + scales
 
 
-def router_bytes(workload: Workload, numerics: Numerics) -> int:
-    """The E4M3 terms of the router and of its input, less the term that is the experts' input as well."""
-    moe, terms = workload.moe, numerics.router_terms
-    shared = int(numerics.formats.activations == TENSOR_FORMATS["e4m3"])
-    return moe.hidden * (terms * moe.experts + (terms - shared) * workload.rows)
-
-
 def compulsory_bytes(workload: Workload, routing: Routing | None = None,
                      numerics: Numerics = DEFAULT) -> tuple[int, int]:
-    """(read, write): weights, input and cached keys and values; output, and new keys and values."""
-    layer, rows, formats = workload.layer, workload.rows, numerics.formats
-    out = 4 * rows * layer.hidden
-    x = Fraction(rows * layer.hidden * formats.activations.bits, 8)
-    x += rows * formats.activations.scale_bytes_of(layer.hidden)
-    if layer.kind == "attention":
-        attention, kv_bits = workload.attention, formats.kv.bits
-        values = attention.hidden * attention.kv_width
-        weights = weight_bytes(attention.weights - values, formats.weights)
-        weights += weight_bytes(values, value_weights(formats))
-        cached = Fraction(2 * workload.batch * workload.cached * attention.kv_width * kv_bits, 8)
-        new = Fraction(2 * rows * attention.kv_width * kv_bits, 8)
-        return math.floor(weights + x + cached), math.floor(out + new)
-    moe = workload.moe
-    active = moe.experts if routing is None else len(routing.active)
-    weights = weight_bytes(active * moe.expert_weights, formats.weights)
-    return math.floor(router_bytes(workload, numerics) + weights + x), out
+    """(read, write): weights, input and cached keys and values; output, and new keys and values. Weights are those of
+    the experts that ``routing`` uses; what stays FP32, as the weights of norms, is left out."""
+    graph, active = layer_graph(workload), None if routing is None else len(routing.active)
+    read, written = {}, {}
+    for value, slot, node in graph.uses():
+        tensor_format = slot_format(slot, numerics.formats)
+        if tensor_format is None:
+            continue
+        if value.role is Role.ACTIVATION:  # on the way from one op to the next, but keys and values are kept
+            if slot is Slot.KV:
+                written[value.name] = stored_bytes(value.shape, tensor_format)
+            continue
+        shape = (active, *value.shape[1:]) if active is not None and isinstance(node.op, Experts) and (
+            value.role is Role.WEIGHT) else value.shape
+        size = weight_bytes(math.prod(shape), tensor_format) if slot in SQUARE else stored_bytes(shape, tensor_format)
+        terms = numerics.router_terms if slot is Slot.TERMS else 1
+        read[value.name, tensor_format] = max(read.get((value.name, tensor_format), 0), terms * size)
+    output = next(value for value in graph.values.values() if value.role is Role.OUTPUT)
+    return math.floor(sum(read.values())), math.floor(sum(written.values()) + 4 * math.prod(output.shape))
+
+
+def stored_bytes(shape: tuple[int, ...], tensor_format: TensorFormat) -> Fraction:
+    """Bytes of codes and block scales, along the last axis."""
+    *others, size = shape
+    return math.prod(others) * (Fraction(size * tensor_format.bits, 8) + tensor_format.scale_bytes_of(size))
 
 
 def pair_rate(pair: Pair, config: TileConfig) -> int:
@@ -89,20 +94,15 @@ def peak_macs_per_cycle(config: TileConfig, workload: Workload, numerics: Numeri
 
 
 def vector_elements(workload: Workload) -> int:
-    """Elements that the vector unit must take in.
-
-    Attention: q and k are rotated, two products of a pass each; v is quantized, each probability is made, outputs are
-    divided by their sums and quantized, and results scaled. MoE: each probability of the router is made; SiLU and its
-    product with the up projection are two passes, since a VECTOR with SILU multiplies by constants only; each of a
-    token's results is weighted or added.
-    """
-    rows = workload.rows
-    if workload.layer.kind == "attention":
-        layer = workload.attention
-        pairs = workload.batch * layer.heads * workload.pairs
-        return pairs + rows * (3 * layer.q_width + 3 * layer.kv_width + layer.hidden)
-    moe = workload.moe
-    return rows * (moe.experts + moe.top_k * (2 * moe.intermediate + moe.hidden))
+    """Elements that the vector unit must take in: what each op counts. The result of a matmul counts where no op that
+    follows takes it in anyway: v is quantized, and results are scaled."""
+    graph, elements = layer_graph(workload), 0
+    for node in graph.nodes:
+        taken = any(other.op.slots[other.inputs.index(node.output)] is Slot.FP32
+                    for other in graph.consumers(node.output))
+        if not (isinstance(node.op, Linear) and taken):
+            elements += node.op.vector_elements(*graph.shapes(node))
+    return elements
 
 
 def bounds(workload: Workload, config: TileConfig, routing: Routing | None = None,

@@ -25,13 +25,14 @@ import numpy as np
 
 from ..rtl.spec.errors import WorkloadError
 from .checkpoint_files import Checkpoint
+from .graph.ir import Role
+from .graph.layers import layer_graph
 from .layers import MoELayer, Workload
 from .tensors import (
     AttentionTensors,
     ExpertWeights,
     LayerTensors,
     MoETensors,
-    attention_shapes,
     synthetic_cache,
     synthetic_input,
 )
@@ -97,28 +98,24 @@ def _input(checkpoint: Checkpoint, workload: Workload, seed: int) -> np.ndarray:
 
 
 def _attention(checkpoint: Checkpoint, prefix: str, workload: Workload, seed: int) -> AttentionTensors:
-    shapes = attention_shapes(workload)
+    given = layer_graph(workload).given()
+    weights = {name: value for name, value in given.items() if value.role is Role.WEIGHT}
     tensors = {"x": _input(checkpoint, workload, seed)}
-    for short in ("q", "k", "v", "o"):
-        name = f"{prefix}self_attn.{short}_proj"
-        if f"{name}.bias" in checkpoint:
-            raise WorkloadError(
-                f"{checkpoint.path}: {name}.bias: biases are not built yet; expected weights only"
-            )
-        tensors[f"w{short}"] = checkpoint.read(f"{name}.weight", shapes[f"w{short}"])
+    for name, value in weights.items():
+        bias = prefix + value.stored.replace(".weight", ".bias")
+        if bias in checkpoint:
+            raise WorkloadError(f"{checkpoint.path}: {bias}: biases are not built yet; expected weights only")
+        tensors[name] = checkpoint.read(prefix + value.stored, value.shape)
     for name in ("q_norm", "k_norm"):
-        if name in shapes:
-            tensors[name] = checkpoint.read(f"{prefix}self_attn.{name}.weight", shapes[name])
-        elif f"{prefix}self_attn.{name}.weight" in checkpoint:
+        if name not in weights and f"{prefix}self_attn.{name}.weight" in checkpoint:
             raise WorkloadError(
                 f"{checkpoint.path}: {prefix}self_attn.{name}.weight: the layer has no QK-norm"
             )
-    _nothing_else(checkpoint, f"{prefix}self_attn.", {
-        f"{prefix}self_attn.{name}.weight" for name in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")})
+    _nothing_else(checkpoint, f"{prefix}self_attn.", {prefix + value.stored for value in weights.values()})
     for name in ("k_cache", "v_cache"):
         stored = name in checkpoint
         tensors[name] = (
-            checkpoint.read(name, shapes[name]) if stored else synthetic_cache(workload, seed, name)
+            checkpoint.read(name, given[name].shape) if stored else synthetic_cache(workload, seed, name)
         )
     return AttentionTensors(workload=workload, **tensors)
 

@@ -12,15 +12,13 @@ import numpy as np
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError
 from ..sim.program import Program
-from . import auto, oracle
-from .attention.inputs import AttentionScales
-from .attention.inputs import calibrate as calibrate_attention
+from . import auto
 from .attention.lower import lower_attention
 from .fit import Change, smallest_change
+from .graph.calibrate import Scales, calibrate
+from .graph.evaluate import float64_layer
 from .layers import Workload
-from .moe.flips import flipped_tokens, float64_routed
-from .moe.inputs import calibrate as calibrate_moe
-from .moe.inputs import unit_scales
+from .moe.flips import flipped_tokens, float64_logits, float64_routed
 from .moe.logits import tile_logits
 from .moe.lower import lower_moe
 from .numerics import DEFAULT, Numerics
@@ -85,13 +83,13 @@ def _compile_attention(workload: Workload, config: TileConfig, tensors, schedule
                        data: bool, numerics: Numerics) -> CompiledLayer:
     schedule = schedule or auto.attention_schedule(workload, config, numerics)
     if not data:
-        program = lower_attention(workload, config, schedule, AttentionScales(), None, numerics)
+        program = lower_attention(workload, config, schedule, Scales(), None, numerics)
         return CompiledLayer(workload=workload, program=program, schedule=schedule, numerics=numerics)
     tensors = tensors or synthetic(workload, seed)
     if not isinstance(tensors, AttentionTensors):
         raise CompileError(f"tensors: expected those of an attention layer, got {type(tensors).__name__}")
-    trace = oracle.attention(tensors)
-    program = lower_attention(workload, config, schedule, calibrate_attention(tensors, trace, numerics),
+    trace = float64_layer(tensors)
+    program = lower_attention(workload, config, schedule, calibrate(trace.ranges, numerics),
                               tensors, numerics)
     return CompiledLayer(workload=workload, program=program, schedule=schedule, tensors=tensors, expected=trace.out,
                          numerics=numerics)
@@ -103,15 +101,15 @@ def _compile_moe(workload: Workload, config: TileConfig, tensors, schedule, rout
     if not isinstance(tensors, MoETensors):
         raise CompileError(f"tensors: expected those of an MoE layer, got {type(tensors).__name__}")
     choice = _choice(workload, tensors, routing, seed, numerics)
-    flips = None if routing else flipped_tokens(oracle.router_logits(tensors), choice.chosen)
+    flips = None if routing else flipped_tokens(float64_logits(tensors), choice.chosen)
     flipped = None if flips is None else int(flips.sum())
     schedule = schedule or auto.moe_schedule(workload, choice, config, numerics)
     if not data:
-        program = lower_moe(workload, choice, config, schedule, unit_scales(choice), None, numerics)
+        program = lower_moe(workload, choice, config, schedule, Scales(), None, numerics)
         return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice,
                              routing_source=routing, numerics=numerics, flipped=flipped)
-    trace = oracle.moe(tensors, choice)
-    program = lower_moe(workload, choice, config, schedule, calibrate_moe(tensors, trace, numerics), tensors, numerics)
+    trace = float64_layer(tensors, choice)
+    program = lower_moe(workload, choice, config, schedule, calibrate(trace.ranges, numerics), tensors, numerics)
     return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice,
                          routing_source=routing, tensors=tensors, expected=trace.out, numerics=numerics,
                          flipped=flipped,

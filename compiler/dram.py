@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .builder import ProgramBuilder
-from .placement import align
+from .tiles.buffers import align
 
 MakeArray = Callable[[], np.ndarray]
 

@@ -4,61 +4,17 @@
 ``stride`` bytes, a multiple of the bus; on chip, row r of an operand lies in slice r mod slices.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.encoding import fp32_bits
 from ..rtl.spec.errors import CompileError
-from ..rtl.spec.isa import (
-    SPEC_BY_NAME,
-    Combine,
-    Dest,
-    Func,
-    Gather,
-    Load,
-    Matmul,
-    Quant,
-    Reduce,
-    ScaleRule,
-    Source,
-    Space,
-    Store,
-    Vector,
-)
+from ..rtl.spec.isa import SPEC_BY_NAME, Combine, Dest, Gather, Load, Matmul, Source, Space, Store, Vector
 from .builder import ProgramBuilder
 from .dram import Matrix
 from .operands import Operand
-
-
-@dataclass(frozen=True)
-class Src:
-    """A VECTOR operand: use `imm`, `acc`, `row` or `column`."""
-
-    kind: Source
-    value: int
-
-
-def imm(value: float) -> Src:
-    """The FP32 constant nearest to ``value``."""
-    return Src(Source.IMM, fp32_bits(value))
-
-
-def acc(addr: int) -> Src:
-    """Elementwise, from accumulator row ``addr``."""
-    return Src(Source.ACC, addr)
-
-
-def row(addr: int) -> Src:
-    """One scalar per row."""
-    return Src(Source.ROW, addr)
-
-
-def column(addr: int) -> Src:
-    """One value per column."""
-    return Src(Source.COLUMN, addr)
-
-
-ONE = imm(1.0)
+from .tiles.expr import Assign, Codes, Col, Elem, Imm, Leaf, Row, Shape
+from .tiles.select import Packed, select
 
 VECTOR_TILES = (1 << next(f.bits for f in SPEC_BY_NAME["VECTOR"].fields if f.name == "tiles")) - 1
 """Column tiles of one VECTOR, at the most: what its field holds."""
@@ -164,23 +120,39 @@ class Emitter:
         """A MATMUL with the fields of the instruction table."""
         self.builder.emit(Matmul(**fields), label)
 
-    def vector(self, *, rows: int, x: int, tiles: int = 1, pitch: int = 0, y: Src = ONE, z: Src | None = None,
-               combine: Combine = Combine.NONE, func: Func = Func.NONE, w: Src = ONE, to_acc: int | None = None,
-               to_a: int | None = None, dst_pitch: int = 0, reduce: Reduce = Reduce.NONE, reduce_addr: int = 0,
-               x_swap: int = 0, quant: Quant = Quant.E4M3, scale_rule: ScaleRule = ScaleRule.FLOOR,
-               label: str = "") -> None:
-        """out = func(combine(x*y, z)) * w, written to accumulator rows or, quantized, to buffer A.
+    def compute(self, shape: Shape, *statements: Assign, temporaries: Sequence[Elem] = ()) -> None:
+        """VECTORs for statements over one shape, in order; temporaries: as `select`."""
+        for statement in statements:
+            for packed in select(statement, temporaries):
+                self.builder.emit(vector_instruction(shape, packed), packed.label)
 
-        Block formats (``quant``) take their anchor or tensor scale from z; combine must be NONE then. scale_rule: of
-        power-of-two block scales.
-        """
-        if to_acc is not None and to_a is not None:
-            raise CompileError("a VECTOR has one destination")
-        dest = Dest.ACC if to_acc is not None else Dest.A if to_a is not None else Dest.NONE
-        z = z or imm(0.0)
-        self.builder.emit(Vector(
-            rows=rows, tiles=tiles, x_addr=x, pitch=pitch, y_kind=y.kind, y=y.value, z_kind=z.kind, z=z.value,
-            w_kind=w.kind, w=w.value, combine=combine, func=func, dest=dest,
-            dst_addr=(to_acc if to_acc is not None else to_a or 0), dst_pitch=dst_pitch, reduce=reduce,
-            reduce_addr=reduce_addr, x_swap=x_swap, quant=quant,
-            scale_rule=scale_rule), label)
+
+def vector_instruction(shape: Shape, packed: Packed) -> Vector:
+    """The VECTOR of a packed expression over ``shape``."""
+    (y_kind, y), (z_kind, z), (w_kind, w) = map(_source, (packed.y, packed.z or _ZERO, packed.w))
+    fields: dict[str, int] = {}
+    if isinstance(packed.to, Elem):
+        fields = {"dest": Dest.ACC, "dst_addr": packed.to.addr, "dst_pitch": shape.pitch}
+    elif isinstance(packed.to, Codes):
+        codes = packed.to
+        fields = {"dest": Dest.A, "dst_addr": codes.addr, "dst_pitch": codes.pitch, "quant": codes.quant,
+                  "scale_rule": codes.scale_rule}
+        if codes.relative_to is not None:
+            if packed.combine != Combine.NONE:
+                raise CompileError(f"{packed.label}: codes with block scales take operand z, so that they cannot be "
+                                   f"made of a {packed.combine.name.lower()}")
+            z_kind, z = _source(codes.relative_to)
+    if packed.reduce is not None:
+        fields |= {"reduce": packed.reduce.kind, "reduce_addr": packed.reduce.addr}
+    return Vector(rows=shape.rows, tiles=shape.tiles, pitch=shape.pitch, x_addr=packed.x.addr, x_swap=packed.x.swap,
+                  y_kind=y_kind, y=y, z_kind=z_kind, z=z, w_kind=w_kind, w=w, combine=packed.combine,
+                  func=packed.func, **fields)
+
+
+_KINDS = {Elem: Source.ACC, Row: Source.ROW, Col: Source.COLUMN}
+_ZERO = Imm(0.0)
+
+
+def _source(leaf: Leaf) -> tuple[Source, int]:
+    """Kind and value of an operand y, z or w."""
+    return (Source.IMM, fp32_bits(leaf.value)) if isinstance(leaf, Imm) else (_KINDS[type(leaf)], leaf.addr)

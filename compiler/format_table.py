@@ -17,6 +17,7 @@ from .format_names import SOFTMAX_BLOCK
 from .formats import PRESETS
 from .layers import Workload
 from .numerics import Numerics
+from .products import useful_macs
 from .quantize import stored_values, tensor_factor
 from .safetensors_file import SafetensorsFile
 
@@ -117,7 +118,7 @@ def layer_costs(workload: Workload, config: TileConfig, table: EnergyTable, rout
         except CompileError as error:
             rows.append({"format": name, "not_built": str(error)})
             continue
-        compiled.program.meta["useful_macs"] = workload.useful_macs()
+        compiled.program.meta["useful_macs"] = useful_macs(workload)
         result = simulate(compiled.program, ("timing",), energy_table=table)
         bus = config.bus_bytes
         rows.append({"format": name, "cycles": result.cycles, "read_bytes": result.dram_bytes["read"],

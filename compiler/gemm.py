@@ -10,17 +10,20 @@ over some pairs of terms, in one accumulator: each piece of each term of B is lo
 A that it is paired with.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
-from ..rtl.spec.errors import CompileError, DoesNotFit
+from ..rtl.spec.config import TileConfig
+from ..rtl.spec.errors import CompileError
 from ..rtl.spec.isa import Space
 from ..rtl.spec.tensor_formats import TensorFormat
 from .emitter import VECTOR_TILES, Emitter
 from .formats import MatmulMode, matmul_mode
 from .operands import Operand, k_unit, widest_k
-from .placement import AccPlacer, AccRegion, OperandPlacer, align
 from .schedule import GemmSchedule
+from .tiles.buffers import AS_MANY_AS_FIT, Buffer, Memory, align
+from .tiles.expr import Shape
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class Group:
     addr: int
     pitch: int
 
+    @property
+    def shape(self) -> Shape:
+        """Of statements over the whole group."""
+        return Shape(rows=self.rows, tiles=self.tiles, pitch=self.pitch)
+
 
 Epilogue = Callable[[Group], None]
 
@@ -49,23 +57,67 @@ SINGLE: Products = ((0, 0),)
 """Operands of one term."""
 
 
-class BRing:
-    """Buffer B as a ring of equal pieces, each of whole banks."""
+@dataclass(frozen=True, kw_only=True)
+class GemmProblem:
+    """What one GEMM multiplies: C (m, n) from A (m, k) in format ``a`` and B (n, k) in ``b``.
 
-    def __init__(self, emitter: Emitter, piece_groups: int, purpose: str):
-        placer = OperandPlacer(emitter.config, "B", purpose)
-        piece_banks = -(-piece_groups // placer.bank_groups)
-        count = placer.banks // piece_banks
-        if count < 1:
-            raise DoesNotFit(f"{purpose}: one piece of B (n_tiles, k_tile) needs {piece_groups} groups per slice, "
-                             f"buffer B has {placer.banks * placer.bank_groups}")
-        self._addresses = [i * piece_banks * placer.bank_groups for i in range(count)]
-        self._next = 0
+    k: elements of one term, padded; layer_k: those of the layer, from which the headroom follows.
+    """
 
-    def take(self) -> int:
-        """Address of the next piece."""
-        self._next += 1
-        return self._addresses[(self._next - 1) % len(self._addresses)]
+    name: str
+    m: int
+    n: int
+    k: int
+    layer_k: int
+    a: TensorFormat
+    b: TensorFormat
+    products: Products = SINGLE
+
+    @property
+    def terms(self) -> int:
+        """Terms of A, side by side along its rows."""
+        return 1 + max(a_term for a_term, _ in self.products)
+
+    def rows(self, schedule: GemmSchedule) -> int:
+        """Rows of A in one block, at the most."""
+        return min(schedule.m_tile, self.m)
+
+    def buffers(self, schedule: GemmSchedule, config: TileConfig, epilogue: Sequence[Buffer] = ()) -> list[Buffer]:
+        """Everything on chip: ``NAME result group``, the epilogue's buffers, ``NAME A block`` and ``NAME B piece``."""
+        return [self.results(schedule, config), *epilogue, self.a_blocks(schedule, config),
+                self.b_pieces(schedule, config)]
+
+    def results(self, schedule: GemmSchedule, config: TileConfig) -> Buffer:
+        """Two groups of column tiles (one if there is but one), ``rows`` rows each."""
+        tiles = -(-self.n // config.cols)
+        size = min(schedule.group_tiles, tiles)
+        if size > VECTOR_TILES:
+            raise CompileError(f"{self.name}: group_tiles must be at most {VECTOR_TILES}, got {schedule.group_tiles}")
+        copies = min(2, -(-tiles // schedule.group_tiles))
+        raw = self.k > schedule.k_tile or len(self.products) > 1
+        return Buffer(name=f"{self.name} result group", memory=Memory.ACC, sizes=(size * self.rows(schedule),),
+                      least=copies, most=copies, raw=raw, keys="group_tiles of m_tile rows")
+
+    def a_blocks(self, schedule: GemmSchedule, config: TileConfig) -> Buffer:
+        """Blocks of A with all of k, or, streamed, chunks of it."""
+        panels = -(-self.rows(schedule) // config.rows)
+        if schedule.a_resident:
+            return Buffer(name=f"{self.name} A block", memory=Memory.A, sizes=(panels * self.a_pitch(config),), most=2,
+                          keys="m_tile rows")
+        groups = self.a.bytes_of(min(schedule.k_tile, self.k)) // config.lanes
+        return Buffer(name=f"{self.name} A block", memory=Memory.A, sizes=(self.terms * panels * groups,), most=4,
+                      keys="m_tile rows, k_tile")
+
+    def a_pitch(self, config: TileConfig) -> int:
+        """Groups between panels of a resident block."""
+        row_bytes = self.a.bytes_of(self.terms * self.k)
+        return align(row_bytes, max(config.bus_bytes, config.a_word_bytes)) // config.lanes
+
+    def b_pieces(self, schedule: GemmSchedule, config: TileConfig) -> Buffer:
+        """Pieces of B, which rotate: as many as fit, so that loads run ahead."""
+        groups = self.b.bytes_of(min(schedule.k_tile, self.k)) // config.lanes
+        return Buffer(name=f"{self.name} B piece", memory=Memory.B, sizes=(schedule.n_tiles * groups,),
+                      most=AS_MANY_AS_FIT, keys="n_tiles, k_tile")
 
 
 @dataclass(frozen=True)
@@ -81,41 +133,35 @@ Stream = Callable[[int, int], int]
 
 
 class Gemm:
-    """One GEMM on one tile: shapes, formats and regions fixed, blocks emitted one by one. k counts elements of one
-    term; layer_k: those of the layer, unpadded, from which the headroom follows."""
+    """One GEMM on one tile: the problem and its regions are fixed, blocks are emitted one by one.
 
-    def __init__(self, emitter: Emitter, schedule: GemmSchedule, *, name: str, k: int, n: int, layer_k: int,
-                 a: TensorFormat, b: TensorFormat, acc_regions: Sequence[AccRegion], products: Products = SINGLE):
-        config = emitter.config
+    place: addresses of the problem's results and of its pieces of B.
+    """
+
+    def __init__(self, emitter: Emitter, problem: GemmProblem, schedule: GemmSchedule, place: Mapping[str, list[int]]):
+        config, a, b, name, k = emitter.config, problem.a, problem.b, problem.name, problem.k
         unit = k_unit(config, a, b)
         if k % unit or schedule.k_tile % unit:
             raise CompileError(f"{name}: k = {k} and k_tile = {schedule.k_tile} must be multiples of {unit} elements "
                                f"(bus_bytes = {config.bus_bytes}; {a.name} x {b.name})")
-        self.emitter, self.schedule, self.name, self.k, self.n = emitter, schedule, name, k, n
-        self.a_format, self.b_format = a, b
-        self.mode: MatmulMode = matmul_mode(a, b, widest_k(layer_k) * len(products), config, name)
-        self.products = sorted(products, key=lambda pair: pair[1])
+        self.emitter, self.problem, self.schedule = emitter, problem, schedule
+        self.mode: MatmulMode = matmul_mode(a, b, widest_k(problem.layer_k) * len(problem.products), config, name)
+        self.products = sorted(problem.products, key=lambda pair: pair[1])
         self.chunks = [(k0, min(schedule.k_tile, k - k0)) for k0 in range(0, k, schedule.k_tile)]
-        self.acc_regions = acc_regions
-        self.ring = BRing(emitter, schedule.n_tiles * self._groups_of(b, min(schedule.k_tile, k)), name)
+        self.results, self.pieces = place[f"{name} result group"], cycle(place[f"{name} B piece"])
         self._groups = self._a_addr = 0
 
     def _groups_of(self, tensor_format: TensorFormat, elements: int) -> int:
         return tensor_format.bytes_of(elements) // self.emitter.config.lanes
 
-    @property
-    def raw(self) -> bool:
-        """True when partial accumulators are kept between chunks of k or products."""
-        return len(self.chunks) * len(self.products) > 1
-
     def block(self, *, m0: int, rows: int, a: Resident | Stream, b: Operand, epilogue: Epilogue) -> None:
         """Emit all columns of one block of rows."""
         cols, step = self.emitter.config.cols, self.schedule.group_tiles
-        total = -(-self.n // cols)
+        total = -(-self.problem.n // cols)
         for first in range(0, total, step):
             tiles = min(step, total - first)
-            region = self.acc_regions[self._groups % len(self.acc_regions)]
-            group = Group(self._groups, m0, rows, first * cols, tiles, region.addr, self._pitch(rows, region, tiles))
+            addr = self.results[self._groups % len(self.results)]
+            group = Group(self._groups, m0, rows, first * cols, tiles, addr, pitch=rows)
             self._groups += 1
             for tile, chunk in self._order(tiles):
                 self._piece(group, tile, chunk, a, b)
@@ -128,28 +174,22 @@ class Gemm:
             return [(tile, chunk) for chunk in chunks for tile in starts]
         return [(tile, chunk) for tile in starts for chunk in chunks]
 
-    def _pitch(self, rows: int, region: AccRegion, tiles: int) -> int:
-        if rows * tiles > region.rows:
-            raise DoesNotFit(f"{self.name}: a group of {tiles} tiles of {rows} rows does not fit its "
-                             f"{region.rows} accumulator rows")
-        return rows
-
     def _piece(self, group: Group, tile: int, chunk: int, a: Resident | Stream, b: Operand) -> None:
-        config = self.emitter.config
+        config, problem, name = self.emitter.config, self.problem, self.problem.name
         count = min(self.schedule.n_tiles, group.tiles - tile)
         n0, (k0, size) = group.n0 + tile * config.cols, self.chunks[chunk]
-        b_groups = self._groups_of(self.b_format, size)
+        b_groups = self._groups_of(problem.b, size)
         a_addr, a_pitch, a_step = self._a(a, tile, k0, size, group.rows)
         b_addr, loaded, last = 0, -1, len(self.chunks) * len(self.products) - 1
         for number, (a_term, b_term) in enumerate(self.products, chunk * len(self.products)):
             terms = f" terms {a_term} {b_term}" if len(self.products) > 1 else ""
             if b_term != loaded:
-                b_addr, loaded = self.ring.take(), b_term
+                b_addr, loaded = next(self.pieces), b_term
                 self.emitter.load_piece(Space.B, b, first_row=n0, rows=min(count * config.cols, b.rows - n0),
-                                        k0=b_term * self.k + k0, size=size, addr=b_addr, pitch=b_groups,
-                                        label=f"{self.name} b n{n0} k{k0}{terms and f' term {b_term}'}")
+                                        k0=b_term * problem.k + k0, size=size, addr=b_addr, pitch=b_groups,
+                                        label=f"{name} b n{n0} k{k0}{terms and f' term {b_term}'}")
             self.emitter.matmul(
-                label=f"{self.name} m{group.m0} n{n0} k{k0}{terms}", a_addr=a_addr + a_term * a_step, a_pitch=a_pitch,
+                label=f"{name} m{group.m0} n{n0} k{k0}{terms}", a_addr=a_addr + a_term * a_step, a_pitch=a_pitch,
                 b_addr=b_addr, b_pitch=b_groups, k_steps=size // self.mode.k_per_step, m_rows=group.rows,
                 n_tiles=count, acc_addr=group.addr + tile * group.pitch, acc_pitch=group.pitch, merge=int(number > 0),
                 raw=int(number < last), **self.mode.fields)
@@ -157,57 +197,31 @@ class Gemm:
     def _a(self, a: Resident | Stream, tile: int, k0: int, size: int, rows: int) -> tuple[int, int, int]:
         """Address and pitch of a chunk of A, and groups from term to term; a streamed one is loaded unless it is the
         one on chip."""
+        problem = self.problem
         if isinstance(a, Resident):
-            return a.addr + self._groups_of(self.a_format, k0), a.pitch, self._groups_of(self.a_format, self.k)
+            return a.addr + self._groups_of(problem.a, k0), a.pitch, self._groups_of(problem.a, problem.k)
         if tile == 0 or not self.schedule.k_outer:
             self._a_addr = a(k0, size)
-        groups = self._groups_of(self.a_format, size)
+        groups = self._groups_of(problem.a, size)
         return self._a_addr, groups, -(-rows // self.emitter.config.rows) * groups
 
 
-def acc_regions(placer: AccPlacer, schedule: GemmSchedule, k: int, rows: int, n: int, cols: int,
-                count: int = 2, products: Products = SINGLE) -> list[AccRegion]:
-    """``count`` regions for the groups of a GEMM with blocks of ``rows`` rows (fewer if there are fewer groups)."""
-    tiles = -(-n // cols)
-    if min(schedule.group_tiles, tiles) > VECTOR_TILES:
-        raise CompileError(f"{placer.purpose}: group_tiles must be at most {VECTOR_TILES}, got {schedule.group_tiles}")
-    size = min(schedule.group_tiles, tiles) * rows
-    groups = -(-tiles // schedule.group_tiles)
-    what = "a result group (group_tiles of m_tile rows)"
-    raw = k > schedule.k_tile or len(products) > 1
-    return [placer.take(size, raw=raw, what=what) for _ in range(min(count, groups))]
-
-
-def emit_gemm(emitter: Emitter, schedule: GemmSchedule, *, name: str, a: Operand, b: Operand, m: int, n: int,
-              layer_k: int, epilogue: Epilogue, regions: Sequence[AccRegion], a_placer: OperandPlacer,
-              products: Products = SINGLE) -> None:
-    """A whole GEMM with A from DRAM: blocks of ``m_tile`` rows, resident or streamed. layer_k: as `Gemm`."""
-    config = emitter.config
-    terms = 1 + max(a_term for a_term, _ in products)
-    k = a.k // terms
-    gemm = Gemm(emitter, schedule, name=name, k=k, n=n, layer_k=layer_k, a=a.format, b=b.format, acc_regions=regions,
-                products=products)
-    rows_max = min(schedule.m_tile, m)
-    panels = -(-rows_max // config.rows)
-    if schedule.a_resident:
-        pitch = align(a.format.bytes_of(a.k), max(config.bus_bytes, config.a_word_bytes)) // config.lanes
-        slots = _slots(a_placer, panels * pitch, "a block of A (m_tile rows)")
-        for number, m0 in enumerate(range(0, m, rows_max)):
-            rows = min(rows_max, m - m0)
-            addr = slots[number % len(slots)]
+def emit_gemm(emitter: Emitter, problem: GemmProblem, schedule: GemmSchedule, a: Operand, b: Operand,
+              place: Mapping[str, list[int]], epilogue: Epilogue) -> None:
+    """A whole GEMM with A from DRAM: blocks of ``m_tile`` rows, resident or streamed."""
+    config, name, terms, k = emitter.config, problem.name, problem.terms, problem.k
+    gemm = Gemm(emitter, problem, schedule, place)
+    slots, rows_max = cycle(place[f"{name} A block"]), problem.rows(schedule)
+    for m0 in range(0, problem.m, rows_max):
+        rows = min(rows_max, problem.m - m0)
+        if schedule.a_resident:
+            addr, pitch = next(slots), problem.a_pitch(config)
             emitter.load_piece(Space.A, a, first_row=m0, rows=rows, addr=addr, pitch=pitch, label=f"{name} a m{m0}")
             gemm.block(m0=m0, rows=rows, a=Resident(addr, pitch), b=b, epilogue=epilogue)
-        return
-    chunk_groups = a.format.bytes_of(min(schedule.k_tile, k)) // config.lanes
-    slots = _slots(a_placer, terms * panels * chunk_groups, "a chunk of A (m_tile rows, k_tile)", limit=4)
-    calls = 0
-    for m0 in range(0, m, rows_max):
-        rows = min(rows_max, m - m0)
+            continue
 
         def stream(k0: int, size: int, m0: int = m0, rows: int = rows) -> int:
-            nonlocal calls
-            addr, calls = slots[calls % len(slots)], calls + 1
-            groups = a.format.bytes_of(size) // config.lanes
+            addr, groups = next(slots), problem.a.bytes_of(size) // config.lanes
             for term in range(terms):
                 emitter.load_piece(Space.A, a, first_row=m0, rows=rows, k0=term * k + k0, size=size,
                                    addr=addr + term * -(-rows // config.rows) * groups, pitch=groups,
@@ -215,12 +229,3 @@ def emit_gemm(emitter: Emitter, schedule: GemmSchedule, *, name: str, a: Operand
             return addr
 
         gemm.block(m0=m0, rows=rows, a=stream, b=b, epilogue=epilogue)
-
-
-def _slots(placer: OperandPlacer, groups: int, what: str, limit: int = 2) -> list[int]:
-    """As many equal regions of ``groups`` groups as fit, at least one, at most ``limit``."""
-    slots = [placer.take(groups, what)]
-    banks = -(-groups // placer.bank_groups)
-    while len(slots) < limit and placer.free_groups >= banks * placer.bank_groups:
-        slots.append(placer.take(groups, what))
-    return slots

@@ -12,11 +12,6 @@ One vocabulary of sizes, used by every module of this floor:
 ``keys``        context + tokens: what the last new token can see
 ``pairs``       (query, key) pairs of one sequence and one head that the mask leaves
 ==============  ================================================================================
-
-Useful work counts multiply-accumulates that the layer's result depends on: projections, router and routed
-experts in full, and of the attention core only unmasked pairs. Rotary embedding, norms, softmax, SiLU and the
-weighted combine are vector work and count nothing, as in the published FLOP counts (design reference: 2 FLOP
-per MAC).
 """
 
 from __future__ import annotations
@@ -259,11 +254,3 @@ class Workload:
         if self.mask == "none":
             return self.tokens * self.keys
         return self.tokens * self.cached + self.tokens * (self.tokens + 1) // 2
-
-    def useful_macs(self) -> int:
-        """Multiply-accumulates the result depends on (module docstring says what counts)."""
-        if isinstance(self.layer, MoELayer):
-            moe = self.layer
-            return self.rows * (moe.hidden * moe.experts + moe.top_k * moe.expert_weights)
-        core = 2 * self.batch * self.layer.heads * self.layer.head_dim * self.pairs
-        return self.rows * self.layer.weights + core

@@ -15,8 +15,8 @@ from ..rtl.spec.config import TileConfig
 from ..rtl.spec.tensor_formats import TensorFormat
 from .builder import ProgramBuilder
 from .dram import Matrix, code_matrix
-from .placement import align
 from .quantize import StoredTensor
+from .tiles.buffers import align
 
 MakeStored = Callable[[], StoredTensor]
 

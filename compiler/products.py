@@ -6,9 +6,11 @@ from ..rtl.spec.config import TileConfig, least_acc_bits
 from ..rtl.spec.errors import CompileError, ConfigError
 from ..rtl.spec.formats import BUILD_NAMES, ELEMENT_PAIRS, PAIRS, SCALE_NAMES, fits_dsp
 from ..rtl.spec.isa import Pair
-from ..rtl.spec.tensor_formats import TENSOR_FORMATS, TensorFormat
+from ..rtl.spec.tensor_formats import TensorFormat
 from ..rtl.spec.tile_settings import OPTION, settings_text
-from .formats import query_format, value_weights
+from .graph.ir import Slot
+from .graph.layers import layer_graph
+from .graph.slots import slot_format
 from .layers import Workload
 from .moe.logits import term_products
 from .numerics import Numerics
@@ -41,25 +43,29 @@ class Product:
 def layer_products(workload: Workload, numerics: Numerics) -> tuple[Product, ...]:
     """All matmuls of the layer with the multiply-accumulates that its result depends on.
 
-    Together they are the workload's `useful_macs`, but for the router, which multiplies several terms per operand.
+    Together they are `useful_macs`, but for the router, which multiplies several terms per operand.
     """
-    formats, rows = numerics.formats, workload.rows
-    x, weights, plain = formats.activations, formats.weights, TENSOR_FORMATS["e4m3"]
-    if workload.layer.kind == "attention":
-        layer, query = workload.attention, query_format(formats)
-        core = workload.batch * layer.heads * layer.head_dim * workload.pairs
-        q, kv = rows * layer.hidden * layer.q_width, rows * layer.hidden * layer.kv_width
-        return (Product(name="projection q", a=x, b=weights, macs=q), Product(name="projection k", a=x, b=weights,
-                                                                              macs=kv),
-                Product(name="projection v", a=value_weights(formats), b=x, macs=kv),
-                Product(name="core Q K^T", a=query, b=formats.kv, macs=core),
-                Product(name="core P V", a=query, b=formats.kv, macs=core),
-                Product(name="output projection", a=x, b=weights, macs=q))
-    moe = workload.moe
-    router = rows * moe.hidden * moe.experts * len(term_products(numerics.router_terms))
-    one = rows * moe.top_k * moe.hidden * moe.intermediate
-    return (Product(name="router", a=plain, b=plain, macs=router),
-            Product(name="gate and up", a=x, b=weights, macs=2 * one), Product(name="down", a=x, b=weights, macs=one))
+    graph, products = layer_graph(workload), []
+    for node in graph.nodes:
+        held = [slot_format(slot, numerics.formats) for slot in node.op.slots]
+        formats = [tensor_format for tensor_format in held if tensor_format is not None]
+        a, b = reversed(formats[:2]) if Slot.TURNED_WEIGHTS in node.op.slots else formats[:2] or (None, None)
+        times = len(term_products(numerics.router_terms)) if Slot.TERMS in node.op.slots else 1
+        for part, macs in node.op.macs(*graph.shapes(node)).items():
+            assert a is not None and b is not None
+            products.append(Product(name=f"{node.name} {part}".strip(), a=a, b=b, macs=times * macs))
+    return tuple(products)
+
+
+def useful_macs(workload: Workload) -> int:
+    """Multiply-accumulates that the layer's result depends on: projections, router and routed experts in full, and of
+    the attention core only unmasked pairs.
+
+    Rotary embedding, norms, softmax, SiLU and the weighted combine are vector work and count nothing, as in the
+    published FLOP counts (2 FLOP per MAC).
+    """
+    graph = layer_graph(workload)
+    return sum(sum(node.op.macs(*graph.shapes(node)).values()) for node in graph.nodes)
 
 
 def check_built(workload: Workload, config: TileConfig, numerics: Numerics) -> None:

@@ -19,15 +19,15 @@ from ..sim.program import Program
 from ..sim.result import Result
 from ..sim.simulate import simulate
 from ..sim.timeline import timeline_of
-from .attention.inputs import AttentionScales
 from .attention.lower import lower_attention
 from .auto import attention_schedule, moe_schedule
 from .bounds import bounds, peak_macs_per_cycle
 from .compile import CompiledLayer
 from .formats import E4M3
-from .moe.inputs import unit_scales
+from .graph.calibrate import Scales
 from .moe.lower import lower_moe
 from .numerics import Numerics
+from .products import useful_macs
 from .provenance import provenance, table_digest
 from .schedule import to_dict
 
@@ -42,7 +42,7 @@ def describe(compiled: CompiledLayer, config: TileConfig, *, seed: int | None) -
     return {
         "layer": workload.layer.kind, "model": workload.layer.model, "phase": workload.phase,
         "tokens": workload.tokens, "context": workload.cached, "batch": workload.batch, "mask": workload.mask,
-        "seed": seed, "useful_macs": workload.useful_macs(), "bounds": asdict(limit),
+        "seed": seed, "useful_macs": useful_macs(workload), "bounds": asdict(limit),
         "numerics": compiled.numerics.to_dict(),
         "peak_macs_per_cycle": peak_macs_per_cycle(config, workload, compiled.numerics),
         "e4m3_read_bytes": _e4m3_read_bytes(compiled, config),
@@ -59,11 +59,10 @@ def _e4m3_read_bytes(compiled: CompiledLayer, config: TileConfig) -> int | None:
     numerics = replace(compiled.numerics, formats=E4M3, scale_rule=ScaleRule.FLOOR)
     if compiled.routing is None:
         schedule = attention_schedule(compiled.workload, config, numerics)
-        program = lower_attention(compiled.workload, config, schedule, AttentionScales(), numerics=numerics)
+        program = lower_attention(compiled.workload, config, schedule, Scales(), numerics=numerics)
     else:
         schedule = moe_schedule(compiled.workload, compiled.routing, config, numerics)
-        program = lower_moe(compiled.workload, compiled.routing, config, schedule, unit_scales(compiled.routing),
-                            numerics=numerics)
+        program = lower_moe(compiled.workload, compiled.routing, config, schedule, Scales(), numerics=numerics)
     beats = sum(event_counts(i, config).get("dram_read_beats", 0) for i in program.instructions)
     return beats * config.bus_bytes
 

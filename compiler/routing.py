@@ -22,7 +22,7 @@ import numpy as np
 from ..rtl.spec.errors import WorkloadError, did_you_mean
 from ..sim.lib.json_file import read_json
 from .routing_loads import balanced, zipf
-from .tensors import check_seed
+from .seeds import check_seed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,9 +7,12 @@ every path that the full layer takes.
 
 from dataclasses import replace
 
+import numpy as np
+
+from .graph.layers import layer_graph
 from .layers import Workload
 from .numerics import Numerics
-from .tensors import AttentionTensors, ExpertWeights, LayerTensors, MoETensors
+from .tensors import EXPERT_WEIGHTS, AttentionTensors, ExpertWeights, LayerTensors, MoETensors
 
 SLICE_HIDDEN, SLICE_HEAD_DIM, SLICE_INTERMEDIATE = 32, 16, 32
 SLICE_GROUP, SLICE_KV_HEADS, SLICE_EXPERTS, SLICE_TOP_K = 2, 1, 4, 2
@@ -39,40 +42,20 @@ def slice_workload(workload: Workload) -> Workload:
 
 
 def slice_tensors(tensors: LayerTensors, workload: Workload) -> LayerTensors:
-    """The parts of ``tensors`` that belong to ``workload``, a `slice_workload` of theirs."""
-    x = tensors.x[:workload.rows, :workload.layer.hidden].copy()
-    hidden = workload.layer.hidden
-    if isinstance(tensors, MoETensors):
-        f = workload.moe.intermediate
+    """The parts of ``tensors`` that belong to ``workload``, a `slice_workload` of theirs: of every factor of every
+    axis the first."""
+    full, small = (layer_graph(which).given() for which in (tensors.workload, workload))
 
+    def cut(name: str, values: np.ndarray, first: int = 0) -> np.ndarray:
+        """A tensor, or with ``first`` what is left of one without its first axes."""
+        few = tuple(map(slice, small[name].factors[first:]))
+        return values.reshape(full[name].factors[first:])[few].reshape(small[name].shape[first:]).copy()
+
+    if isinstance(tensors, MoETensors):
         def load_expert(index: int) -> ExpertWeights:
             held = tensors.expert(index)
-            return ExpertWeights(gate=held.gate[:f, :hidden].copy(), up=held.up[:f, :hidden].copy(),
-                                 down=held.down[:hidden, :f].copy())
+            return ExpertWeights(**{name: cut(name, getattr(held, name), 1) for name in EXPERT_WEIGHTS})
 
-        return MoETensors(workload=workload, x=x, router=tensors.router[:workload.moe.experts, :hidden].copy(),
+        return MoETensors(workload=workload, x=cut("x", tensors.x), router=cut("router", tensors.router),
                           load_expert=load_expert)
-    return _slice_attention(tensors, workload, x)
-
-
-def _slice_attention(tensors: AttentionTensors, workload: Workload, x) -> AttentionTensors:
-    full, layer = tensors.workload.attention, workload.attention
-
-    def heads(weight, count: int):
-        """The first features of the first ``count`` heads of a projection."""
-        parts = weight.reshape(-1, full.head_dim, weight.shape[1])
-        return parts[:count, :layer.head_dim, :layer.hidden].reshape(-1, layer.hidden).copy()
-
-    wo = tensors.wo.reshape(full.hidden, -1, full.head_dim)
-    norms = {}
-    for name, count in (("q_norm", layer.heads), ("k_norm", layer.kv_heads)):
-        norm = getattr(tensors, name)
-        if norm is not None:
-            parts = norm.reshape(-1, full.head_dim)[:count, :layer.head_dim]
-            norms[name] = parts.reshape(-1).copy()
-    caches = {name: getattr(tensors, name)[:workload.batch, :layer.kv_heads, :workload.cached, :layer.head_dim].copy()
-              for name in ("k_cache", "v_cache")}
-    return AttentionTensors(
-        workload=workload, x=x, wq=heads(tensors.wq, layer.heads), wk=heads(tensors.wk, layer.kv_heads),
-        wv=heads(tensors.wv, layer.kv_heads),
-        wo=wo[:layer.hidden, :layer.heads, :layer.head_dim].reshape(layer.hidden, -1).copy(), **norms, **caches)
+    return AttentionTensors(workload=workload, **{name: cut(name, getattr(tensors, name)) for name in small})

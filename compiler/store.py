@@ -11,7 +11,7 @@ import numpy as np
 
 from ..rtl.spec.errors import ProgramError
 from ..sim.program import Program, Segment
-from .placement import align
+from .tiles.buffers import align
 
 SEGMENT = "expected (float64 layer)"
 ROUTED_SEGMENT = "expected (float64 layer and routing)"

@@ -26,7 +26,9 @@ import numpy as np
 
 from ..rtl.spec.errors import WorkloadError
 from ..sim.numerics.arithmetic import quantize_e4m3
+from .graph.layers import layer_graph
 from .layers import Workload
+from .seeds import check_seed
 
 OUTLIER_EVERY = 512
 """One outlier channel per this many (at least one)."""
@@ -66,12 +68,6 @@ _TENSOR_IDS = {
         )
     )
 }
-
-
-def check_seed(seed: object) -> None:
-    """Raise WorkloadError unless ``seed`` is an integer from 0 to 2**63 - 1."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
-        raise WorkloadError(f"seed: expected an integer from 0 to 2**63 - 1, got {seed!r}")
 
 
 def check_tensor(where: str, name: str, value: object, shape: tuple[int, ...]) -> None:
@@ -114,7 +110,7 @@ class AttentionTensors:
 
     def __post_init__(self) -> None:
         where = f"attention tensors of {self.workload.layer.model}"
-        for name, shape in attention_shapes(self.workload).items():
+        for name, shape in tensor_shapes(self.workload).items():
             check_tensor(where, name, getattr(self, name), shape)
         if self.workload.attention.qk_norm == "none" and (self.q_norm is not None or self.k_norm is not None):
             raise WorkloadError(f"{where}: q_norm, k_norm: expected none for a layer without QK-norm")
@@ -127,6 +123,10 @@ class ExpertWeights:
     gate: np.ndarray
     up: np.ndarray
     down: np.ndarray
+
+
+EXPERT_WEIGHTS = tuple(ExpertWeights.__dataclass_fields__)
+"""Names of the weights of one expert."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,9 +145,9 @@ class MoETensors:
     _last: threading.local = field(init=False, repr=False, default_factory=threading.local)
 
     def __post_init__(self) -> None:
-        moe, where = self.workload.moe, f"MoE tensors of {self.workload.layer.model}"
-        check_tensor(where, "x", self.x, (self.workload.rows, moe.hidden))
-        check_tensor(where, "router", self.router, (moe.experts, moe.hidden))
+        shapes, where = tensor_shapes(self.workload), f"MoE tensors of {self.workload.layer.model}"
+        for name in ("x", "router"):
+            check_tensor(where, name, getattr(self, name), shapes[name])
 
     def expert(self, index: int) -> ExpertWeights:
         """The checked weights of expert ``index``."""
@@ -157,9 +157,9 @@ class MoETensors:
         if getattr(self._last, "index", None) == index:
             return self._last.weights
         weights = self.load_expert(index)
-        check_tensor(where, "gate", weights.gate, (moe.intermediate, moe.hidden))
-        check_tensor(where, "up", weights.up, (moe.intermediate, moe.hidden))
-        check_tensor(where, "down", weights.down, (moe.hidden, moe.intermediate))
+        shapes = tensor_shapes(self.workload)
+        for name in EXPERT_WEIGHTS:
+            check_tensor(where, name, getattr(weights, name), shapes[name][1:])
         self._last.index, self._last.weights = index, weights
         return weights
 
@@ -167,24 +167,9 @@ class MoETensors:
 LayerTensors = AttentionTensors | MoETensors
 
 
-def attention_shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor that an attention workload has; norm weights only if the layer has them."""
-    layer = workload.attention
-    cache_shape = (workload.batch, layer.kv_heads, workload.cached, layer.head_dim)
-    shapes: dict[str, tuple[int, ...]] = {
-        "x": (workload.rows, layer.hidden),
-        "wq": (layer.q_width, layer.hidden),
-        "wk": (layer.kv_width, layer.hidden),
-        "wv": (layer.kv_width, layer.hidden),
-        "wo": (layer.hidden, layer.q_width),
-        "k_cache": cache_shape,
-        "v_cache": cache_shape,
-    }
-    if layer.qk_norm != "none":
-        full = layer.qk_norm == "full"
-        shapes["q_norm"] = (layer.q_width if full else layer.head_dim,)
-        shapes["k_norm"] = (layer.kv_width if full else layer.head_dim,)
-    return shapes
+def tensor_shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of a workload's layer: input, weights (those of experts with the experts first), caches."""
+    return {name: value.shape for name, value in layer_graph(workload).given().items()}
 
 
 @cache
@@ -225,7 +210,7 @@ def synthetic_input(workload: Workload, seed: int) -> np.ndarray:
 def synthetic_cache(workload: Workload, seed: int, name: str) -> np.ndarray:
     """``k_cache`` or ``v_cache (batch, kv_heads, context, head_dim)``."""
     normed = name == "k_cache" and workload.attention.qk_norm != "none"
-    return random_normal(seed, name, 0, attention_shapes(workload)[name], 1.0 if normed else CACHE_STD)
+    return random_normal(seed, name, 0, tensor_shapes(workload)[name], 1.0 if normed else CACHE_STD)
 
 
 def synthetic(workload: Workload, seed: int = 0) -> LayerTensors:
@@ -233,7 +218,7 @@ def synthetic(workload: Workload, seed: int = 0) -> LayerTensors:
     check_seed(seed)
     if workload.layer.kind == "moe":
         return _synthetic_moe(workload, seed)
-    shapes = attention_shapes(workload)
+    shapes = tensor_shapes(workload)
     made: dict[str, np.ndarray] = {"x": synthetic_input(workload, seed)}
     for name in ("wq", "wk", "wv", "wo"):
         made[name] = random_normal(seed, name, 0, shapes[name], shapes[name][1] ** -0.5)

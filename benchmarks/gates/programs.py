@@ -8,13 +8,13 @@ from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.dram import float_matrix, float_output
 from tilescore.compiler.emitter import Emitter
-from tilescore.compiler.gemm import Group, acc_regions, emit_gemm
+from tilescore.compiler.gemm import GemmProblem, Group, emit_gemm
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.operands import Operand, place_operand
-from tilescore.compiler.placement import AccPlacer, OperandPlacer
 from tilescore.compiler.quantize import store, tensor_factor
 from tilescore.compiler.schedule import GemmSchedule
 from tilescore.compiler.tensors import synthetic
+from tilescore.compiler.tiles.buffers import place
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.tensor_formats import TENSOR_FORMATS
 from tilescore.sim.program import Program
@@ -68,9 +68,9 @@ def product_program(config: TileConfig, tensor_format: str, a: np.ndarray, b: np
         emitter.store_acc(out, first_row=group.m0, rows=group.rows, first_byte=4 * group.n0, row_bytes=4 * n,
                           addr=group.addr, pitch=group.pitch)
 
-    emit_gemm(emitter, schedule, name="c", a=operand("a", a), b=operand("b", b), m=m, n=n, layer_k=k, epilogue=finish,
-              regions=acc_regions(AccPlacer(config, "c"), schedule, k, m, n, config.cols),
-              a_placer=OperandPlacer(config, "A", "c"))
+    problem = GemmProblem(name="c", m=m, n=n, k=k, layer_k=k, a=spec, b=spec)
+    emit_gemm(emitter, problem, schedule, operand("a", a), operand("b", b),
+              place(problem.buffers(schedule, config), config, "c"), finish)
     float_output(builder, "out", out, m, n)
     return builder.finish()
 

@@ -28,15 +28,17 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ...rtl.spec.isa import Combine, Func, Reduce, Space
+from ...rtl.spec.isa import Reduce, Space
 from ..dram import Matrix, code_matrix, float_matrix
-from ..emitter import Emitter, acc, imm, row
+from ..emitter import Emitter
 from ..formats import matmul_mode, query_format
+from ..graph.calibrate import Scales
 from ..layers import Workload
 from ..numerics import Numerics
-from ..placement import align
 from ..schedule import CoreSchedule
-from .inputs import AttentionMemory, AttentionScales
+from ..tiles.buffers import align
+from ..tiles.expr import Assign, Codes, Elem, Imm, Reduction, Row, Shape, exp2, maximum, reciprocal
+from .inputs import AttentionMemory
 from .place import CorePlacement
 
 P_GAIN = 256.0
@@ -85,19 +87,20 @@ def sub_tiles(workload: Workload, memory: AttentionMemory, schedule: CoreSchedul
 class AttentionCore:
     """The core of a whole layer on one tile: regions are placed once, passes are emitted one by one."""
 
-    def __init__(self, emitter: Emitter, workload: Workload, memory: AttentionMemory, scales: AttentionScales,
+    def __init__(self, emitter: Emitter, workload: Workload, memory: AttentionMemory, scales: Scales,
                  schedule: CoreSchedule, numerics: Numerics):
         config, layer, formats = emitter.config, workload.attention, numerics.formats
         self.emitter, self.workload, self.memory, self.schedule = emitter, workload, memory, schedule
         self.config, self.head_dim, self.block = config, layer.head_dim, numerics.softmax_block
         self.place = CorePlacement(config, workload, schedule, numerics)
-        self.score_scale = scales.q * scales.k * layer.scale * math.log2(math.e)
+        self.score_scale = scales["q"] * scales["k"] * layer.scale * math.log2(math.e)
         query, kv, self.out_format = query_format(formats), formats.kv, formats.activations
         self.p_quant, self.scale_rule = query.quant, numerics.scale_rule
         self.score_mode = matmul_mode(query, kv, memory.head_bytes, config, "core Q K^T").fields
         self.mix_mode = matmul_mode(query, kv, workload.keys, config, "core P V").fields
         scaled = self.out_format.scaled
-        self.out_factor, self.out_z = (scales.v, imm(scales.mixed)) if scaled else (scales.v / scales.mixed, None)
+        self.out_factor = scales["v"] if scaled else scales["v"] / scales["mixed"]
+        self.relative_to = Imm(scales["mixed"]) if scaled else None
         self._passes = self._steps = self.loaded_k = self.loaded_v = 0
 
     def emit(self) -> None:
@@ -232,8 +235,8 @@ class _Step:
         return self.core.place.alpha + self.number % 2 * self.core.place.words
 
     @property
-    def _words(self) -> int:
-        return -(-self.tile.rows // self.core.config.cols)
+    def _words(self) -> Shape:
+        return Shape(rows=-(-self.tile.rows // self.core.config.cols))
 
     @property
     def _count(self) -> int:
@@ -267,26 +270,24 @@ class _Step:
                            n_tiles=columns // config.cols, acc_addr=scores + start // config.cols * rows,
                            acc_pitch=rows, mask=int(masked), mask_base=base, mask_step=step, rowmax=1,
                            rowmax_init=int(start == 0), rowmax_addr=rowmax, **core.score_mode)
-        old = place.m[(self.block + 1) % 2] + self._stat
-        new = place.m[self.block % 2] + self._stat
-        first = self.block == 0
-        emitter.vector(rows=self._words, x=rowmax, y=imm(core.score_scale),
-                       combine=Combine.NONE if first else Combine.MAX, z=None if first else acc(old), to_acc=new,
-                       label="running max")
-        if not first:
-            emitter.vector(rows=self._words, x=old, combine=Combine.SUB, z=acc(new), func=Func.EXP2,
-                           to_acc=self._alpha, label="rescale factor")
-        emitter.vector(rows=rows, tiles=self._columns // config.cols, pitch=rows, x=scores, y=imm(core.score_scale),
-                       combine=Combine.SUB, z=row(new), func=Func.EXP2, w=imm(P_GAIN), to_a=self._p,
-                       dst_pitch=place.p_pitch, quant=core.p_quant, reduce=Reduce.SUM,
-                       reduce_addr=place.l + self._stat if first else place.sums, label="P")
+        old, new = (Elem(place.m[(self.block + turn) % 2] + self._stat) for turn in (1, 0))
+        largest = Elem(rowmax) * core.score_scale
+        if self.block == 0:
+            emitter.compute(self._words, Assign(to=new, value=largest, label="running max"))
+        else:
+            emitter.compute(self._words, Assign(to=new, value=maximum(largest, old), label="running max"),
+                            Assign(to=Elem(self._alpha), value=exp2(old - new), label="rescale factor"))
+        sums = Reduction(Reduce.SUM, place.sums if self.block else place.l + self._stat)
+        emitter.compute(Shape(rows=rows, tiles=self._columns // config.cols, pitch=rows), Assign(
+            to=Codes(addr=self._p, pitch=place.p_pitch, quant=core.p_quant),
+            value=exp2(Elem(scores) * core.score_scale - Row(new.addr)), scale=P_GAIN, reduce=sums, label="P"))
 
     def add_sum(self) -> None:
         """The new row sums into l; after another step's work, since they are ready late."""
-        place, running = self.core.place, self.core.place.l + self._stat
+        running = Elem(self.core.place.l + self._stat)
         if self.block:
-            self.core.emitter.vector(rows=self._words, x=running, y=acc(self._alpha), combine=Combine.ADD,
-                                     z=acc(place.sums), to_acc=running, label="running sum")
+            self.core.emitter.compute(self._words, Assign(
+                to=running, value=running * Elem(self._alpha) + Elem(self.core.place.sums), label="running sum"))
 
     def _mask(self, start: int, count: int, columns: int) -> tuple[int, int, bool]:
         """mask_base, mask_step, needed: column <= base + step * row stays."""
@@ -308,23 +309,24 @@ class _Step:
                            k_steps=align(count, config.bus_bytes) // config.lanes, m_rows=rows,
                            n_tiles=place.head_tiles, acc_addr=target, acc_pitch=place.rows, merge=int(start > 0),
                            raw=int((start, count) != pieces[-1]), **core.mix_mode)
-        fields: dict[str, Any] = {"rows": rows, "tiles": place.head_tiles, "pitch": place.rows, "to_acc": out,
-                                  "dst_pitch": place.rows}
+        shape = Shape(rows=rows, tiles=place.head_tiles, pitch=place.rows)
         if not first:
-            emitter.vector(**fields, x=out, y=row(self._alpha), combine=Combine.ADD, z=acc(target), label="merge")
+            emitter.compute(shape, Assign(to=Elem(out), value=Elem(out) * Row(self._alpha) + Elem(target),
+                                          label="merge"))
         elif target != out:
-            emitter.vector(**fields, x=target, label="start output")
+            emitter.compute(shape, Assign(to=Elem(out), value=Elem(target), label="start output"))
         if self.keys.first + self.keys.count >= core.visible(self.tile):
             self._finish(out)
 
     def _finish(self, out: int) -> None:
         core, place, rows = self.core, self.core.place, self.tile.rows
         stage = place.stage[self.slot % len(place.stage)]
-        core.emitter.vector(rows=self._words, x=place.l + self._stat, func=Func.RECIPROCAL, to_acc=place.inverse,
-                            label="1 / sum")
-        core.emitter.vector(rows=rows, tiles=place.out_tiles, pitch=place.rows, x=out, y=row(place.inverse),
-                            z=core.out_z, w=imm(core.out_factor), to_a=stage, dst_pitch=place.o_pitch,
-                            quant=core.out_format.quant, scale_rule=core.scale_rule, label="normalize output")
+        core.emitter.compute(self._words, Assign(
+            to=Elem(place.inverse), value=reciprocal(Elem(place.l + self._stat)), label="1 / sum"))
+        codes = Codes(addr=stage, pitch=place.o_pitch, quant=core.out_format.quant, scale_rule=core.scale_rule,
+                      relative_to=core.relative_to)
+        core.emitter.compute(Shape(rows=rows, tiles=place.out_tiles, pitch=place.rows), Assign(
+            to=codes, value=Elem(out) * Row(place.inverse), scale=core.out_factor, label="normalize output"))
         step = core.memory.mixed_head
         fields: dict[str, Any] = {"k0": self.tile.head * step, "size": place.stored_head, "addr": stage,
                                   "pitch": place.o_pitch, "label": "store output"}

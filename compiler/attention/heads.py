@@ -11,7 +11,7 @@ import numpy as np
 from ...rtl.spec.config import TileConfig
 from ..formats import LayerFormat
 from ..layers import AttentionLayer
-from ..placement import align
+from ..tiles.buffers import align
 
 
 def rotated_head(layer: AttentionLayer, config: TileConfig) -> int:

@@ -1,7 +1,6 @@
-"""Scales, quantized tensors and DRAM layout of an attention layer.
+"""Quantized tensors and DRAM layout of an attention layer.
 
-Activation scales are static: ``calibrate`` takes them from the float64 layer on the same input. Without tensors
-(timing only) every scale is 1 and every matrix starts as zeros: no cycle depends on a value.
+Without tensors (timing only) every matrix starts as zeros: no cycle depends on a value.
 """
 
 from dataclasses import dataclass
@@ -11,55 +10,17 @@ import numpy as np
 from ...rtl.spec.tensor_formats import TensorFormat
 from ..builder import ProgramBuilder
 from ..dram import MakeArray, Matrix, code_matrix, float_matrix
-from ..formats import query_format, value_weights
+from ..formats import value_weights
+from ..graph.calibrate import Scales
+from ..graph.ops.rotary import rotary_rows
 from ..layers import Workload
 from ..numerics import DEFAULT, Numerics
 from ..operands import Operand, ScaleTable, padded_k, place_operand, place_scales
-from ..oracle import AttentionTrace, rotary_rows
-from ..placement import align
-from ..quantize import StoredTensor, made_factor, store, tensor_factor
+from ..quantize import StoredTensor, store
 from ..schedule import AttentionSchedule
 from ..tensors import AttentionTensors
+from ..tiles.buffers import align
 from .heads import mixed_head, rotated_head, spread_heads
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionScales:
-    """Per-tensor factors (value = code * block scale * factor), and largest magnitudes before QK-norm."""
-
-    x: float = 1.0
-    wq: float = 1.0
-    wk: float = 1.0
-    wv: float = 1.0
-    wo: float = 1.0
-    q: float = 1.0
-    k: float = 1.0
-    v: float = 1.0
-    mixed: float = 1.0
-    q_raw_amax: float = 1.0
-    k_raw_amax: float = 1.0
-
-
-def calibrate(tensors: AttentionTensors, trace: AttentionTrace, numerics: Numerics = DEFAULT) -> AttentionScales:
-    """Factors of the weights and of every activation, from the float64 layer."""
-    def amax(*arrays: np.ndarray) -> float:
-        return max((float(np.abs(a).max(initial=0.0)) for a in arrays), default=0.0)
-
-    formats, rule = numerics.formats, numerics.scale_rule
-    query, weights = query_format(formats), formats.weights
-    found = {
-        "x": (formats.activations, amax(tensors.x)), "wq": (weights, amax(tensors.wq)),
-        "wk": (weights, amax(tensors.wk)), "wv": (value_weights(formats), amax(tensors.wv)),
-        "wo": (weights, amax(tensors.wo)), "q": (query, amax(trace.q)),
-        "k": (formats.kv, amax(trace.k, tensors.k_cache)), "v": (formats.kv, amax(trace.v, tensors.v_cache)),
-    }
-    scales = {name: tensor_factor(tensor_format, largest, rule) for name, (tensor_format, largest) in found.items()}
-    scales["mixed"] = made_factor(formats.activations, amax(trace.mixed), rule)
-    raw = {}
-    if tensors.workload.attention.qk_norm != "none":
-        raw = {f"{name}_raw_amax": amax(tensors.x @ weight.T) or 1.0
-               for name, weight in (("q", tensors.wq), ("k", tensors.wk))}
-    return AttentionScales(**scales, **raw)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +56,7 @@ class AttentionMemory:
     out: Matrix
 
 
-def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSchedule, scales: AttentionScales,
+def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSchedule, scales: Scales,
             tensors: AttentionTensors | None, numerics: Numerics = DEFAULT) -> AttentionMemory:
     """Allocate every matrix of the layer, with data when there are tensors."""
     layer, config, formats, rule = workload.attention, builder.config, numerics.formats, numerics.scale_rule
@@ -107,7 +68,7 @@ def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSche
     mixed_k = padded_k(layer.heads * mixed_pitch, config, x_format, weights)
 
     def stored(name: str, tensor_format: TensorFormat, square: bool) -> StoredTensor:
-        return store(getattr(tensors, name), tensor_format, getattr(scales, name), rule, square)
+        return store(getattr(tensors, name), tensor_format, scales[name], rule, square)
 
     def rotated_weight(name: str, heads: int, chunk: int) -> Operand:
         def make() -> StoredTensor:
@@ -120,7 +81,7 @@ def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSche
         assert tensors is not None
         wide = np.zeros((layer.hidden, layer.heads, mixed_pitch), np.float32)
         wide[:, :, :layer.head_dim] = tensors.wo.reshape(layer.hidden, layer.heads, layer.head_dim)
-        return store(wide.reshape(layer.hidden, -1), weights, scales.wo, rule, square=True)
+        return store(wide.reshape(layer.hidden, -1), weights, scales["wo"], rule, square=True)
 
     cos, sin = _rotary_matrices(builder, workload)
     norms = {}
@@ -152,7 +113,7 @@ def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSche
         out=float_matrix(builder, "out", workload.rows, layer.hidden))
 
 
-def _k_cache(builder: ProgramBuilder, workload: Workload, scales: AttentionScales, tensors: AttentionTensors | None,
+def _k_cache(builder: ProgramBuilder, workload: Workload, scales: Scales, tensors: AttentionTensors | None,
              sequence: int, kv: TensorFormat) -> tuple[Matrix, ...]:
     layer = workload.attention
 
@@ -163,7 +124,7 @@ def _k_cache(builder: ProgramBuilder, workload: Workload, scales: AttentionScale
 
         def fill() -> np.ndarray:
             rows = np.zeros((workload.keys, layer.head_dim), np.uint8)
-            rows[:workload.cached] = store(cache, kv, scales.k).codes
+            rows[:workload.cached] = store(cache, kv, scales["k"]).codes
             return rows
         return fill
 
@@ -171,7 +132,7 @@ def _k_cache(builder: ProgramBuilder, workload: Workload, scales: AttentionScale
                  for g in range(layer.kv_heads))
 
 
-def _v_cache(builder: ProgramBuilder, workload: Workload, scales: AttentionScales, tensors: AttentionTensors | None,
+def _v_cache(builder: ProgramBuilder, workload: Workload, scales: Scales, tensors: AttentionTensors | None,
              sequence: int, kv: TensorFormat) -> Matrix:
     layer = workload.attention
 
@@ -179,7 +140,7 @@ def _v_cache(builder: ProgramBuilder, workload: Workload, scales: AttentionScale
         assert tensors is not None
         rows = np.zeros((layer.kv_heads, layer.head_dim, workload.keys), np.uint8)
         flat = tensors.v_cache[sequence].reshape(-1, layer.head_dim)
-        cached = store(flat, kv, scales.v).codes.reshape(layer.kv_heads, workload.cached, layer.head_dim)
+        cached = store(flat, kv, scales["v"]).codes.reshape(layer.kv_heads, workload.cached, layer.head_dim)
         rows[:, :, :workload.cached] = cached.transpose(0, 2, 1)
         return rows.reshape(layer.kv_width, workload.keys)
 

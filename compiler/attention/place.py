@@ -5,16 +5,13 @@ in pieces of ``kv_tile`` keys. Scores, probabilities and so on have two copies, 
 different steps; where the tile has room for one copy only, the units take turns.
 """
 
-from itertools import product
-
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import CompileError
-from ...rtl.spec.tensor_formats import TensorFormat
 from ..emitter import VECTOR_TILES
 from ..layers import Workload
 from ..numerics import Numerics
-from ..placement import AccPlacer, OperandPlacer, StatPlacer, align
 from ..schedule import CoreSchedule
+from ..tiles.buffers import AS_MANY_AS_FIT, Buffer, Memory, align, place
 from .heads import blocked_head
 
 
@@ -61,76 +58,58 @@ class CorePlacement:
         formats = numerics.formats
         self.stored_head = blocked_head(layer.head_dim, formats) if formats.activations.scaled else layer.head_dim
         self.out_tiles = -(-self.stored_head // config.cols)
-        self._place_results()
-        self._place_statistics()
-        self._place_operands(numerics.formats.activations)
-        self._place_keys()
+        self.words = -(-self.rows // config.cols)
+        self.q_pitch, self.p_pitch = self._pitch(self.head_bytes), self._pitch(self.columns)
+        self.o_pitch = self._pitch(formats.activations.bytes_of(self.out_tiles * config.cols))
+        self.tile_groups = -(-self.rows // config.rows) * self.q_pitch
+        self.k_groups, self.v_groups = self.head_bytes // config.lanes, self.kv_tile // config.lanes
+        self._place()
+
+    def _place(self) -> None:
+        tiles, config = self._schedule.q_tiles, self._config
+        found = place(self.buffers(), config, "core")
+        self.partial, self.scores, self.outputs = found["partial outputs"], found["scores"], found["outputs"]
+        self.rowmax, self.m, (self.sums,) = found["row maxima"], found["running maxima"], found["row sums"]
+        (self.alpha,), (self.l,), (self.inverse,) = (found[name] for name in (
+            "rescale factors", "running sums", "inverse sums"))
+        self.p, self.q, self.stage = found["probabilities"], found["queries"], found["staged outputs"]
+        self.k_ring, self.v_ring = found["keys and values"][::2], found["keys and values"][1::2]
+        if tiles > 1 and len(self.k_ring) < self.pieces:
+            raise CompileError(f"core: q_tiles must be 1 where buffer B does not hold all {self.pieces} pieces "
+                               f"(kv_tile) of a softmax block, {len(self.k_ring)} on tile {config.name}, got {tiles}")
 
     @property
     def copies(self) -> int:
         """Regions that are double, of scores and partial outputs: 0 to 2."""
         return len(self.scores) + len(self.partial) - 2
 
-    def _place_statistics(self) -> None:
-        stats, tiles = StatPlacer(self._config, "core"), self._schedule.q_tiles
-        self.words = -(-self.rows // self._config.cols)
-        every = tiles * self.words
-        self.rowmax = [stats.take(self.words, "row maxima (q_rows)") for _ in range(2)]
-        self.m = [stats.take(every, "running maxima (q_rows * q_tiles)") for _ in range(2)]
-        self.alpha = stats.take(2 * self.words, "rescale factors (q_rows)")
-        self.sums = stats.take(self.words, "row sums (q_rows)")
-        self.l = stats.take(every, "running sums")
-        self.inverse = stats.take(self.words, "inverse sums")
+    def _pitch(self, row_bytes: int) -> int:
+        """Groups between panels of rows in buffer A."""
+        return align(row_bytes, self._config.a_word_bytes) // self._config.lanes
 
-    def _place_results(self) -> None:
-        """Raw regions first: they need the banks of both planes."""
-        for scores, partial in ((2, 2), (2, 1), (1, 2), (1, 1)):
-            placer = AccPlacer(self._config, "core")
-            try:
-                self.partial = [placer.take(self.rows * self.head_tiles, raw=self.pieces > 1,
-                                            what="partial outputs (q_rows)").addr for _ in range(partial)]
-                self.scores = [placer.take(self.rows * (self.columns // self._config.cols),
-                                           what="scores (q_rows * softmax_block)").addr for _ in range(scores)]
-                self.outputs = [placer.take(self.rows * self.out_tiles, what="outputs (q_rows, q_tiles times)").addr
-                                for _ in range(self._schedule.q_tiles)]
-                return
-            except CompileError:
-                if (scores, partial) == (1, 1):
-                    raise
+    def buffers(self) -> list[Buffer]:
+        """Raw results come first: they need the banks of both planes."""
+        config, rows, tiles = self._config, self.rows, self._schedule.q_tiles
+        panels, every = -(-rows // config.rows), tiles * self.words
 
-    def _place_operands(self, out_format: TensorFormat) -> None:
-        config = self._config
-        panels = -(-self.rows // config.rows)
+        def statistics(name: str, words: int, keys: str = "", copies: int = 1) -> Buffer:
+            return Buffer(name=name, memory=Memory.STATISTICS, sizes=(words,), keys=keys, least=copies, most=copies)
 
-        def pitch(row_bytes: int) -> int:
-            return align(row_bytes, config.a_word_bytes) // config.lanes
-
-        self.q_pitch, self.p_pitch = pitch(self.head_bytes), pitch(self.columns)
-        self.o_pitch = pitch(out_format.bytes_of(self.out_tiles * config.cols))
-        self.tile_groups = panels * self.q_pitch
-        for copies in product((2, 1), repeat=3):
-            placer = OperandPlacer(config, "A", "core")
-            try:
-                self.p = [placer.take(panels * self.p_pitch, "probabilities (q_rows * softmax_block)")
-                          for _ in range(copies[0])]
-                self.q = [placer.take(self._schedule.q_tiles * self.tile_groups, "queries (q_rows, q_tiles times)")
-                          for _ in range(copies[1])]
-                self.stage = [placer.take(panels * self.o_pitch, "staged outputs (q_rows)") for _ in range(copies[2])]
-                return
-            except CompileError:
-                if copies == (1, 1, 1):
-                    raise
-
-    def _place_keys(self) -> None:
-        config, tiles = self._config, self._schedule.q_tiles
-        b = OperandPlacer(config, "B", "core")
-        self.k_groups, self.v_groups = self.head_bytes // config.lanes, self.kv_tile // config.lanes
-        sizes = (self.kv_tile // config.cols * self.k_groups, self.head_tiles * self.v_groups)
-        banks = sum(-(-size // b.bank_groups) for size in sizes)
-        self.k_ring, self.v_ring = [], []
-        while not self.k_ring or banks * b.bank_groups <= b.free_groups:
-            self.k_ring.append(b.take(sizes[0], "keys (kv_tile)"))
-            self.v_ring.append(b.take(sizes[1], "values (kv_tile)"))
-        if tiles > 1 and len(self.k_ring) < self.pieces:
-            raise CompileError(f"core: q_tiles must be 1 where buffer B does not hold all {self.pieces} pieces "
-                               f"(kv_tile) of a softmax block, {len(self.k_ring)} on tile {config.name}, got {tiles}")
+        return [
+            Buffer(name="partial outputs", memory=Memory.ACC, sizes=(rows * self.head_tiles,), most=2, rank=1,
+                   raw=self.pieces > 1, keys="q_rows"),
+            Buffer(name="scores", memory=Memory.ACC, sizes=(rows * (self.columns // config.cols),), most=2,
+                   keys="q_rows * softmax_block"),
+            Buffer(name="outputs", memory=Memory.ACC, sizes=(rows * self.out_tiles,), least=tiles, most=tiles,
+                   keys="q_rows, q_tiles times"),
+            statistics("row maxima", self.words, "q_rows", 2),
+            statistics("running maxima", every, "q_rows * q_tiles", 2),
+            statistics("rescale factors", 2 * self.words, "q_rows"), statistics("row sums", self.words, "q_rows"),
+            statistics("running sums", every), statistics("inverse sums", self.words),
+            Buffer(name="probabilities", memory=Memory.A, sizes=(panels * self.p_pitch,), most=2,
+                   keys="q_rows * softmax_block"),
+            Buffer(name="queries", memory=Memory.A, sizes=(tiles * self.tile_groups,), most=2,
+                   keys="q_rows, q_tiles times"),
+            Buffer(name="staged outputs", memory=Memory.A, sizes=(panels * self.o_pitch,), most=2, keys="q_rows"),
+            Buffer(name="keys and values", memory=Memory.B, most=AS_MANY_AS_FIT, keys="kv_tile",
+                   sizes=(self.kv_tile // config.cols * self.k_groups, self.head_tiles * self.v_groups))]

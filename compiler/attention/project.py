@@ -16,34 +16,75 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import CompileError
-from ...rtl.spec.isa import Combine
 from ...rtl.spec.tensor_formats import TensorFormat
 from ..dram import Matrix, float_matrix
-from ..emitter import Emitter, acc, imm
-from ..formats import LayerFormat
-from ..gemm import Group, acc_regions, emit_gemm
+from ..emitter import Emitter
+from ..formats import LayerFormat, value_weights
+from ..gemm import GemmProblem, Group, emit_gemm
+from ..graph.calibrate import Scales
 from ..layers import Workload
-from ..operands import WIDEST_BUS, Operand
-from ..placement import AccPlacer, OperandPlacer, StatPlacer, align
+from ..operands import WIDEST_BUS, Operand, padded_k
 from ..schedule import GemmSchedule
-from .heads import mixed_head
-from .inputs import AttentionMemory, AttentionScales, rotary_lanes
-from .norm import QKNorm
+from ..tiles.buffers import Buffer, Memory, align, place
+from ..tiles.expr import Assign, Codes, Elem, Shape
+from .heads import mixed_head, rotated_head
+from .inputs import AttentionMemory, rotary_lanes
+from .norm import QKNorm, norm_buffers
 
 
-def stage_pitch(emitter: Emitter, tiles: int) -> int:
+def stage_pitch(config: TileConfig, tiles: int) -> int:
     """Groups between panels of a staging region of ``tiles`` column tiles of codes."""
-    config = emitter.config
     return align(tiles * config.cols, config.a_word_bytes) // config.lanes
 
 
-def stage_regions(emitter: Emitter, placer: OperandPlacer, rows: int, tiles: int, banks: int) -> list[int]:
-    """As many staging regions as ``banks`` banks hold, at least one."""
-    panels = -(-rows // emitter.config.rows)
-    groups = panels * stage_pitch(emitter, tiles)
-    count = max(1, banks * placer.bank_groups // align(groups, placer.bank_groups))
-    return [placer.take(groups, "staged results (stage_banks)") for _ in range(count)]
+def stage_banks(config: TileConfig, rows: int, tiles: int) -> int:
+    """Banks of buffer A that one staging region takes."""
+    return max(1, -(-(-(-rows // config.rows) * stage_pitch(config, tiles)) // config.a_bank_groups))
+
+
+def stage_buffer(config: TileConfig, problem: GemmProblem, schedule: GemmSchedule) -> Buffer:
+    """As many staging regions for a group of results as ``stage_banks`` banks hold, at least one."""
+    groups = -(-problem.rows(schedule) // config.rows) * stage_pitch(config, schedule.group_tiles)
+    copies = max(1, schedule.stage_banks // -(-groups // config.a_bank_groups))
+    return Buffer(name="staged results", memory=Memory.A, sizes=(groups,), least=copies, most=copies,
+                  keys="stage_banks")
+
+
+def projection_problems(workload: Workload, config: TileConfig, formats: LayerFormat) -> dict[str, GemmProblem]:
+    """The GEMMs of the q, k, v and output projections. The headroom of the output's block scales is made for heads as
+    far apart as on any tile."""
+    layer, rows, x, weights = workload.attention, workload.rows, formats.activations, formats.weights
+    wv, width, cols = value_weights(formats), rotated_head(layer, config), layer.hidden
+    hidden = padded_k(layer.hidden, config, x, weights, wv)
+    mixed = padded_k(layer.heads * mixed_head(layer.head_dim, config.bus_bytes, formats), config, x, weights)
+    return {
+        "q": GemmProblem(name="q", m=rows, n=layer.heads * width, k=hidden, layer_k=layer.hidden, a=x, b=weights),
+        "k": GemmProblem(name="k", m=rows, n=layer.kv_heads * width, k=hidden, layer_k=layer.hidden, a=x, b=weights),
+        "v": GemmProblem(name="v", m=layer.kv_width, n=rows, k=hidden, layer_k=layer.hidden, a=wv, b=x),
+        "out": GemmProblem(name="out", m=rows, n=cols, k=mixed, a=x, b=weights,
+                           layer_k=layer.heads * mixed_head(layer.head_dim, WIDEST_BUS, formats))}
+
+
+def rotary_buffers(workload: Workload, config: TileConfig, problem: GemmProblem,
+                   schedule: GemmSchedule) -> list[Buffer]:
+    """Buffers of the q or the k projection: cosines, sines and a temporary of half a head, or one column tile."""
+    layer, rows = workload.attention, problem.rows(schedule)
+    width = rotated_head(layer, config)
+    size = rotary_lanes(width, config.cols) // config.cols * rows
+    epilogue = [Buffer(name=name, memory=Memory.ACC, sizes=(size,), keys="m_tile rows")
+                for name in ("cosines", "sines", "a rotated half")]
+    if layer.qk_norm != "none":
+        full = layer.qk_norm == "full"
+        weights = (problem.n if full else width) // config.cols
+        epilogue += norm_buffers(config, rows, weights, full)
+    return problem.buffers(schedule, config, [*epilogue, stage_buffer(config, problem, schedule)])
+
+
+def value_buffers(config: TileConfig, problem: GemmProblem, schedule: GemmSchedule) -> list[Buffer]:
+    """Buffers of the v projection."""
+    return problem.buffers(schedule, config, [stage_buffer(config, problem, schedule)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +105,7 @@ class RotaryProjection:
     """q or k: GEMM, optional QK-norm, rotary embedding, quantize, store per head."""
 
     def __init__(self, emitter: Emitter, workload: Workload, memory: AttentionMemory, schedule: GemmSchedule,
-                 what: Rotated):
+                 what: Rotated, problem: GemmProblem):
         layer, config = workload.attention, emitter.config
         self.emitter, self.workload, self.memory, self.schedule, self.what = emitter, workload, memory, schedule, what
         self.head_dim, self.width, self.cols = layer.head_dim, memory.rotated_head, config.cols
@@ -74,24 +115,20 @@ class RotaryProjection:
         if schedule.group_tiles % self.head_tiles:
             raise CompileError(f"{purpose}: group_tiles = {schedule.group_tiles} must hold whole heads of "
                                f"{self.head_tiles} column tiles")
-        self.rows = min(schedule.m_tile, workload.rows)
-        self.acc, self.a = AccPlacer(config, purpose), OperandPlacer(config, "A", purpose)
-        self.regions = acc_regions(self.acc, schedule, memory.x.k, self.rows, self.columns, config.cols)
-        table_tiles = rotary_lanes(self.width, config.cols) // config.cols
-        self.cos = self.acc.take(table_tiles * self.rows, what="cosines (m_tile rows)").addr
-        self.sin = self.acc.take(table_tiles * self.rows, what="sines (m_tile rows)").addr
-        self.temp = self.acc.take(table_tiles * self.rows, what="a rotated half (m_tile rows)").addr
-        self.stage = stage_regions(emitter, self.a, self.rows, schedule.group_tiles, schedule.stage_banks)
-        self.norm = self._norm(StatPlacer(config, purpose)) if what.norm is not None else None
+        self.problem = problem
+        self.place = place(rotary_buffers(workload, config, problem, schedule), config, purpose)
+        (self.cos,), (self.sin,), (self.temp,) = (self.place[key] for key in ("cosines", "sines", "a rotated half"))
+        self.stage = self.place["staged results"]
+        self.norm = self._norm() if what.norm is not None else None
         self._block = -1
         self._waiting: list[Group] = []
         self._raw: Matrix | None = None
 
-    def _norm(self, stats: StatPlacer) -> QKNorm:
+    def _norm(self) -> QKNorm:
         layer, what = self.workload.attention, self.what
         assert what.norm is not None
         full = layer.qk_norm == "full"
-        return QKNorm(self.emitter, stats, name=what.name, rows=self.rows, head_tiles=self.head_tiles,
+        return QKNorm(self.emitter, self.place, name=what.name, head_tiles=self.head_tiles,
                       weights=what.norm, full=full, head_dim=layer.head_dim,
                       features=layer.head_dim * (what.heads if full else 1), eps=layer.norm_eps, dequant=what.dequant,
                       raw_amax=what.raw_amax)
@@ -103,9 +140,7 @@ class RotaryProjection:
         if self.norm is not None and self.norm.full and self.columns > self.schedule.group_tiles * self.cols:
             self._raw = float_matrix(self.emitter.builder, f"{self.what.name} before norm", self.workload.rows,
                                      self.columns)
-        emit_gemm(self.emitter, self.schedule, name=self.what.name, a=self.memory.x, b=self.what.weight,
-                  m=self.workload.rows, n=self.columns, layer_k=self.workload.layer.hidden, epilogue=self._finish,
-                  regions=self.regions, a_placer=self.a)
+        emit_gemm(self.emitter, self.problem, self.schedule, self.memory.x, self.what.weight, self.place, self._finish)
 
     def _finish(self, group: Group) -> None:
         if group.m0 != self._block:
@@ -138,7 +173,8 @@ class RotaryProjection:
     def _fetch(self, group: Group, number: int) -> Group:
         """A group that was set aside, back in an accumulator region, as the ``number``-th."""
         assert self._raw is not None
-        back = replace(group, index=number, addr=self.regions[number % len(self.regions)].addr)
+        regions = self.place[f"{self.what.name} result group"]
+        back = replace(group, index=number, addr=regions[number % len(regions)])
         self.emitter.load_rows(self._raw, first_row=back.m0, rows=back.rows, first_byte=4 * back.n0,
                                row_bytes=4 * back.tiles * self.cols, addr=back.addr, pitch=back.pitch,
                                label=f"load {self.what.name} before norm")
@@ -146,7 +182,7 @@ class RotaryProjection:
 
     def _rotate_group(self, group: Group) -> None:
         stage = self.stage[group.index % len(self.stage)]
-        pitch = stage_pitch(self.emitter, group.tiles)
+        pitch = stage_pitch(self.emitter.config, group.tiles)
         for first in range(0, group.tiles, self.head_tiles):
             x = group.addr + first * group.pitch
             if self.norm is not None:
@@ -165,29 +201,28 @@ class RotaryProjection:
         return (1.0 if self.what.norm is not None else self.what.dequant) / self.what.out_scale
 
     def _rotate_halves(self, x: int, group: Group, stage: int, pitch: int) -> None:
-        emitter, half = self.emitter, self.head_tiles // 2
-        low, high = x, x + half * group.pitch
-        fields: dict[str, Any] = {"rows": group.rows, "tiles": half, "pitch": group.pitch}
-        w = imm(self._out_factor)
-        step = half * self.cols // emitter.config.lanes
-        emitter.vector(**fields, x=high, y=acc(self.sin), to_acc=self.temp, dst_pitch=group.pitch, label="high * sin")
-        emitter.vector(**fields, x=low, y=acc(self.cos), combine=Combine.SUB, z=acc(self.temp), w=w, to_a=stage,
-                       dst_pitch=pitch, quant=self.what.out_format.quant, label="low half")
-        emitter.vector(**fields, x=low, y=acc(self.sin), to_acc=self.temp, dst_pitch=group.pitch, label="low * sin")
-        emitter.vector(**fields, x=high, y=acc(self.cos), combine=Combine.ADD, z=acc(self.temp), w=w, to_a=stage + step,
-                       dst_pitch=pitch, quant=self.what.out_format.quant, label="high half")
+        half, quant = self.head_tiles // 2, self.what.out_format.quant
+        low, high = Elem(x, "low"), Elem(x + half * group.pitch, "high")
+        cos, sin = Elem(self.cos, "cos"), Elem(self.sin, "sin")
+        step = half * self.cols // self.emitter.config.lanes
+        self.emitter.compute(
+            Shape(rows=group.rows, tiles=half, pitch=group.pitch),
+            Assign(to=Codes(addr=stage, pitch=pitch, quant=quant), value=low * cos - high * sin,
+                   scale=self._out_factor, label="low half"),
+            Assign(to=Codes(addr=stage + step, pitch=pitch, quant=quant), value=high * cos + low * sin,
+                   scale=self._out_factor, label="high half"),
+            temporaries=[Elem(self.temp)])
 
     def _rotate_swapped(self, x: int, group: Group, stage: int, tile: int, pitch: int) -> None:
-        emitter, rows = self.emitter, group.rows
-        swap = (self.width // 2).bit_length()
-        emitter.vector(rows=rows, x=x, x_swap=swap, y=acc(self.sin), to_acc=self.temp, label="swapped * sin")
-        byte = tile * self.cols
-        if byte % emitter.config.lanes:
+        byte, lanes = tile * self.cols, self.emitter.config.lanes
+        if byte % lanes:
             raise CompileError(f"projection {self.what.name}: column tiles of {self.cols} bytes do not start on a "
-                               f"group of {emitter.config.lanes} lanes; use group_tiles = 1")
-        emitter.vector(rows=rows, x=x, y=acc(self.cos), combine=Combine.ADD, z=acc(self.temp), w=imm(self._out_factor),
-                       to_a=stage + byte // emitter.config.lanes, dst_pitch=pitch,
-                       quant=self.what.out_format.quant, label="rotate")
+                               f"group of {lanes} lanes; use group_tiles = 1")
+        swapped = Elem(x, "swapped", swap=(self.width // 2).bit_length())
+        codes = Codes(addr=stage + byte // lanes, pitch=pitch, quant=self.what.out_format.quant)
+        self.emitter.compute(Shape(rows=group.rows), Assign(
+            to=codes, value=Elem(x) * Elem(self.cos, "cos") + swapped * Elem(self.sin, "sin"), scale=self._out_factor,
+            label="rotate"), temporaries=[Elem(self.temp)])
 
     def _store(self, group: Group, stage: int, pitch: int) -> None:
         """Every head of the group to q, or to the key caches of the sequences whose rows these are, without zeros."""
@@ -219,64 +254,53 @@ def row_segments(workload: Workload, first: int, count: int) -> list[tuple[int, 
     return segments
 
 
-def emit_rotated(emitter: Emitter, workload: Workload, memory: AttentionMemory, scales: AttentionScales, name: str,
-                 schedule: GemmSchedule, out_format: TensorFormat) -> None:
+def emit_rotated(emitter: Emitter, workload: Workload, memory: AttentionMemory, scales: Scales,
+                 problem: GemmProblem, schedule: GemmSchedule, out_format: TensorFormat) -> None:
     """The q or the k projection."""
-    layer = workload.attention
+    layer, name = workload.attention, problem.name
     query = name == "q"
     what = Rotated(name=name, weight=memory.wq if query else memory.wk, heads=layer.heads if query else layer.kv_heads,
-                   out_format=out_format,
-                   dequant=scales.x * (scales.wq if query else scales.wk), out_scale=scales.q if query else scales.k,
-                   raw_amax=scales.q_raw_amax if query else scales.k_raw_amax,
+                   out_format=out_format, dequant=scales["x"] * scales[f"w{name}"], out_scale=scales[name],
+                   raw_amax=scales[f"{name} projected"] if layer.qk_norm != "none" else 1.0,
                    norm=memory.q_norm if query else memory.k_norm)
-    RotaryProjection(emitter, workload, memory, schedule, what).emit()
+    RotaryProjection(emitter, workload, memory, schedule, what, problem).emit()
 
 
-def emit_values(emitter: Emitter, workload: Workload, memory: AttentionMemory, scales: AttentionScales,
-                schedule: GemmSchedule, out_format: TensorFormat) -> None:
+def emit_values(emitter: Emitter, workload: Workload, memory: AttentionMemory, scales: Scales,
+                problem: GemmProblem, schedule: GemmSchedule, out_format: TensorFormat) -> None:
     """v, transposed: rows are features, columns are tokens."""
-    config, layer = emitter.config, workload.attention
-    placer, a = AccPlacer(config, "projection v"), OperandPlacer(config, "A", "projection v")
-    rows = min(schedule.m_tile, layer.kv_width)
-    regions = acc_regions(placer, schedule, memory.x.k, rows, workload.rows, config.cols)
-    stages = stage_regions(emitter, a, rows, schedule.group_tiles, schedule.stage_banks)
-    factor = scales.x * scales.wv / scales.v
+    config = emitter.config
+    regions = place(value_buffers(config, problem, schedule), config, "projection v")
+    stages = regions["staged results"]
+    factor = scales["x"] * scales["wv"] / scales["v"]
 
     def finish(group: Group) -> None:
-        stage, pitch = stages[group.index % len(stages)], stage_pitch(emitter, group.tiles)
-        emitter.vector(rows=group.rows, tiles=group.tiles, pitch=group.pitch, x=group.addr, w=imm(factor), to_a=stage,
-                       dst_pitch=pitch, quant=out_format.quant, label="quantize v")
+        stage, pitch = stages[group.index % len(stages)], stage_pitch(config, group.tiles)
+        emitter.compute(group.shape, Assign(to=Codes(addr=stage, pitch=pitch, quant=out_format.quant),
+                                            value=Elem(group.addr), scale=factor, label="quantize v"))
         columns = min(group.tiles * config.cols, workload.rows - group.n0)
         for sequence, token, at, count in row_segments(workload, group.n0, columns):
             emitter.store_codes(memory.v[sequence], first_row=group.m0, rows=group.rows,
                                 first_byte=workload.cached + token, row_bytes=count, addr=stage, pitch=pitch,
                                 src_byte=at, label="store v")
 
-    x = replace(memory.x, scales=memory.x_scales_v)
-    emit_gemm(emitter, schedule, name="v", a=memory.wv, b=x, m=layer.kv_width, n=workload.rows, layer_k=layer.hidden,
-              epilogue=finish, regions=regions, a_placer=a)
+    emit_gemm(emitter, problem, schedule, memory.wv, replace(memory.x, scales=memory.x_scales_v), regions, finish)
 
 
-def emit_output(emitter: Emitter, workload: Workload, memory: AttentionMemory, scales: AttentionScales,
-                schedule: GemmSchedule, formats: LayerFormat) -> None:
-    """The output projection, FP32. The headroom of block scales is made for heads as far apart as on any tile."""
-    config, layer = emitter.config, workload.attention
-    placer, a = AccPlacer(config, "output projection"), OperandPlacer(config, "A", "output projection")
-    rows = min(schedule.m_tile, workload.rows)
-    regions = acc_regions(placer, schedule, memory.mixed.k, rows, layer.hidden, config.cols)
+def emit_output(emitter: Emitter, workload: Workload, memory: AttentionMemory, scales: Scales,
+                problem: GemmProblem, schedule: GemmSchedule) -> None:
+    """The output projection, FP32."""
+    regions = place(problem.buffers(schedule, emitter.config), emitter.config, "output projection")
 
     def finish(group: Group) -> None:
-        store_scaled(emitter, group, memory.out, layer.hidden, scales.mixed * scales.wo)
+        store_scaled(emitter, group, memory.out, workload.attention.hidden, scales["mixed"] * scales["wo"])
 
-    emit_gemm(emitter, schedule, name="out", a=memory.mixed, b=memory.wo, m=workload.rows, n=layer.hidden,
-              layer_k=layer.heads * mixed_head(layer.head_dim, WIDEST_BUS, formats), epilogue=finish, regions=regions,
-              a_placer=a)
+    emit_gemm(emitter, problem, schedule, memory.mixed, memory.wo, regions, finish)
 
 
 def store_scaled(emitter: Emitter, group: Group, target: Matrix, columns: int, factor: float) -> None:
     """Scale a group of FP32 results in place and store it."""
-    emitter.vector(rows=group.rows, tiles=group.tiles, pitch=group.pitch, x=group.addr, w=imm(factor),
-                   to_acc=group.addr, dst_pitch=group.pitch, label="scale")
+    emitter.compute(group.shape, Assign(to=Elem(group.addr), value=Elem(group.addr), scale=factor, label="scale"))
     width = min(group.tiles * emitter.config.cols, columns - group.n0)
     emitter.store_acc(target, first_row=group.m0, rows=group.rows, first_byte=4 * group.n0, row_bytes=4 * width,
                       addr=group.addr, pitch=group.pitch, label="store out")

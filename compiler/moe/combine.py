@@ -5,14 +5,15 @@ The order is fixed (ascending expert), so the FP32 sum does not depend on any sc
 
 import numpy as np
 
-from ...rtl.spec.errors import CompileError, DoesNotFit
-from ...rtl.spec.isa import Combine
+from ...rtl.spec.config import TileConfig
+from ...rtl.spec.errors import CompileError
 from ..dram import index_list
-from ..emitter import VECTOR_TILES, Emitter, acc
+from ..emitter import VECTOR_TILES, Emitter
 from ..layers import Workload
-from ..placement import AccPlacer, align
 from ..routing import Routing
 from ..schedule import MoESchedule
+from ..tiles.buffers import Buffer, Memory, align, place
+from ..tiles.expr import Assign, Elem, Shape
 from .inputs import MoEMemory
 
 REGIONS = 3
@@ -30,21 +31,27 @@ def token_slots(routing: Routing) -> np.ndarray:
     return np.sort(slot_of, axis=1)
 
 
+def combine_buffers(workload: Workload, config: TileConfig, combine_rows: int, combine_tiles: int) -> list[Buffer]:
+    """For steps of ``combine_rows`` tokens and ``combine_tiles`` column tiles."""
+    rows, keys = min(combine_rows, workload.rows), "combine_rows * combine_tiles"
+    entries = align(rows, config.bus_bytes // 4) * workload.moe.top_k
+    return [Buffer(name="sums", memory=Memory.ACC, sizes=(rows * combine_tiles,), least=2, most=2, keys=keys),
+            Buffer(name="gathered slots", memory=Memory.ACC, sizes=(rows * combine_tiles,), least=REGIONS,
+                   most=REGIONS, keys=keys),
+            Buffer(name="lists of slots", memory=Memory.INDEX, sizes=(entries,), least=2, most=2,
+                   keys="combine_rows")]
+
+
 def emit_combine(emitter: Emitter, workload: Workload, routing: Routing, memory: MoEMemory,
                  schedule: MoESchedule) -> None:
     """out[t] = sum of token t's slots."""
     config, moe = emitter.config, workload.moe
-    placer = AccPlacer(config, "combine")
     rows_max, tiles = min(schedule.combine_rows, workload.rows), schedule.combine_tiles
     if tiles > VECTOR_TILES:
         raise CompileError(f"combine: combine_tiles must be at most {VECTOR_TILES}, got {tiles}")
-    sums = [placer.take(rows_max * tiles, what="sums (combine_rows * combine_tiles)").addr for _ in range(2)]
-    parts = [placer.take(rows_max * tiles, what="gathered slots (combine_rows * combine_tiles)").addr
-             for _ in range(REGIONS)]
+    regions = place(combine_buffers(workload, config, schedule.combine_rows, tiles), config, "combine")
+    sums, parts, indices = regions["sums"], regions["gathered slots"], regions["lists of slots"]
     step = align(rows_max, config.bus_bytes // 4)
-    if 2 * step * moe.top_k > config.index_entries:
-        raise DoesNotFit(f"combine: two lists of {step * moe.top_k} indices do not fit index_entries = "
-                         f"{config.index_entries}; use a smaller combine_rows than {schedule.combine_rows}")
     slots = token_slots(routing)
     starts = range(0, workload.rows, rows_max)
     lists = np.zeros((len(starts), moe.top_k, step), np.uint32)
@@ -54,7 +61,7 @@ def emit_combine(emitter: Emitter, workload: Workload, routing: Routing, memory:
     matrix = index_list(emitter.builder, "combine_slots", lists.reshape(-1))
     width, turn, call = tiles * config.cols, 0, 0
     for block, start in enumerate(starts):
-        rows, index = min(rows_max, workload.rows - start), block % 2 * step * moe.top_k
+        rows, index = min(rows_max, workload.rows - start), indices[block % 2]
         emitter.load_index(matrix, first=block * step * moe.top_k, count=step * moe.top_k, addr=index,
                            label=f"combine list {start}")
         for n0 in range(0, moe.hidden, width):
@@ -66,7 +73,7 @@ def emit_combine(emitter: Emitter, workload: Workload, routing: Routing, memory:
                 emitter.load_rows(memory.slots, first_row=0, rows=rows, first_byte=4 * n0, row_bytes=4 * columns,
                                   addr=target, pitch=rows, index_addr=index + j * step, label=f"combine slot {j}")
                 if j:
-                    emitter.vector(rows=rows, tiles=-(-columns // config.cols), pitch=rows, x=total,
-                                   combine=Combine.ADD, z=acc(target), to_acc=total, dst_pitch=rows, label="add")
+                    emitter.compute(Shape(rows=rows, tiles=-(-columns // config.cols), pitch=rows), Assign(
+                        to=Elem(total), value=Elem(total) + Elem(target), label="add"))
             emitter.store_acc(memory.out, first_row=start, rows=rows, first_byte=4 * n0, row_bytes=4 * columns,
                               addr=total, pitch=rows, label="store out")

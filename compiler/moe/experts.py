@@ -6,25 +6,25 @@ reads it. An expert's combine weights come as one bus beat per token (its neighb
 row picks the lane.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...rtl.spec.errors import CompileError, DoesNotFit
-from ...rtl.spec.isa import Func, Reduce
+from ...rtl.spec.config import TileConfig
+from ...rtl.spec.errors import CompileError
+from ...rtl.spec.isa import Reduce
 from ..dram import index_list
-from ..emitter import Emitter, acc, column, imm, row
-from ..gemm import Gemm, Group, Resident, acc_regions
+from ..emitter import Emitter
+from ..gemm import Gemm, GemmProblem, Group, Resident
+from ..graph.calibrate import Scales
 from ..layers import Workload
 from ..numerics import Numerics
-from ..placement import AccPlacer, OperandPlacer, StatPlacer, align
+from ..operands import padded_k
 from ..routing import Routing
-from ..schedule import MoESchedule
-from .inputs import ExpertScales, MoEMemory, MoEScales, product_tiles
-
-BUFFERS = 2
-"""Copies of what belongs to one block of tokens, so that the next block can be fetched; of tokens and products, one
-when buffer A holds no more."""
+from ..schedule import GemmSchedule, MoESchedule
+from ..tiles.buffers import AS_MANY_AS_FIT, Buffer, Memory, align, place
+from ..tiles.expr import Assign, Codes, Col, Elem, Imm, Reduction, Row, Shape, silu
+from .inputs import MoEMemory, padded_width, product_tiles
 
 
 @dataclass(frozen=True)
@@ -48,37 +48,66 @@ def expert_blocks(routing: Routing, m_tile: int) -> list[_Block]:
     return blocks
 
 
+def expert_problems(workload: Workload, config: TileConfig, numerics: Numerics,
+                    rows: int) -> tuple[GemmProblem, GemmProblem]:
+    """Gate and up together, and down, for blocks of at most ``rows`` tokens."""
+    moe, x, weights = workload.moe, numerics.formats.activations, numerics.formats.weights
+    width = padded_width(moe.intermediate, config, numerics)
+    return (GemmProblem(name="gate_up", m=rows, n=2 * width, k=padded_k(moe.hidden, config, x, weights),
+                        layer_k=moe.hidden, a=x, b=weights),
+            GemmProblem(name="down", m=rows, n=moe.hidden, k=width, layer_k=moe.intermediate, a=x, b=weights))
+
+
+def operand_pitch(config: TileConfig, problem: GemmProblem) -> int:
+    """Groups between panels of the A operand of a problem."""
+    return align(problem.a.bytes_of(problem.k), config.a_word_bytes) // config.lanes
+
+
+def expert_buffers(config: TileConfig, gate_up: GemmProblem, down: GemmProblem, gate_up_schedule: GemmSchedule,
+                   down_schedule: GemmSchedule) -> list[Buffer]:
+    """Everything that blocks of tokens need. Two copies of what belongs to one block, so that the next block can be
+    fetched; of tokens and products, one where buffer A holds no more. The weights of both problems share buffer B."""
+    rows, beat = gate_up.rows(gate_up_schedule), config.bus_bytes // 4
+    tiles = min(gate_up_schedule.group_tiles, gate_up.n // config.cols)
+    words, panels = -(-rows // config.cols), -(-rows // config.rows)
+    tokens, products = ((panels * operand_pitch(config, problem),) for problem in (gate_up, down))
+    b = [replace(problem.b_pieces(schedule, config), alive=frozenset({problem.name}))
+         for problem, schedule in ((gate_up, gate_up_schedule), (down, down_schedule))]
+    return [
+        gate_up.results(gate_up_schedule, config), down.results(down_schedule, config),
+        Buffer(name="gated values", memory=Memory.ACC, sizes=(tiles * rows,), keys="group_tiles of m_tile rows"),
+        Buffer(name="gathered combine weights", memory=Memory.ACC, sizes=(rows,), keys="m_tile rows"),
+        Buffer(name="one-hot rows", memory=Memory.STATISTICS, sizes=(beat,)),
+        Buffer(name="combine weights", memory=Memory.STATISTICS, sizes=(words,), least=2, most=2),
+        Buffer(name="gathered tokens", memory=Memory.A, sizes=tokens, keys="m_tile rows"),
+        Buffer(name="expert products", memory=Memory.A, sizes=products, keys="m_tile rows"),
+        Buffer(name="more gathered tokens", memory=Memory.A, sizes=tokens, least=0),
+        Buffer(name="more expert products", memory=Memory.A, sizes=products, least=0),
+        Buffer(name="token lists", memory=Memory.INDEX, sizes=(align(rows, beat),), least=2, most=AS_MANY_AS_FIT,
+               keys="m_tile rows"), *b]
+
+
 class Experts:
     """Places what all experts share and emits them one block after another."""
 
-    def __init__(self, emitter: Emitter, workload: Workload, routing: Routing, memory: MoEMemory, scales: MoEScales,
+    def __init__(self, emitter: Emitter, workload: Workload, routing: Routing, memory: MoEMemory, scales: Scales,
                  schedule: MoESchedule, numerics: Numerics):
-        config, moe = emitter.config, workload.moe
+        config = emitter.config
         self.emitter, self.workload, self.memory, self.scales = emitter, workload, memory, scales
         self.schedule, self.config, self.activations = schedule, config, numerics.formats.activations
         self.scale_rule = numerics.scale_rule
         self.blocks = expert_blocks(routing, schedule.gate_up.m_tile)
-        self.rows = max(len(block.tokens) for block in self.blocks)
         self._check_schedule()
-        acc_placer, stats = AccPlacer(config, "experts"), StatPlacer(config, "experts")
-        k, width = memory.x.k, memory.width
-        self.gate_up_regions = acc_regions(acc_placer, schedule.gate_up, k, self.rows, 2 * width, config.cols)
-        self.down_regions = acc_regions(acc_placer, schedule.down, width, self.rows, moe.hidden, config.cols)
-        tiles = min(schedule.gate_up.group_tiles, 2 * width // config.cols)
-        self.gated = acc_placer.take(tiles * self.rows, what="gated values (group_tiles of m_tile rows)").addr
-        self.weight_rows = acc_placer.take(self.rows, what="combine weights (m_tile rows)").addr
-        self.one_hot = stats.take(config.bus_bytes // 4, "one-hot rows")
-        self.row_weights = [stats.take(-(-self.rows // config.cols), "combine weights") for _ in range(BUFFERS)]
-        self._place_operands(k, width)
-        entries = align(self.rows, config.bus_bytes // 4)
-        if BUFFERS * entries > config.index_entries:
-            raise DoesNotFit(f"experts: {BUFFERS} lists of {entries} indices do not fit index_entries = "
-                             f"{config.index_entries}")
-        self.index_slots = [i * entries for i in range(config.index_entries // entries)]
-        self.gemm_gate_up = Gemm(emitter, schedule.gate_up, name="gate_up", k=k, n=2 * width, layer_k=moe.hidden,
-                                 a=self.activations, b=numerics.formats.weights, acc_regions=self.gate_up_regions)
-        self.gemm_down = Gemm(emitter, schedule.down, name="down", k=width, n=moe.hidden, layer_k=moe.intermediate,
-                              a=self.activations, b=numerics.formats.weights, acc_regions=self.down_regions)
+        gate_up, down = expert_problems(workload, config, numerics, max(len(block.tokens) for block in self.blocks))
+        regions = place(expert_buffers(config, gate_up, down, schedule.gate_up, schedule.down), config, "experts")
+        (self.gated,), (self.weight_rows,), (self.one_hot,) = (regions[name] for name in (
+            "gated values", "gathered combine weights", "one-hot rows"))
+        self.row_weights, self.index_slots = regions["combine weights"], regions["token lists"]
+        self.x_slots, self.h_slots = ([*regions[name], *regions[f"more {name}"]]
+                                      for name in ("gathered tokens", "expert products"))
+        self.rows, self.x_pitch, self.h_pitch = gate_up.m, operand_pitch(config, gate_up), operand_pitch(config, down)
+        self.gemm_gate_up = Gemm(emitter, gate_up, schedule.gate_up, regions)
+        self.gemm_down = Gemm(emitter, down, schedule.down, regions)
 
     def _check_schedule(self) -> None:
         """Rules beyond those of a `Gemm`: both share the token blocks, and products stay in buffer A."""
@@ -93,19 +122,6 @@ class Experts:
                 raise CompileError(f"{name}: a_resident must be true, tokens and products of a block stay in buffer A")
         if down.m_tile != gate_up.m_tile:
             raise CompileError(f"down: m_tile must be that of gate_up, {gate_up.m_tile}, got {down.m_tile}")
-
-    def _place_operands(self, k: int, width: int) -> None:
-        config = self.config
-        placer, panels = OperandPlacer(config, "A", "experts"), -(-self.rows // config.rows)
-        size = self.activations.bytes_of
-        self.x_pitch = align(size(k), config.a_word_bytes) // config.lanes
-        self.h_pitch = align(size(width), config.a_word_bytes) // config.lanes
-        wanted = ((panels * self.x_pitch, "gathered tokens (m_tile rows)"),
-                  (panels * self.h_pitch, "expert products (m_tile rows)"))
-        self.x_slots, self.h_slots = ([placer.take(groups, what)] for groups, what in wanted)
-        for slots, (groups, what) in zip((self.x_slots, self.h_slots), wanted, strict=True):
-            if align(groups, placer.bank_groups) <= placer.free_groups:
-                slots.append(placer.take(groups, what))
 
     def emit(self) -> None:
         """All blocks; gathers of a block are emitted before the matmuls of the previous one if there is room."""
@@ -149,39 +165,42 @@ class Experts:
         emitter.load_rows(memory.weights, first_row=0, rows=rows, first_byte=block.expert // lanes * config.bus_bytes,
                           row_bytes=config.bus_bytes, addr=self.weight_rows, index_addr=index,
                           label=f"{label} gather weights")
-        emitter.vector(rows=rows, x=self.weight_rows, y=column(self.one_hot + block.expert % lanes),
-                       reduce=Reduce.MAX, reduce_addr=self.row_weights[number % BUFFERS], label=f"{label} weights")
+        emitter.compute(Shape(rows=rows), Assign(
+            value=Elem(self.weight_rows) * Col(self.one_hot + block.expert % lanes),
+            reduce=Reduction(Reduce.MAX, self.row_weights[number % len(self.row_weights)]), label=f"{label} weights"))
 
     def _compute(self, number: int, block: _Block) -> None:
-        memory, scales = self.memory.experts[block.expert], self.scales.experts[block.expert]
+        memory = self.memory.experts[block.expert]
         rows, h = len(block.tokens), self.h_slots[number % len(self.h_slots)]
 
         def gate(group: Group) -> None:
-            self._gate(group, scales, h)
+            self._gate(group, block.expert, h)
 
         def weigh(group: Group) -> None:
-            self._weigh(group, scales, block.first, self.row_weights[number % BUFFERS])
+            self._weigh(group, block,  self.row_weights[number % len(self.row_weights)])
 
         self.gemm_gate_up.block(m0=0, rows=rows, a=Resident(self.x_slots[number % len(self.x_slots)], self.x_pitch),
                                 b=memory.gate_up, epilogue=gate)
         self.gemm_down.block(m0=0, rows=rows, a=Resident(h, self.h_pitch), b=memory.down, epilogue=weigh)
 
-    def _gate(self, group: Group, scales: ExpertScales, h: int) -> None:
+    def _gate(self, group: Group, expert: int, h: int) -> None:
         """product = silu(gate) * up, quantized into A."""
-        emitter, config = self.emitter, self.config
-        pairs, pitch = group.tiles // 2, 2 * group.pitch
-        scaled, factor = self.activations.scaled, self.scales.x * scales.up
-        emitter.vector(rows=group.rows, tiles=pairs, pitch=pitch, x=group.addr, y=imm(self.scales.x * scales.gate),
-                       func=Func.SILU, to_acc=self.gated, dst_pitch=pitch, label="silu")
-        emitter.vector(rows=group.rows, tiles=pairs, pitch=pitch, x=self.gated, y=acc(group.addr + group.pitch),
-                       z=imm(scales.product) if scaled else None, w=imm(factor if scaled else factor / scales.product),
-                       to_a=h + self.activations.bytes_of(group.n0 // 2) // config.lanes, dst_pitch=self.h_pitch,
-                       quant=self.activations.quant, scale_rule=self.scale_rule, label="product")
+        gate, up, gated = Elem(group.addr), Elem(group.addr + group.pitch), Elem(self.gated)
+        x, own = self.scales["x"], self.scales[expert, "product"]
+        scaled, factor = self.activations.scaled, x * self.scales[expert, "up"]
+        product = Codes(addr=h + self.activations.bytes_of(group.n0 // 2) // self.config.lanes, pitch=self.h_pitch,
+                        quant=self.activations.quant, scale_rule=self.scale_rule,
+                        relative_to=Imm(own) if scaled else None)
+        self.emitter.compute(
+            Shape(rows=group.rows, tiles=group.tiles // 2, pitch=2 * group.pitch),
+            Assign(to=gated, value=silu(gate * (x * self.scales[expert, "gate"])), label="silu"),
+            Assign(to=product, value=gated * up, scale=factor if scaled else factor / own, label="product"))
 
-    def _weigh(self, group: Group, scales: ExpertScales, first_slot: int, weights: int) -> None:
+    def _weigh(self, group: Group, block: _Block, weights: int) -> None:
         emitter, hidden = self.emitter, self.workload.moe.hidden
-        emitter.vector(rows=group.rows, tiles=group.tiles, pitch=group.pitch, x=group.addr, y=row(weights),
-                       w=imm(scales.product * scales.down), to_acc=group.addr, dst_pitch=group.pitch, label="weigh")
+        scale = self.scales[block.expert, "product"] * self.scales[block.expert, "down"]
+        emitter.compute(group.shape, Assign(to=Elem(group.addr), value=Elem(group.addr) * Row(weights),
+                                            scale=scale, label="weigh"))
         width = min(group.tiles * self.config.cols, hidden - group.n0)
-        emitter.store_acc(self.memory.slots, first_row=first_slot, rows=group.rows, first_byte=4 * group.n0,
+        emitter.store_acc(self.memory.slots, first_row=block.first, rows=group.rows, first_byte=4 * group.n0,
                           row_bytes=4 * width, addr=group.addr, pitch=group.pitch, label="store slots")

@@ -9,10 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from .. import oracle
+from ..graph.evaluate import float64_layer
 from ..layers import Workload
 from ..routing import topk_softmax_route
 from ..tensors import MoETensors
+
+
+def float64_logits(tensors: MoETensors) -> np.ndarray:
+    """The router's logits, ``(rows, experts)`` float64."""
+    return tensors.x.astype(np.float64) @ tensors.router.astype(np.float64).T
 
 
 def flipped_tokens(logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -36,5 +41,5 @@ def float64_routed(tensors: MoETensors, out: np.ndarray, flipped: np.ndarray) ->
         return out
     few = Workload(layer=tensors.workload.layer, tokens=int(flipped.sum()))
     routed = out.copy()
-    routed[flipped] = oracle.moe(replace(tensors, workload=few, x=tensors.x[flipped])).out
+    routed[flipped] = float64_layer(replace(tensors, workload=few, x=tensors.x[flipped])).out
     return routed

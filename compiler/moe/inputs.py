@@ -1,4 +1,4 @@
-"""Scales, quantized tensors and DRAM layout of an MoE layer.
+"""Quantized tensors and DRAM layout of an MoE layer.
 
 Routing is decided before the program is built: by the tile's own logits (`logits.py`) or by ``--routing``. The combine
 weights are computed on the tile either way.
@@ -12,56 +12,18 @@ from ...rtl.spec.config import TileConfig
 from ...rtl.spec.tensor_formats import TENSOR_FORMATS, TensorFormat
 from ..builder import ProgramBuilder
 from ..dram import Matrix, float_matrix
+from ..graph.calibrate import Scales
 from ..layers import Workload
 from ..numerics import DEFAULT, Numerics
 from ..operands import Operand, k_unit, padded_k, place_operand
-from ..oracle import MoETrace
-from ..placement import align
-from ..quantize import StoredTensor, made_factor, store, tensor_factor
+from ..quantize import StoredTensor, store
 from ..routing import Routing
 from ..schedule import MoESchedule
 from ..tensors import MoETensors
-from .logits import input_scales, split_terms
+from ..tiles.buffers import align
+from .logits import split_terms
 
 NEGATIVE_INFINITY = np.float32(-np.inf)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExpertScales:
-    """Per-tensor factors of one expert; ``product`` is that of silu(gate) * up."""
-
-    gate: float = 1.0
-    up: float = 1.0
-    down: float = 1.0
-    product: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class MoEScales:
-    """Per-tensor factors; ``experts`` holds the experts that have tokens. x_router, router: of all their E4M3 terms."""
-
-    x: float = 1.0
-    x_router: float = 1.0
-    router: float = 1.0
-    experts: dict[int, ExpertScales]
-
-
-def unit_scales(routing: Routing) -> MoEScales:
-    """Scales for a program of which only the time is wanted."""
-    return MoEScales(experts={expert: ExpertScales() for expert in routing.active})
-
-
-def calibrate(tensors: MoETensors, trace: MoETrace, numerics: Numerics = DEFAULT) -> MoEScales:
-    """Factors of the weights of every expert in use and of its activations, from the float64 layer."""
-    weights, activations, rule = numerics.formats.weights, numerics.formats.activations, numerics.scale_rule
-    experts = {}
-    for expert in trace.routing.active:
-        factors = {name: tensor_factor(weights, amax, rule) for name, amax in trace.weight_amax[expert].items()}
-        experts[expert] = ExpertScales(
-            **factors, product=made_factor(activations, float(trace.product_amax[expert]), rule))
-    x_router, router = input_scales(tensors)
-    x = tensor_factor(activations, float(np.abs(tensors.x).max(initial=0.0)), rule)
-    return MoEScales(x=x, x_router=x_router, router=router, experts=experts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +73,7 @@ def product_tiles(config: TileConfig, activations: TensorFormat) -> int:
     return max(1, row_bytes * 8 // activations.bits // config.cols, activations.block // config.cols)
 
 
-def lay_out(builder: ProgramBuilder, workload: Workload, routing: Routing, schedule: MoESchedule, scales: MoEScales,
+def lay_out(builder: ProgramBuilder, workload: Workload, routing: Routing, schedule: MoESchedule, scales: Scales,
             tensors: MoETensors | None, numerics: Numerics = DEFAULT) -> MoEMemory:
     """Allocate every matrix of the layer, with data when there are tensors."""
     moe, config, terms = workload.moe, builder.config, numerics.router_terms
@@ -139,20 +101,20 @@ def lay_out(builder: ProgramBuilder, workload: Workload, routing: Routing, sched
         return values
 
     x = place_operand(builder, "x", workload.rows, hidden, activations,
-                      (lambda: store(tensors.x, activations, scales.x, numerics.scale_rule)) if tensors else None)
+                      (lambda: store(tensors.x, activations, scales["x"], numerics.scale_rule)) if tensors else None)
     if terms == 1 and activations == plain:
         router_k, x_router = hidden, x
     else:
         router_k = padded_k(moe.hidden, config, plain)
-        x_router = terms_of("x", "x for the router", scales.x_router, workload.rows, router_k)
+        x_router = terms_of("x", "x for the router", scales["x terms"], workload.rows, router_k)
     return MoEMemory(
         width=width, x=x, x_router=x_router,
-        router=terms_of("router", "router", scales.router, moe.experts, router_k, config.cols),
+        router=terms_of("router", "router", scales["router terms"], moe.experts, router_k, config.cols),
         bias=float_matrix(builder, "bias", workload.rows, experts_padded, bias),
         one_hot=float_matrix(builder, "one_hot", beat_lanes, config.cols,
                              lambda: np.eye(beat_lanes, config.cols, dtype=np.float32)),
         zeros=float_matrix(builder, "zeros", min(schedule.gate_up.m_tile, workload.rows), config.cols),
-        experts={e: _expert(builder, workload, schedule, width, hidden, e, scales.experts[e], tensors, numerics)
+        experts={e: _expert(builder, workload, schedule, width, hidden, e, scales, tensors, numerics)
                  for e in routing.active},
         weights=float_matrix(builder, "weights", workload.rows, experts_padded),
         slots=float_matrix(builder, "slots", workload.rows * moe.top_k, moe.hidden),
@@ -160,7 +122,7 @@ def lay_out(builder: ProgramBuilder, workload: Workload, routing: Routing, sched
 
 
 def _expert(builder: ProgramBuilder, workload: Workload, schedule: MoESchedule, width: int, hidden: int, expert: int,
-            scales: ExpertScales, tensors: MoETensors | None, numerics: Numerics) -> ExpertMemory:
+            scales: Scales, tensors: MoETensors | None, numerics: Numerics) -> ExpertMemory:
     moe, cols, weights, rule = workload.moe, builder.config.cols, numerics.formats.weights, numerics.scale_rule
 
     def gate_up() -> StoredTensor:
@@ -169,14 +131,14 @@ def _expert(builder: ProgramBuilder, workload: Workload, schedule: MoESchedule, 
         sides = []
         for name in ("gate", "up"):
             values = _padded(getattr(held, name), (width, moe.hidden))
-            sides.append(store(values, weights, getattr(scales, name), rule, square=True))
+            sides.append(store(values, weights, scales[expert, name], rule, square=True))
         return StoredTensor(*(_alternate([getattr(side, part) for side in sides], cols)
                               for part in ("codes", "scales")))
 
     def down() -> StoredTensor:
         assert tensors is not None
         values = _padded(tensors.expert(expert).down, (moe.hidden, width))
-        return store(values, weights, scales.down, rule, square=True)
+        return store(values, weights, scales[expert, "down"], rule, square=True)
 
     return ExpertMemory(
         gate_up=place_operand(builder, f"expert{expert}.gate_up", 2 * width, hidden, weights,

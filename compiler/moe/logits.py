@@ -63,12 +63,12 @@ def input_scales(tensors: MoETensors) -> tuple[float, float]:
     return x, router
 
 
-def _term_values(x: np.ndarray, scale: float, terms: int) -> list[np.ndarray]:
+def term_values(x: np.ndarray, scale: float, terms: int) -> list[np.ndarray]:
     """`split_terms` as the codes' values, float64."""
     return [_e4m3_values()[codes].astype(np.float64) for codes in split_terms(x, scale, terms)]
 
 
-def _kept_products(x: list[np.ndarray], router: list[np.ndarray], unit: float = 1.0) -> np.ndarray:
+def kept_products(x: list[np.ndarray], router: list[np.ndarray], unit: float = 1.0) -> np.ndarray:
     """(rows, experts) float64: the sum of `term_products` of values, both times ``unit``."""
     total = np.zeros((len(x[0]), len(router[0])))
     for j, right in enumerate(router):
@@ -82,16 +82,10 @@ def accumulated_logits(tensors: MoETensors, terms: int) -> np.ndarray:
     total = np.zeros((len(tensors.x), len(tensors.router)), np.int64)
     for start in range(0, tensors.x.shape[1], _EXACT_CHUNK):
         part = slice(start, start + _EXACT_CHUNK)
-        x, router = (_term_values(a[:, part], scale, terms)
+        x, router = (term_values(a[:, part], scale, terms)
                      for a, scale in zip((tensors.x, tensors.router), input_scales(tensors), strict=True))
-        total += _kept_products(x, router, 2.0**9).astype(np.int64)
+        total += kept_products(x, router, 2.0**9).astype(np.int64)
     return round_acc_to_fp32(total, -18, 0)
-
-
-def term_logits(tensors: MoETensors, x_scale: float, router_scale: float, terms: int) -> np.ndarray:
-    """(rows, experts) float64: the kept products of terms, summed in float64."""
-    x, router = _term_values(tensors.x, x_scale, terms), _term_values(tensors.router, router_scale, terms)
-    return _kept_products(x, router) * (x_scale * router_scale)
 
 
 def tile_logits(tensors: MoETensors, terms: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from ...sim.program import Program
 from ..builder import ProgramBuilder
 from ..dram import float_output
 from ..emitter import Emitter
+from ..graph.calibrate import Scales
 from ..layers import Workload
 from ..numerics import DEFAULT, Numerics
 from ..routing import Routing
@@ -12,11 +13,11 @@ from ..schedule import MoESchedule
 from ..tensors import MoETensors
 from .combine import emit_combine
 from .experts import Experts
-from .inputs import MoEScales, lay_out
-from .router import emit_router
+from .inputs import lay_out
+from .router import emit_router, router_problem
 
 
-def lower_moe(workload: Workload, routing: Routing, config: TileConfig, schedule: MoESchedule, scales: MoEScales,
+def lower_moe(workload: Workload, routing: Routing, config: TileConfig, schedule: MoESchedule, scales: Scales,
               tensors: MoETensors | None = None, numerics: Numerics = DEFAULT) -> Program:
     """The program of an MoE layer; its result is the region ``out``, (rows, hidden) FP32.
 
@@ -26,7 +27,7 @@ def lower_moe(workload: Workload, routing: Routing, config: TileConfig, schedule
     emitter = Emitter(builder)
     memory = lay_out(builder, workload, routing, schedule, scales, tensors, numerics)
     with builder.phase("router"):
-        emit_router(emitter, workload, memory, scales, schedule.router, numerics.router_terms)
+        emit_router(emitter, workload, memory, scales, router_problem(workload, config, numerics), schedule.router)
     with builder.phase("experts"):
         Experts(emitter, workload, routing, memory, scales, schedule, numerics).emit()
     with builder.phase("combine"):

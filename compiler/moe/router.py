@@ -5,52 +5,69 @@ otherwise) and -inf elsewhere, so one softmax serves both rules and padding colu
 """
 
 import math
-from typing import Any
 
+from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import CompileError
-from ...rtl.spec.isa import Combine, Func, Reduce
-from ..emitter import Emitter, acc, imm, row
-from ..gemm import Group, acc_regions, emit_gemm
+from ...rtl.spec.isa import Reduce
+from ...rtl.spec.tensor_formats import TENSOR_FORMATS
+from ..emitter import Emitter
+from ..gemm import GemmProblem, Group, emit_gemm
+from ..graph.calibrate import Scales
 from ..layers import Workload
-from ..placement import AccPlacer, OperandPlacer, StatPlacer
+from ..numerics import Numerics
+from ..operands import padded_k
 from ..schedule import GemmSchedule
-from .inputs import MoEMemory, MoEScales
+from ..tiles.buffers import Buffer, Memory, align, place
+from ..tiles.expr import Assign, Elem, Reduction, Row, Shape, exp2, reciprocal
+from .inputs import MoEMemory
 from .logits import term_products
 
 
-def emit_router(emitter: Emitter, workload: Workload, memory: MoEMemory, scales: MoEScales,
-                schedule: GemmSchedule, terms: int) -> None:
-    """Logits to combine weights for every row. terms: E4M3 terms of x and of the router."""
-    config = emitter.config
-    placer, stats = AccPlacer(config, "router"), StatPlacer(config, "router")
-    a = OperandPlacer(config, "A", "router")
-    rows = min(schedule.m_tile, workload.rows)
-    n = memory.router.rows
-    if schedule.group_tiles < n // config.cols:
-        raise CompileError(f"router: group_tiles must be at least {n // config.cols}, the softmax is over all experts, "
-                           f"got {schedule.group_tiles}")
-    products = term_products(terms)
-    regions = acc_regions(placer, schedule, memory.x_router.k // terms, rows, n, config.cols, products=products)
-    bias = placer.take(n // config.cols * rows, what="the router's bias").addr
+def router_problem(workload: Workload, config: TileConfig, numerics: Numerics) -> GemmProblem:
+    """Logits of all experts, in whole column tiles."""
+    moe, plain = workload.moe, TENSOR_FORMATS["e4m3"]
+    k = padded_k(moe.hidden, config, plain)
+    if numerics.router_terms == 1 and numerics.formats.activations == plain:
+        k = padded_k(moe.hidden, config, plain, numerics.formats.weights)  # the experts' x
+    return GemmProblem(name="router", m=workload.rows, n=align(moe.experts, config.cols), k=k, layer_k=moe.hidden,
+                       a=plain, b=plain, products=tuple(term_products(numerics.router_terms)))
+
+
+def router_buffers(config: TileConfig, problem: GemmProblem, schedule: GemmSchedule) -> list[Buffer]:
+    """The GEMM's, its bias, and three statistics per row."""
+    rows = problem.rows(schedule)
     words = -(-rows // config.cols)
-    maxima, sums, inverse = (stats.take(words, what) for what in ("maxima", "sums", "inverse sums"))
-    factor = scales.x_router * scales.router * math.log2(math.e)
+    bias = Buffer(name="the router's bias", memory=Memory.ACC, sizes=(problem.n // config.cols * rows,))
+    statistics = [Buffer(name=name, memory=Memory.STATISTICS, sizes=(words,))
+                  for name in ("maxima", "sums", "inverse sums")]
+    return problem.buffers(schedule, config, [bias, *statistics])
+
+
+def emit_router(emitter: Emitter, workload: Workload, memory: MoEMemory, scales: Scales,
+                problem: GemmProblem, schedule: GemmSchedule) -> None:
+    """Logits to combine weights for every row."""
+    config, tiles = emitter.config, problem.n // emitter.config.cols
+    if schedule.group_tiles < tiles:
+        raise CompileError(f"router: group_tiles must be at least {tiles}, the softmax is over all experts, "
+                           f"got {schedule.group_tiles}")
+    regions = place(router_buffers(config, problem, schedule), config, "router")
+    (bias,), (maxima,), (sums,), (inverse,) = (regions[name] for name in (
+        "the router's bias", "maxima", "sums", "inverse sums"))
+    factor = scales["x terms"] * scales["router terms"] * math.log2(math.e)
 
     def finish(group: Group) -> None:
-        fields: dict[str, Any] = {"rows": group.rows, "tiles": group.tiles, "pitch": group.pitch, "x": group.addr}
-        in_place: dict[str, Any] = {"to_acc": group.addr, "dst_pitch": group.pitch}
+        x = Elem(group.addr)
         emitter.load_rows(memory.bias, first_row=group.m0, rows=group.rows, addr=bias, pitch=group.pitch,
                           label="router bias")
-        emitter.vector(**fields, y=imm(factor), combine=Combine.ADD, z=acc(bias), **in_place, reduce=Reduce.MAX,
-                       reduce_addr=maxima, label="logits")
-        emitter.vector(**fields, combine=Combine.SUB, z=row(maxima), func=Func.EXP2, **in_place, reduce=Reduce.SUM,
-                       reduce_addr=sums, label="exponentials")
-        emitter.vector(rows=-(-group.rows // config.cols), x=sums, func=Func.RECIPROCAL, to_acc=inverse,
-                       label="1 / sum")
-        emitter.vector(**fields, y=row(inverse), **in_place, label="combine weights")
+        emitter.compute(
+            group.shape,
+            Assign(to=x, value=x * factor + Elem(bias), reduce=Reduction(Reduce.MAX, maxima), label="logits"),
+            Assign(to=x, value=exp2(x - Row(maxima)), reduce=Reduction(Reduce.SUM, sums), label="exponentials"))
+        emitter.compute(Shape(rows=-(-group.rows // config.cols)),
+                        Assign(to=Elem(inverse), value=reciprocal(Elem(sums)), label="1 / sum"))
+        emitter.compute(group.shape, Assign(to=x, value=x * Row(inverse), label="combine weights"))
         emitter.store_acc(memory.weights, first_row=group.m0, rows=group.rows, first_byte=0,
                           row_bytes=memory.weights.row_bytes, addr=group.addr, pitch=group.pitch,
                           label="store combine weights")
 
-    emit_gemm(emitter, schedule, name="router", a=memory.x_router, b=memory.router, m=workload.rows, n=n,
-              layer_k=workload.moe.hidden, epilogue=finish, regions=regions, a_placer=a, products=products)
+    emit_gemm(emitter, problem, schedule, memory.x_router, memory.router, regions, finish)

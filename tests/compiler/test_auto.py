@@ -11,13 +11,15 @@ import pytest
 from tilescore.compiler.auto import attention_schedule, core_schedule, moe_schedule
 from tilescore.compiler.auto_gemm import gemm_schedule, row_counts
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.gemm import GemmProblem
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
 from tilescore.compiler.numerics import Numerics
-from tilescore.compiler.placement import align
 from tilescore.compiler.schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
+from tilescore.compiler.tiles.buffers import Buffer, Memory, align
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import CompileError
+from tilescore.rtl.spec.tensor_formats import TENSOR_FORMATS
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.timing import time_program
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL
@@ -148,6 +150,18 @@ def test_layers_that_just_fit_nano(workload: Workload) -> None:
 # The choices -------------------------------------------------------------------------------------------
 
 
+def chosen_gemm(tile: TileConfig, m: int, n: int, k: int, extra_tiles: int = 0) -> GemmSchedule:
+    """For E4M3 operands, beside a region of so many column tiles of the block's rows."""
+    plain, padded = TENSOR_FORMATS["e4m3"], align(k, tile.bus_bytes)
+    problem = GemmProblem(name="x", m=m, n=n, k=padded, layer_k=k, a=plain, b=plain)
+
+    def buffers(schedule: GemmSchedule) -> list[Buffer]:
+        extra = [Buffer(name="extra", memory=Memory.ACC, sizes=(extra_tiles * problem.rows(schedule),))]
+        return problem.buffers(schedule, tile, extra if extra_tiles else [])
+
+    return gemm_schedule(tile, problem, "x", buffers)
+
+
 def test_a_block_of_rows_is_whole_panels_then_parts_of_one() -> None:
     assert list(row_counts(NANO, 10)) == [10, 8, 4, 2, 1]
     assert list(row_counts(NANO, 4)) == [4, 2, 1]
@@ -159,29 +173,29 @@ def test_a_block_of_rows_is_whole_panels_then_parts_of_one() -> None:
 def test_blocks_of_rows_are_evened_out(m: int) -> None:
     """As many blocks as the largest would need, each of their share in whole panels: 18 rows are 12 and 6, not 16
     and 2."""
-    schedule = gemm_schedule(NANO, name="x", m=m, n=400, k=64, extra_tiles=(10,))
+    schedule = chosen_gemm(NANO, m, 400, 64, extra_tiles=10)
     share = -(-m // -(-m // schedule.m_tile))
     assert schedule.m_tile < m and schedule.m_tile - share < NANO.rows
 
 
 def test_k_is_cut_only_when_it_must_be() -> None:
     """Four pieces of B fit in buffer B: 512 bytes of k for nano's four columns."""
-    assert gemm_schedule(NANO, name="x", m=4, n=64, k=512).k_tile == 512
-    cut = gemm_schedule(NANO, name="x", m=4, n=64, k=528)
+    assert chosen_gemm(NANO, 4, 64, 512).k_tile == 512
+    cut = chosen_gemm(NANO, 4, 64, 528)
     assert cut.k_tile < 528 and cut.k_tile % NANO.bus_bytes == 0 and cut.a_resident
 
 
 def test_a_is_streamed_only_when_no_panel_fits() -> None:
     """A slice of nano's buffer A holds 2,048 bytes."""
-    assert gemm_schedule(NANO, name="x", m=4, n=64, k=2048).a_resident
-    streamed = gemm_schedule(NANO, name="x", m=4, n=64, k=2064)
+    assert chosen_gemm(NANO, 4, 64, 2048).a_resident
+    streamed = chosen_gemm(NANO, 4, 64, 2064)
     assert not streamed.a_resident and streamed.k_outer
 
 
 @pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
 @hypothesis.given(m=st.integers(1, 500), n=st.integers(1, 500), k=st.integers(1, 3000))
 def test_gemm_schedules_are_within_the_problem(tile: TileConfig, m: int, n: int, k: int) -> None:
-    schedule = gemm_schedule(tile, name="x", m=m, n=n, k=k)
+    schedule = chosen_gemm(tile, m, n, k)
     assert 1 <= schedule.m_tile <= m
     assert schedule.k_tile < k + tile.bus_bytes
     tiles, step = -(-n // tile.cols), max(1, tile.bus_bytes // tile.cols)
@@ -234,9 +248,9 @@ def test_schedules_are_a_function_of_their_arguments() -> None:
 ])
 def test_a_gemm_that_does_not_fit_names_the_buffers(changes: dict, message: str) -> None:
     tile = dataclasses.replace(NANO, **changes)
-    extra = (16,) if "acc_banks" in changes else ()
+    extra = 16 if "acc_banks" in changes else 0
     with pytest.raises(CompileError, match=message):
-        gemm_schedule(tile, name="x", m=9, n=400, k=64, extra_tiles=extra)
+        chosen_gemm(tile, 9, 400, 64, extra)
 
 
 def test_a_core_that_does_not_fit_names_the_buffers() -> None:

@@ -13,6 +13,7 @@ from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.models import attention_layer, load_model
 from tilescore.compiler.numerics import Numerics
+from tilescore.compiler.products import useful_macs
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import CompileError
 from tilescore.sim.timing import Timing, time_program
@@ -53,7 +54,7 @@ def check(compiled: CompiledLayer, tile: TileConfig) -> None:
     workload, numerics = compiled.workload, compiled.numerics
     timing, limit = time_program(compiled.program), bounds(workload, tile, compiled.routing, numerics)
     assert timing.cycles >= limit.cycles == max(limit.compute_cycles, limit.dram_cycles, limit.vector_cycles)
-    assert 0 < workload.useful_macs() / (peak_macs_per_cycle(tile, workload, numerics) * timing.cycles) <= 1
+    assert 0 < useful_macs(workload) / (peak_macs_per_cycle(tile, workload, numerics) * timing.cycles) <= 1
     assert limit.compute_cycles <= timing.ledger["matrix"]["compute"]
     assert limit.vector_cycles <= timing.ledger["vector"]["busy"]
     assert timing.events["dram_read_beats"] * tile.bus_bytes >= limit.read_bytes

@@ -7,12 +7,12 @@ import pytest
 
 from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.dram import Matrix, code_matrix, float_matrix, index_list
-from tilescore.compiler.emitter import ONE, VECTOR_TILES, Emitter, acc, column, imm, row
+from tilescore.compiler.emitter import VECTOR_TILES, Emitter
 from tilescore.compiler.operands import Operand
+from tilescore.compiler.tiles.expr import Assign, Elem, Shape
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.encoding import fp32_bits
-from tilescore.rtl.spec.errors import CompileError
-from tilescore.rtl.spec.isa import Combine, Dest, Instruction, Source, Space
+from tilescore.rtl.spec.isa import Dest, Instruction, Space
 from tilescore.rtl.spec.tensor_formats import TENSOR_FORMATS
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.reference.run import run_reference
@@ -34,12 +34,6 @@ def nano() -> Emitter:
 def test_addresses_of_a_matrix() -> None:
     matrix = Matrix(1000, 5, 40, 48)
     assert matrix.at() == 1000 and matrix.at(2) == 1096 and matrix.at(1, 7) == 1055
-
-
-def test_sources_of_vector_operands() -> None:
-    assert (imm(0.1).kind, imm(0.1).value) == (Source.IMM, fp32_bits(0.1))
-    assert [f(9).kind for f in (acc, row, column)] == [Source.ACC, Source.ROW, Source.COLUMN]
-    assert imm(1.0) == ONE
 
 
 def test_a_load_takes_part_of_the_rows_and_columns(nano: Emitter) -> None:
@@ -69,31 +63,17 @@ def test_index_lists_are_loaded_in_beats(nano: Emitter) -> None:
 
 
 def test_vector_defaults_change_nothing(nano: Emitter) -> None:
-    nano.vector(rows=3, x=7, to_acc=0)
+    nano.compute(Shape(rows=3), Assign(to=Elem(0), value=Elem(7), label="copy"))
     vector = emitted(nano)[0]
     assert (vector.y, vector.w, vector.z, vector.combine, vector.func) == (fp32_bits(1), fp32_bits(1), 0, 0, 0)
-    assert (vector.dest, vector.dst_addr, vector.tiles) == (Dest.ACC, 0, 1)
-
-
-def test_vector_destinations(nano: Emitter) -> None:
-    nano.vector(rows=1, x=0, to_acc=0)
-    nano.vector(rows=1, x=0, to_a=0)
-    nano.vector(rows=1, x=0)
-    assert [i.dest for i in emitted(nano)] == [Dest.ACC, Dest.A, Dest.NONE]
-    with pytest.raises(CompileError, match="a VECTOR has one destination"):
-        nano.vector(rows=1, x=0, to_acc=0, to_a=0)
+    assert (vector.dest, vector.dst_addr, vector.tiles, nano.builder.labels) == (Dest.ACC, 0, 1, ["copy"])
 
 
 def test_the_limit_of_tiles_is_the_field(nano: Emitter) -> None:
-    nano.vector(rows=1, x=0, tiles=VECTOR_TILES)
+    for tiles in (VECTOR_TILES, VECTOR_TILES + 1):
+        nano.compute(Shape(rows=1, tiles=tiles), Assign(to=Elem(0), value=Elem(0)))
     assert not emitted(nano)[0].range_errors()
-    nano.vector(rows=1, x=0, tiles=VECTOR_TILES + 1)
     assert emitted(nano)[1].range_errors() == [f"tiles = {VECTOR_TILES + 1}, allowed 0..{VECTOR_TILES}"]
-
-
-def test_combine_reads_z(nano: Emitter) -> None:
-    nano.vector(rows=1, x=0, combine=Combine.SUB, z=row(16), to_acc=0)
-    assert (emitted(nano)[0].z_kind, emitted(nano)[0].z) == (Source.ROW, 16)
 
 
 # Stores that start anywhere ----------------------------------------------------------------------------

@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle
-from tilescore.compiler.attention.inputs import calibrate as calibrate_attention
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.formats import PRESETS
+from tilescore.compiler.graph.calibrate import calibrate
+from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
-from tilescore.compiler.moe.inputs import calibrate as calibrate_moe
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
-from tilescore.compiler.tensors import AttentionTensors, MoETensors
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import CompileError, ConfigError
 from tilescore.rtl.spec.formats import BUILD_NAMES, SCALE_NAMES
@@ -31,7 +29,7 @@ from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.simulate import LEVELS, simulate
 from tilescore.sim.timing import time_program
-from tilescore.testing import quantized_oracle
+from tilescore.testing.quantized_layer import quantized_layer
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, compile_and_play
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")
@@ -171,11 +169,9 @@ TINY = {
 
 def quantized(compiled: CompiledLayer, numerics: Numerics) -> np.ndarray:
     held = compiled.tensors
-    if isinstance(held, AttentionTensors):
-        return quantized_oracle.attention(held, calibrate_attention(held, oracle.attention(held), numerics), numerics)
-    assert isinstance(held, MoETensors) and compiled.routing is not None
-    trace = oracle.moe(held, compiled.routing)
-    return quantized_oracle.moe(held, compiled.routing, calibrate_moe(held, trace, numerics), numerics)
+    assert held is not None
+    scales = calibrate(float64_layer(held, compiled.routing).ranges, numerics)
+    return quantized_layer(held, scales, numerics, compiled.routing)
 
 
 @pytest.mark.parametrize("case", TINY)

@@ -7,21 +7,21 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tilescore.compiler.auto import gemm_schedule
+from tilescore.compiler.auto_gemm import gemm_schedule
 from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.dram import code_matrix, float_matrix, float_output
 from tilescore.compiler.emitter import Emitter
-from tilescore.compiler.gemm import SINGLE, Group, Products, acc_regions, emit_gemm
+from tilescore.compiler.gemm import SINGLE, GemmProblem, Group, Products, emit_gemm
 from tilescore.compiler.operands import Operand
-from tilescore.compiler.placement import AccPlacer, OperandPlacer, align, places_fit
 from tilescore.compiler.schedule import GemmSchedule
+from tilescore.compiler.tiles.buffers import Buffer, Memory, align, fits, place
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import CompileError
 from tilescore.rtl.spec.tensor_formats import TENSOR_FORMATS
 from tilescore.sim.numerics.arithmetic import exact_matmul_e4m3, round_acc_to_fp32
 from tilescore.sim.program import Program
 from tilescore.sim.timing import time_program
-from tilescore.tests.compiler.play import EDGE, NANO, TALL, TILES, play, same_bits
+from tilescore.tests.compiler.play import EDGE, NANO, TILES, play, same_bits
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")
 st = hypothesis.strategies
@@ -31,6 +31,13 @@ def operand(builder: ProgramBuilder, name: str, rows: int, k: int, codes: np.nda
     """An E4M3 operand of ``k`` codes per row, padded to the bus."""
     matrix = code_matrix(builder, name, rows, k, None if codes is None else lambda: codes)
     return Operand(matrix, matrix.row_bytes, TENSOR_FORMATS["e4m3"])
+
+
+def gemm_problem(tile: TileConfig, m: int, n: int, k: int, products: Products = SINGLE) -> GemmProblem:
+    """C (m, n) of E4M3 operands; k: elements of all terms of A."""
+    terms, plain = 1 + max(i for i, _ in products), TENSOR_FORMATS["e4m3"]
+    padded = align(k, tile.bus_bytes) // terms
+    return GemmProblem(name="c", m=m, n=n, k=padded, layer_k=padded, a=plain, b=plain, products=products)
 
 
 def random_codes(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
@@ -47,17 +54,15 @@ def matmul_program(tile: TileConfig, schedule: GemmSchedule, a: np.ndarray, b: n
     (m, k), n = a.shape, len(b)
     left, right = operand(builder, "a", m, k, a), operand(builder, "b", n, b.shape[1], b)
     out = float_matrix(builder, "out", m, n)
-    regions = acc_regions(AccPlacer(tile, "c"), schedule, left.k // (1 + max(i for i, _ in products)),
-                          min(schedule.m_tile, m), n, tile.cols, products=products)
+    problem = gemm_problem(tile, m, n, k, products)
 
     def store(group: Group) -> None:
         width = min(group.tiles * tile.cols, n - group.n0)
         emitter.store_acc(out, first_row=group.m0, rows=group.rows, first_byte=4 * group.n0, row_bytes=4 * width,
                           addr=group.addr, pitch=group.pitch)
 
-    emit_gemm(emitter, schedule, name="c", a=left, b=right, m=m, n=n,
-              layer_k=left.k // (1 + max(i for i, _ in products)), epilogue=store, regions=regions,
-              a_placer=OperandPlacer(tile, "A", "c"), products=products)
+    regions = place(problem.buffers(schedule, tile), tile, "c")
+    emit_gemm(emitter, problem, schedule, left, right, regions, store)
     float_output(builder, "out", out, m, n)
     return builder.finish()
 
@@ -76,7 +81,8 @@ def schedules(draw: st.DrawFn, tile: TileConfig) -> GemmSchedule:
     """Schedules that fit the tile for m, n, k of `sizes`: also two groups of raw results side by side."""
     n_tiles = draw(st.integers(1, 3))
     m_tile, group_tiles = draw(st.integers(1, 2 * tile.rows)), n_tiles * draw(st.integers(1, 3))
-    hypothesis.assume(places_fit(tile, "c", [(m_tile * group_tiles, True)] * 2))
+    groups = Buffer(name="c", memory=Memory.ACC, sizes=(m_tile * group_tiles,), least=2, most=2, raw=True)
+    hypothesis.assume(fits([groups], tile, "c"))
     return GemmSchedule(m_tile=m_tile, k_tile=tile.bus_bytes * draw(st.integers(1, 6)), n_tiles=n_tiles,
                         group_tiles=group_tiles, a_resident=draw(st.booleans()), k_outer=draw(st.booleans()))
 
@@ -124,7 +130,8 @@ def test_terms_are_summed_in_one_accumulator(tile: TileConfig, data: st.DataObje
 def test_chosen_schedules_give_the_same_bits_too(tile: TileConfig, size: tuple[int, int, int], seed: int) -> None:
     (m, n, k), rng = size, np.random.default_rng(seed)
     a, b = random_codes(rng, m, k), random_codes(rng, n, k)
-    schedule = gemm_schedule(tile, name="c", m=m, n=n, k=k)
+    problem = gemm_problem(tile, m, n, k)
+    schedule = gemm_schedule(tile, problem, "c", lambda schedule: problem.buffers(schedule, tile))
     assert same_bits(play(matmul_program(tile, schedule, a, b)), product(a, b))
 
 
@@ -180,12 +187,12 @@ def test_loads_run_ahead_of_the_array(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("schedule, message", [
     ({"k_tile": 24}, r"c: k = 64 and k_tile = 24 must be multiples of 16 elements"),
     ({"m_tile": 1, "n_tiles": 64, "group_tiles": 64},
-     r"c: one piece of B \(n_tiles, k_tile\) needs 512 groups per slice, buffer B has 256"),
-    ({"group_tiles": 30}, r"c: no room for a result group \(group_tiles of m_tile rows\): 480 accumulator rows need 30 "
+     r"c: no room for c B piece \(n_tiles, k_tile\) in buffer B: 512 groups per slice, 256 free"),
+    ({"group_tiles": 30}, r"c: no room for c result group \(group_tiles of m_tile rows\): 480 accumulator rows need 30 "
                           r"banks of 16 rows; free banks: \[0, 1, .*15\]"),
-    ({"m_tile": 200, "n": 4}, r"c: no room for a block of A \(m_tile rows\) in buffer A: 400 groups per slice, "
+    ({"m_tile": 200, "n": 4}, r"c: no room for c A block \(m_tile rows\) in buffer A: 400 groups per slice, "
                               r"256 free"),
-    ({"k_tile": 16, "group_tiles": 5}, r"c: no room for a result group .*: 80 accumulator rows with raw partials need "
+    ({"k_tile": 16, "group_tiles": 5}, r"c: no room for c result group .*: 80 accumulator rows with raw partials need "
                                        r"10 banks"),
 ], ids=["k_tile", "b piece", "acc", "a", "raw"])
 def test_what_does_not_fit_names_the_key_and_the_limit(schedule: dict, message: str) -> None:
@@ -194,15 +201,3 @@ def test_what_does_not_fit_names_the_key_and_the_limit(schedule: dict, message: 
     n = fields.pop("n")
     with pytest.raises(CompileError, match=message):
         matmul_program(NANO, GemmSchedule(**fields), codes, codes[:n])
-
-
-def test_a_group_must_fit_the_region_it_is_given() -> None:
-    """A caller that places smaller regions than the schedule needs is told, not silently overwritten."""
-    builder = ProgramBuilder(TALL)
-    emitter = Emitter(builder)
-    a = operand(builder, "a", 8, 16)
-    schedule = GemmSchedule(m_tile=8, k_tile=16, n_tiles=1, group_tiles=2)
-    regions = acc_regions(AccPlacer(TALL, "c"), schedule, align(16, 16), 4, 64, TALL.cols)
-    with pytest.raises(CompileError, match="c: a group of 2 tiles of 8 rows does not fit its 8 accumulator rows"):
-        emit_gemm(emitter, schedule, name="c", a=a, b=operand(builder, "b", 64, 16), m=8, n=64,
-                  layer_k=a.k, epilogue=lambda group: None, regions=regions, a_placer=OperandPlacer(TALL, "A", "c"))

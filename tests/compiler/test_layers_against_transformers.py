@@ -4,8 +4,8 @@ The chain from a published-layout checkpoint: a torch module with random weights
 reference level, and compared with the module itself, in float64, on the same input.
 
 The tolerance is not chosen but computed, per layer, from the same layer with nothing but the tile's quantizers put
-in (`quantized_oracle`): E4M3 rounds every value by up to 2**-4 of itself (0.026 rms), and a layer is a chain of
-four to ten such roundings, so that its error is 0.03 to 0.15 of the output's rms (`test_quantized_oracle.py`). The
+in (`testing.quantized_layer`): E4M3 rounds every value by up to 2**-4 of itself (0.026 rms), and a layer is a chain of
+four to ten such roundings, so that its error is 0.03 to 0.15 of the output's rms (`test_quantized_layer.py`). The
 input is unit normal: among the 48 channels of a tiny model an outlier channel makes scores of hundreds, and then
 rounding decides which key wins. The tile may add FP32 roundings (2**-24 each, 1e-6 together) and, rarely, a code
 that they push to its neighbour: 1.1 times the error. What is compared is the root mean square over all outputs.
@@ -24,17 +24,16 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the oracle extra (torch, transformers)")
 pytest.importorskip("transformers", reason="needs the oracle extra (torch, transformers)")
 
-from tilescore.compiler import oracle  # noqa: E402
-from tilescore.compiler.attention.inputs import calibrate as calibrate_attention  # noqa: E402
 from tilescore.compiler.checkpoint import from_safetensors  # noqa: E402
+from tilescore.compiler.graph.calibrate import calibrate  # noqa: E402
+from tilescore.compiler.graph.evaluate import float64_layer  # noqa: E402
 from tilescore.compiler.layers import Workload  # noqa: E402
 from tilescore.compiler.models import attention_layer, load_model, moe_layer  # noqa: E402
-from tilescore.compiler.moe.inputs import calibrate as calibrate_moe  # noqa: E402
 from tilescore.compiler.report import rel_rms_error  # noqa: E402
 from tilescore.compiler.schedule import AttentionSchedule  # noqa: E402
 from tilescore.compiler.tensors import AttentionTensors, MoETensors  # noqa: E402
 from tilescore.rtl.spec.config import TileConfig  # noqa: E402
-from tilescore.testing import quantized_oracle  # noqa: E402
+from tilescore.testing.quantized_layer import quantized_layer  # noqa: E402
 from tilescore.tests.compiler.play import EDGE, NANO, compile_and_play  # noqa: E402
 from tilescore.tests.compiler.test_transformers_oracle import PHASES, SCALED, build, their_attention  # noqa: E402
 from tilescore.tests.compiler.tiny import MOE_FAMILIES  # noqa: E402
@@ -70,8 +69,8 @@ def test_attention(family: str, phase: str, tile: TileConfig, tmp_path: Path, se
     assert isinstance(tensors, AttentionTensors)
     compiled, result = compile_and_play(tensors.workload, tile, tensors=tensors)
     assert isinstance(compiled.schedule, AttentionSchedule)
-    scales = calibrate_attention(tensors, oracle.attention(tensors))
-    quantized = quantized_oracle.attention(tensors, scales, compiled.numerics)
+    scales = calibrate(float64_layer(tensors).ranges)
+    quantized = quantized_layer(tensors, scales, compiled.numerics)
     check(result, quantized, their_attention(model, tensors, own_rotary=True))
 
 
@@ -85,8 +84,8 @@ def test_attention_with_scaled_rotary(kind: str, tmp_path: Path, seed: int) -> N
     tensors = with_plain_input(tensors, seed)
     assert isinstance(tensors, AttentionTensors)
     _, result = compile_and_play(tensors.workload, NANO, tensors=tensors)
-    scales = calibrate_attention(tensors, oracle.attention(tensors))
-    quantized = quantized_oracle.attention(tensors, scales)
+    scales = calibrate(float64_layer(tensors).ranges)
+    quantized = quantized_layer(tensors, scales)
     check(result, quantized, their_attention(model, tensors, own_rotary=True))
 
 
@@ -106,8 +105,8 @@ def test_moe(family: str, tile: TileConfig, tmp_path: Path, seed: int) -> None:
     compiled, result = compile_and_play(workload, tile, tensors=tensors)
     routing = compiled.routing
     assert routing is not None
-    wanted = oracle.moe(tensors).routing
+    wanted = float64_layer(tensors).routing
     same = (np.sort(routing.chosen, axis=1) == np.sort(wanted.chosen, axis=1)).all(axis=1)
     assert same.mean() > 0.7
-    quantized = quantized_oracle.moe(tensors, routing, calibrate_moe(tensors, oracle.moe(tensors, routing)))
+    quantized = quantized_layer(tensors, calibrate(float64_layer(tensors, routing).ranges), routing=routing)
     check(result[same], quantized[same], theirs[same])

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle
 from tilescore.compiler.bounds import bounds
 from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.numerics import Numerics
+from tilescore.compiler.products import useful_macs
 from tilescore.compiler.report import check_description, describe, layer_report, rel_rms_error, table
 from tilescore.rtl.spec.errors import ProgramError
 from tilescore.sim.energy import load_table
@@ -45,8 +46,8 @@ def made(request: pytest.FixtureRequest) -> tuple[CompiledLayer, dict]:
 def test_figures_follow_from_each_other(made: tuple[CompiledLayer, dict]) -> None:
     compiled, report = made
     workload, limit = compiled.workload, bounds(compiled.workload, NANO, compiled.routing)
-    assert report["useful_macs"] == workload.useful_macs()
-    assert report["utilization"] == workload.useful_macs() / (128 * report["cycles"])
+    assert report["useful_macs"] == useful_macs(workload)
+    assert report["utilization"] == useful_macs(workload) / (128 * report["cycles"])
     assert report["bounds"] == {"compute_cycles": limit.compute_cycles, "dram_cycles": limit.dram_cycles,
                                 "vector_cycles": limit.vector_cycles}
     assert report["cycles"] >= limit.cycles and 0 < report["utilization"] < 1
@@ -62,7 +63,7 @@ def test_energy_follows_from_the_macs(made: tuple[CompiledLayer, dict]) -> None:
     compiled, report = made
     energy = report["energy"]
     assert math.isclose(sum(energy["components"].values()), energy["total_pj"])
-    assert math.isclose(energy["pj_per_op"], energy["total_pj"] / (2 * compiled.workload.useful_macs()))
+    assert math.isclose(energy["pj_per_op"], energy["total_pj"] / (2 * useful_macs(compiled.workload)))
     assert energy["low_pj"] < energy["total_pj"] < energy["high_pj"]
 
 
@@ -96,7 +97,7 @@ def test_flips_and_the_error_with_float64_s_routing() -> None:
     report = layer_report(compiled.program.meta, compiled.program, result, load_table("7nm"),
                           expected=compiled.expected, expected_routed=compiled.expected_routed, compile_s=0,
                           simulate_s=0)
-    numerics, whole = report["numerics"], oracle.moe(compiled.tensors).out
+    numerics, whole = report["numerics"], float64_layer(compiled.tensors).out
     assert compiled.flipped and numerics["routing_flips"] == compiled.flipped / 100
     assert result.outputs is not None
     assert numerics["rel_rms_error_float64_routing"] == pytest.approx(rel_rms_error(result.outputs["out"], whole))

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle
-from tilescore.compiler.attention.inputs import AttentionScales, calibrate, lay_out
+from tilescore.compiler.attention.inputs import lay_out
 from tilescore.compiler.attention.lower import lower_attention
 from tilescore.compiler.auto import attention_schedule
 from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.formats import PRESETS
+from tilescore.compiler.graph.calibrate import Scales, calibrate
+from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.schedule import CoreSchedule
@@ -196,14 +197,14 @@ def test_a_chunk_of_a_prefill_is_its_rows(context: int, phase: str) -> None:
     whole = Workload(layer=layer, tokens=tokens)
     held = synthetic(whole, 5)
     assert isinstance(held, AttentionTensors)
-    scales = calibrate(held, oracle.attention(held), numerics)
+    scales = calibrate(float64_layer(held).ranges, numerics)
     schedule = attention_schedule(whole, NANO, numerics)
     program = lower_attention(whole, NANO, schedule, scales, held, numerics)
     verify(program)
     dram = run_reference(program).dram
-    memory = lay_out(ProgramBuilder(NANO), whole, schedule, AttentionScales(), None, numerics)
-    k = np.stack([decoded(dram, memory.k[0][g], context, 16, scales.k) for g in range(layer.kv_heads)])
-    v = decoded(dram, memory.v[0], layer.kv_width, context, scales.v).reshape(layer.kv_heads, 16, context)
+    memory = lay_out(ProgramBuilder(NANO), whole, schedule, Scales(), None, numerics)
+    k = np.stack([decoded(dram, memory.k[0][g], context, 16, scales["k"]) for g in range(layer.kv_heads)])
+    v = decoded(dram, memory.v[0], layer.kv_width, context, scales["v"]).reshape(layer.kv_heads, 16, context)
     part = Workload(layer=layer, tokens=tokens - context, context=context, phase=phase)
     cached = AttentionTensors(**{**vars(held), "workload": part, "x": held.x[context:].copy(), "k_cache": k[None],
                                  "v_cache": np.ascontiguousarray(v.transpose(0, 2, 1))[None]})

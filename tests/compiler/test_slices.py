@@ -14,7 +14,7 @@ from tilescore.compiler.models import attention_layer, load_model, moe_layer
 from tilescore.compiler.rotary import RopeScaling
 from tilescore.compiler.rotary_frequencies import frequencies
 from tilescore.compiler.slices import slice_tensors, slice_workload
-from tilescore.compiler.tensors import AttentionTensors, ExpertWeights, MoETensors, attention_shapes, synthetic
+from tilescore.compiler.tensors import AttentionTensors, ExpertWeights, MoETensors, synthetic, tensor_shapes
 from tilescore.sim.legality.verifier import verify
 from tilescore.tests.compiler.play import EDGE, NANO, compile_and_play, same_bits
 
@@ -78,7 +78,7 @@ def test_slices_do_not_keep_the_large_tensors_alive() -> None:
     workload = Workload(layer=ATTENTION, tokens=9, context=7)
     small = slice_workload(workload)
     cut = slice_tensors(synthetic(workload), small)
-    for name in attention_shapes(small):
+    for name in tensor_shapes(small):
         assert getattr(cut, name).base is None or getattr(cut, name).base.size == getattr(cut, name).size
 
 

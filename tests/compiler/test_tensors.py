@@ -17,12 +17,12 @@ from tilescore.compiler.tensors import (
     AttentionTensors,
     ExpertWeights,
     MoETensors,
-    attention_shapes,
     per_tensor_scale,
     quantize_per_tensor,
     random_normal,
     synthetic,
     synthetic_input,
+    tensor_shapes,
 )
 from tilescore.rtl.spec.errors import WorkloadError
 from tilescore.sim.numerics.arithmetic import quantize_e4m3
@@ -47,7 +47,7 @@ MOE = Workload(
     ("qk_norm", "norms"),
     [("none", {}), ("head", {"q_norm": 16, "k_norm": 16}), ("full", {"q_norm": 64, "k_norm": 32})],
 )
-def test_attention_shapes(qk_norm: str, norms: dict[str, int]) -> None:
+def test_shapes_of_attention_tensors(qk_norm: str, norms: dict[str, int]) -> None:
     tensors = synthetic(attention_workload(qk_norm=qk_norm), seed=1)
     assert isinstance(tensors, AttentionTensors)
     shapes = {name: value.shape for name, value in vars(tensors).items() if isinstance(value, np.ndarray)}
@@ -68,7 +68,7 @@ def test_moe_shapes() -> None:
 
 def test_same_seed_same_tensors() -> None:
     first, second, other = (synthetic(attention_workload(qk_norm="head"), seed=s) for s in (5, 5, 6))
-    for name in attention_shapes(attention_workload(qk_norm="head")):
+    for name in tensor_shapes(attention_workload(qk_norm="head")):
         assert np.array_equal(getattr(first, name), getattr(second, name))
         assert not np.array_equal(getattr(first, name), getattr(other, name))
 
@@ -78,7 +78,7 @@ def digest(tensors: AttentionTensors | MoETensors) -> str:
         one = tensors.expert(2)
         parts = [tensors.x, tensors.router, one.gate, one.up, one.down]
     else:
-        parts = [getattr(tensors, name) for name in sorted(attention_shapes(tensors.workload))]
+        parts = [getattr(tensors, name) for name in sorted(tensor_shapes(tensors.workload))]
     return hashlib.sha256(b"".join(part.astype("<f4").tobytes() for part in parts)).hexdigest()[:16]
 
 

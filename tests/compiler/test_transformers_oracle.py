@@ -26,9 +26,9 @@ pytest.importorskip("transformers", reason="needs the oracle extra (torch, trans
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache  # noqa: E402
 
 from tilescore.compiler.checkpoint import from_safetensors  # noqa: E402
+from tilescore.compiler.graph.evaluate import float64_layer  # noqa: E402
 from tilescore.compiler.layers import Workload  # noqa: E402
 from tilescore.compiler.models import attention_layer, load_model, moe_layer  # noqa: E402
-from tilescore.compiler.oracle import attention, moe  # noqa: E402
 from tilescore.compiler.tensors import AttentionTensors, MoETensors  # noqa: E402
 from tilescore.tests.compiler.tiny import FAMILIES, MOE_FAMILIES, tiny_config, write_config  # noqa: E402
 
@@ -111,7 +111,7 @@ def test_attention_equals_transformers(family: str, phase: str, tmp_path: Path, 
     layer = attention_layer(load_model(tmp_path / "saved"))
     tensors = from_safetensors(tmp_path / "saved", Workload(layer=layer, **PHASES[phase]), seed=seed)
     assert isinstance(tensors, AttentionTensors)
-    ours = attention(tensors).out
+    ours = float64_layer(tensors).out
     exact = EXACT if layer.qk_norm == "none" else FLOAT32_STEP
     assert error(ours, their_attention(model, tensors, own_rotary=False)) < exact
     assert error(ours, their_attention(model, tensors, own_rotary=True)) < FLOAT32_ROTARY
@@ -168,11 +168,11 @@ def test_scaled_rotary_equals_transformers(kind: str, phase: str, tmp_path: Path
     tensors = from_safetensors(tmp_path / "saved", Workload(layer=layers[1], **PHASES[phase]), seed=seed)
     assert isinstance(tensors, AttentionTensors)
     theirs = their_attention(model, tensors, own_rotary=True)
-    assert error(attention(tensors).out, theirs) < FLOAT32_ROTARY
+    assert error(float64_layer(tensors).out, theirs) < FLOAT32_ROTARY
     plain = dataclasses.replace(layers[1], rope_scaling=None)
     unscaled = dataclasses.replace(tensors, workload=dataclasses.replace(tensors.workload, layer=plain))
     changed = kind != "dynamic" or tensors.workload.keys > 24
-    assert (error(attention(unscaled).out, theirs) > 100 * FLOAT32_ROTARY) == changed
+    assert (error(float64_layer(unscaled).out, theirs) > 100 * FLOAT32_ROTARY) == changed
 
 
 @pytest.mark.parametrize("family", MOE_FAMILIES)
@@ -185,7 +185,7 @@ def test_moe_equals_transformers(family: str, tmp_path: Path, seed: int) -> None
     block = model.model.layers[0]
     with torch.no_grad():
         theirs = (block.block_sparse_moe if family == "granitemoe" else block.mlp)(x)
-    assert error(moe(tensors).out, theirs.reshape(34, -1).numpy()) < FLOAT32_STEP
+    assert error(float64_layer(tensors).out, theirs.reshape(34, -1).numpy()) < FLOAT32_STEP
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,12 +7,13 @@ import itertools
 
 import pytest
 
-from tilescore.compiler import oracle
 from tilescore.compiler.attention.core import sub_tiles
-from tilescore.compiler.attention.inputs import AttentionScales, calibrate, lay_out
+from tilescore.compiler.attention.inputs import lay_out
 from tilescore.compiler.auto import attention_schedule
 from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.graph.calibrate import Scales, calibrate
+from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
@@ -20,7 +21,7 @@ from tilescore.compiler.schedule import CoreSchedule
 from tilescore.compiler.tensors import AttentionTensors
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.sim.timing import time_program
-from tilescore.testing import quantized_oracle
+from tilescore.testing.quantized_layer import quantized_layer
 from tilescore.tests.compiler.play import EDGE, NANO, SQUAT, TALL, play, same_bits
 
 LAYER = AttentionLayer(hidden=48, heads=6, kv_heads=2, head_dim=16)
@@ -37,7 +38,7 @@ def with_core(workload: Workload, tile: TileConfig, *, data: bool = True, block:
 def distance_from_model(compiled: CompiledLayer) -> float:
     held = compiled.tensors
     assert isinstance(held, AttentionTensors)
-    model = quantized_oracle.attention(held, calibrate(held, oracle.attention(held)), compiled.numerics)
+    model = quantized_layer(held, calibrate(float64_layer(held).ranges), compiled.numerics)
     return rel_rms_error(play(compiled.program), model)
 
 
@@ -78,7 +79,7 @@ def test_rows_and_sub_tiles_change_no_bit() -> None:
 
 
 def tiles_of(workload: Workload, q_rows: int) -> list:
-    memory = lay_out(ProgramBuilder(NANO), workload, attention_schedule(workload, NANO), AttentionScales(), None)
+    memory = lay_out(ProgramBuilder(NANO), workload, attention_schedule(workload, NANO), Scales(), None)
     schedule = CoreSchedule(q_rows=q_rows, kv_tile=16, q_tiles=2)
     return [(tile, tile.q.at(tile.first_row, tile.byte) - memory.q.addr)
             for sequence in range(workload.batch) for head in range(workload.attention.kv_heads)

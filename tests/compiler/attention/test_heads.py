@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle
 from tilescore.compiler.attention.heads import blocked_head, mixed_head, rotated_head, spread_heads
-from tilescore.compiler.attention.inputs import calibrate
 from tilescore.compiler.auto import attention_schedule
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.formats import PRESETS
+from tilescore.compiler.graph.calibrate import calibrate
+from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
@@ -25,7 +25,7 @@ from tilescore.rtl.spec.errors import DoesNotFit
 from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.reference.run import run_reference
 from tilescore.sim.simulate import simulate
-from tilescore.testing import quantized_oracle
+from tilescore.testing.quantized_layer import quantized_layer
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL, play, same_bits
 from tilescore.tests.compiler.test_format_matrix import WIDER
 
@@ -81,7 +81,7 @@ def same_on_all(layer: AttentionLayer, tiles: tuple[TileConfig, ...], numerics: 
     workload = Workload(layer=layer, tokens=3, context=5)
     held = synthetic(workload, 1)
     assert isinstance(held, AttentionTensors)
-    model = quantized_oracle.attention(held, calibrate(held, oracle.attention(held), numerics), numerics)
+    model = quantized_layer(held, calibrate(float64_layer(held).ranges, numerics), numerics)
     results = []
     for tile in tiles:
         if tile.name in refused:

@@ -7,10 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle
-from tilescore.compiler.attention.inputs import AttentionScales, calibrate, lay_out, rotary_lanes
+from tilescore.compiler.attention.inputs import lay_out, rotary_lanes
 from tilescore.compiler.auto import attention_schedule
 from tilescore.compiler.builder import ProgramBuilder
+from tilescore.compiler.graph.calibrate import Scales, calibrate
+from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.tensors import AttentionTensors, synthetic
 from tilescore.rtl.spec.config import TileConfig
@@ -24,7 +25,7 @@ WORKLOAD = Workload(layer=LAYER, tokens=5, context=7, batch=2)
 def segments_of(workload: Workload, tile: TileConfig, tensors: AttentionTensors | None) -> dict[str, np.ndarray | None]:
     """{name: bytes} of what `lay_out` allocates."""
     builder = ProgramBuilder(tile)
-    scales = AttentionScales() if tensors is None else calibrate(tensors, oracle.attention(tensors))
+    scales = Scales() if tensors is None else calibrate(float64_layer(tensors).ranges)
     lay_out(builder, workload, attention_schedule(workload, tile), scales, tensors)
     return {segment.name: segment.bytes_() for segment in builder.segments}
 
@@ -38,15 +39,16 @@ def held_of(workload: Workload) -> AttentionTensors:
 def test_scales_put_the_largest_value_on_the_largest_code() -> None:
     """amax / 448 of weights and input; of activations in the float64 layer, cached keys and values included."""
     held = held_of(WORKLOAD)
-    trace = oracle.attention(held)
-    scales = calibrate(held, trace)
+    trace = float64_layer(held)
+    scales = calibrate(trace.ranges)
     for name in ("x", "wq", "wk", "wv", "wo"):
-        assert getattr(scales, name) == np.float32(np.abs(getattr(held, name)).max() / np.float32(448))
-    assert scales.q == pytest.approx(np.abs(trace.q).max() / 448, rel=1e-6)
-    assert scales.k == pytest.approx(max(np.abs(trace.k).max(), np.abs(held.k_cache).max()) / 448, rel=1e-6)
-    assert scales.v == pytest.approx(max(np.abs(trace.v).max(), np.abs(held.v_cache).max()) / 448, rel=1e-6)
-    assert scales.mixed == pytest.approx(np.abs(trace.mixed).max() / 448, rel=1e-6)
-    assert scales.q_raw_amax == pytest.approx(np.abs(held.x @ held.wq.T).max(), rel=1e-6)
+        assert scales[name] == np.float32(np.abs(getattr(held, name)).max() / np.float32(448))
+    assert scales["q"] == pytest.approx(np.abs(trace.values["q"]).max() / 448, rel=1e-6)
+    for name, cache in (("k", held.k_cache), ("v", held.v_cache)):
+        largest = max(np.abs(trace.values[name]).max(), np.abs(cache).max())
+        assert scales[name] == pytest.approx(largest / 448, rel=1e-6)
+    assert scales["mixed"] == pytest.approx(np.abs(trace.values["mixed"]).max() / 448, rel=1e-6)
+    assert scales["q projected"] == pytest.approx(np.abs(held.x @ held.wq.T).max(), rel=1e-6)
 
 
 def test_a_large_cache_widens_the_scale() -> None:
@@ -54,15 +56,15 @@ def test_a_large_cache_widens_the_scale() -> None:
     cache = held.k_cache.copy()
     cache[1, 0, 3, 5] = -1000
     changed = dataclasses.replace(held, k_cache=cache)
-    assert calibrate(changed, oracle.attention(changed)).k == np.float32(1000 / 448)
+    assert calibrate(float64_layer(changed).ranges)["k"] == np.float32(1000 / 448)
 
 
 def test_zero_tensors_have_scale_one() -> None:
     workload = Workload(layer=dataclasses.replace(LAYER, qk_norm="none"), tokens=2)
     held = held_of(workload)
     zero = dataclasses.replace(held, x=np.zeros_like(held.x), wq=np.zeros_like(held.wq))
-    scales = calibrate(zero, oracle.attention(zero))
-    assert (scales.x, scales.wq, scales.q, scales.mixed, scales.q_raw_amax) == (1, 1, 1, 1, 1)
+    scales = calibrate(float64_layer(zero).ranges)
+    assert [scales[name] for name in ("x", "wq", "q", "mixed", "q projected")] == [1] * 5
 
 
 @pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
@@ -72,7 +74,7 @@ def test_timing_needs_no_data_and_the_same_places(tile: TileConfig) -> None:
     places = []
     for tensors in (None, held_of(workload)):
         builder = ProgramBuilder(tile)
-        lay_out(builder, workload, attention_schedule(workload, tile), AttentionScales(), tensors)
+        lay_out(builder, workload, attention_schedule(workload, tile), Scales(), tensors)
         places.append([(s.name, s.addr, s.size) for s in builder.segments])
     assert places[0] == places[1]
     made = [name for name, data in segments_of(workload, tile, None).items() if data is not None]
@@ -91,16 +93,16 @@ def test_rows_of_codes_are_padded_with_zeros() -> None:
 
 def test_the_value_cache_is_transposed_and_padded() -> None:
     held = held_of(WORKLOAD)
-    scales = calibrate(held, oracle.attention(held))
+    scales = calibrate(float64_layer(held).ranges)
     segments = segments_of(WORKLOAD, NANO, held)
     for sequence in range(2):
         v, k = segments[f"v_cache.{sequence}"], segments[f"k_cache.{sequence}.1"]
         assert v is not None and k is not None
-        values = decode_e4m3_float(v.reshape(2, 16, 16)) * scales.v
-        assert np.allclose(values[:, :, :7], held.v_cache[sequence].transpose(0, 2, 1), atol=scales.v * 16)
+        values = decode_e4m3_float(v.reshape(2, 16, 16)) * scales["v"]
+        assert np.allclose(values[:, :, :7], held.v_cache[sequence].transpose(0, 2, 1), atol=scales["v"] * 16)
         assert not values[:, :, 7:].any()
-        keys = decode_e4m3_float(k.reshape(12, 16)) * scales.k
-        assert np.allclose(keys[:7], held.k_cache[sequence, 1], atol=scales.k * 16) and not keys[7:].any()
+        keys = decode_e4m3_float(k.reshape(12, 16)) * scales["k"]
+        assert np.allclose(keys[:7], held.k_cache[sequence, 1], atol=scales["k"] * 16) and not keys[7:].any()
 
 
 @pytest.mark.parametrize("tile, head_dim, lanes", [(NANO, 16, 8), (EDGE, 16, 16), (EDGE, 64, 32), (SERVER, 64, 128),

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle
-from tilescore.compiler.attention.inputs import calibrate
 from tilescore.compiler.attention.lower import lower_attention
 from tilescore.compiler.auto import attention_schedule
 from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.graph.calibrate import calibrate
+from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.models import attention_layer, load_model
 from tilescore.compiler.report import rel_rms_error
@@ -32,7 +32,7 @@ from tilescore.compiler.tensors import AttentionTensors
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import CompileError
 from tilescore.sim.timing import time_program
-from tilescore.testing import quantized_oracle
+from tilescore.testing.quantized_layer import quantized_layer
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, TALL, compile_and_play, play, same_bits
 from tilescore.tests.compiler.tiny import tiny_config, write_config
 
@@ -58,8 +58,8 @@ PHASES: dict[str, dict[str, Any]] = {
 def quantized(compiled: CompiledLayer) -> np.ndarray:
     """The float64 layer with quantizers, keys in the same softmax blocks."""
     assert isinstance(compiled.tensors, AttentionTensors) and isinstance(compiled.schedule, AttentionSchedule)
-    scales = calibrate(compiled.tensors, oracle.attention(compiled.tensors))
-    return quantized_oracle.attention(compiled.tensors, scales, compiled.numerics)
+    scales = calibrate(float64_layer(compiled.tensors).ranges)
+    return quantized_layer(compiled.tensors, scales, compiled.numerics)
 
 
 def check(workload: Workload, tile: TileConfig, seed: int = 0) -> None:
@@ -144,7 +144,7 @@ def test_sequences_of_a_batch_do_not_mix() -> None:
     both, result = compile_and_play(Workload(layer=layer, tokens=6, context=10, batch=2), NANO, seed=1)
     held = both.tensors
     assert isinstance(held, AttentionTensors)
-    scales = calibrate(held, oracle.attention(held))
+    scales = calibrate(float64_layer(held).ranges)
     workload = Workload(layer=layer, tokens=6, context=10)
     for sequence in range(2):
         part = slice(6 * sequence, 6 * (sequence + 1))
@@ -160,7 +160,7 @@ def test_causal_rows_do_not_see_later_tokens() -> None:
     compiled, before = compile_and_play(TINY, NANO, seed=2)
     held = compiled.tensors
     assert isinstance(held, AttentionTensors)
-    scales = calibrate(held, oracle.attention(held))
+    scales = calibrate(float64_layer(held).ranges)
     x = held.x.copy()
     x[-1] = -x[-1]
     changed = AttentionTensors(**{**vars(held), "x": x})

@@ -7,17 +7,17 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle
-from tilescore.compiler.attention.inputs import calibrate
 from tilescore.compiler.attention.project import row_segments
 from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.graph.calibrate import calibrate
+from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.schedule import AttentionSchedule
 from tilescore.compiler.tensors import AttentionTensors, synthetic
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.element_values import decode_e4m3_float
 from tilescore.sim.reference.run import run_reference
-from tilescore.testing.quantized_oracle import fake_quantize
+from tilescore.testing.quantized_layer import fake_quantize
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")
@@ -34,12 +34,12 @@ def memory_of(compiled: CompiledLayer) -> dict[str, np.ndarray]:
 def expected_projections(held: AttentionTensors) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """q, k, v of the new tokens, (rows, heads, head_dim) float64, of quantized input and weights, not quantized
     themselves; and their scales."""
-    scales = calibrate(held, oracle.attention(held))
+    scales = calibrate(float64_layer(held).ranges)
     rounded = dataclasses.replace(held, **{
-        name: fake_quantize(getattr(held, name), getattr(scales, name)).astype(np.float32)
+        name: fake_quantize(getattr(held, name), scales[name]).astype(np.float32)
         for name in ("x", "wq", "wk", "wv")})
-    q, k, v = oracle.project_qkv(rounded)
-    return {"q": q, "k": k, "v": v}, {name: getattr(scales, name) for name in "qkv"}
+    values = float64_layer(rounded).values
+    return {name: values[name] for name in "qkv"}, {name: scales[name] for name in "qkv"}
 
 
 def check(codes: np.ndarray, exact: np.ndarray, scale: float) -> None:
@@ -104,9 +104,9 @@ def test_position_zero_is_not_rotated() -> None:
     compiled = compile_layer(Workload(layer=layer, tokens=3), EDGE, seed=1)
     held = compiled.tensors
     assert isinstance(held, AttentionTensors)
-    scales = calibrate(held, oracle.attention(held))
-    plain = fake_quantize(held.x[:1], scales.x) @ fake_quantize(held.wq, scales.wq).T
-    check(memory_of(compiled)["q"].reshape(3, 2, 32)[:1, :, :16].reshape(1, 32), plain, scales.q)
+    scales = calibrate(float64_layer(held).ranges)
+    plain = fake_quantize(held.x[:1], scales["x"]) @ fake_quantize(held.wq, scales["wq"]).T
+    check(memory_of(compiled)["q"].reshape(3, 2, 32)[:1, :, :16].reshape(1, 32), plain, scales["q"])
 
 
 def test_small_tokens_have_their_norm_beside_large_ones() -> None:
@@ -119,8 +119,8 @@ def test_small_tokens_have_their_norm_beside_large_ones() -> None:
     sizes = 100 * 2.0 ** -np.arange(0, 16, 2)
     x = np.random.default_rng(0).standard_normal(held.x.shape) * sizes[:, None]
     held = dataclasses.replace(held, x=x.astype(np.float32))
-    q = oracle.project_qkv(held)[0]
-    scale = calibrate(held, oracle.attention(held)).q
+    q = float64_layer(held).values["q"]
+    scale = calibrate(float64_layer(held).ranges)["q"]
     found = memory_of(compile_layer(workload, EDGE, tensors=held))["q"].reshape(8, 4, 32) * scale
     errors = np.linalg.norm(found - q, axis=(1, 2)) / np.linalg.norm(q, axis=(1, 2))
     assert (errors < 0.08).all()

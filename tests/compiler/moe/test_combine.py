@@ -67,7 +67,7 @@ def test_what_does_not_fit_names_the_keys(rows: int, tiles: int, message: str) -
 def test_index_lists_must_fit() -> None:
     workload = Workload(layer=dataclasses.replace(WORKLOAD.moe, top_k=6), tokens=21)
     schedule = compile_layer(workload, NANO, data=False).schedule
-    with pytest.raises(CompileError, match=r"combine: two lists of 144 indices do not fit index_entries = 128; use a "
-                                           r"smaller combine_rows than 21"):
+    with pytest.raises(CompileError, match=r"combine: no room for lists of slots \(combine_rows\): 144 indices, 128 "
+                                           r"entries free of index_entries = 128"):
         compile_layer(workload, NANO, schedule=dataclasses.replace(schedule, combine_rows=21, combine_tiles=1),
                       data=False)

@@ -7,18 +7,20 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle
 from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.graph.calibrate import Scales, calibrate
+from tilescore.compiler.graph.evaluate import float64_layer
+from tilescore.compiler.graph.ops.experts import silu
 from tilescore.compiler.layers import MoELayer, Workload
-from tilescore.compiler.moe.inputs import calibrate, lay_out, padded_width, unit_scales
+from tilescore.compiler.moe.inputs import lay_out, padded_width
 from tilescore.compiler.moe.logits import input_scales
 from tilescore.compiler.schedule import MoESchedule
 from tilescore.compiler.tensors import MoETensors
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.element_values import decode_e4m3_float
 from tilescore.sim.reference.run import run_reference
-from tilescore.testing.quantized_oracle import fake_quantize
+from tilescore.testing.quantized_layer import fake_quantize
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL, TILES
 
 LAYER = MoELayer(hidden=40, experts=6, top_k=2, intermediate=20, norm_topk=True)
@@ -40,23 +42,19 @@ def segments_of(compiled: CompiledLayer) -> dict[str, np.ndarray | None]:
 
 def test_scales_put_the_largest_value_on_the_largest_code() -> None:
     held = held_of(compiled_on(NANO))
-    trace = oracle.moe(held)
-    scales = calibrate(held, trace)
-    assert input_scales(held) == (scales.x_router, scales.router)
-    assert scales.x == scales.x_router == np.float32(np.abs(held.x).max() / np.float32(448))
-    assert set(scales.experts) == set(trace.routing.active)
-    for expert, found in scales.experts.items():
+    trace = float64_layer(held)
+    scales = calibrate(trace.ranges)
+    assert input_scales(held) == (scales["x terms"], scales["router terms"])
+    assert scales["x"] == scales["x terms"] == np.float32(np.abs(held.x).max() / np.float32(448))
+    assert trace.routing is not None and set(scales) == {"x", "x terms", "router terms"} | {
+        (expert, name) for expert in trace.routing.active for name in ("gate", "up", "down", "product")}
+    for expert in trace.routing.active:
         weights = held.expert(expert)
         for name in ("gate", "up", "down"):
-            assert getattr(found, name) == np.float32(np.abs(getattr(weights, name)).max() / np.float32(448))
-        assert found.product == pytest.approx(trace.product_amax[expert] / 448, rel=1e-6)
-
-
-def test_unit_scales_cover_the_experts_in_use() -> None:
-    routing = compiled_on(NANO).routing
-    assert routing is not None
-    scales = unit_scales(routing)
-    assert tuple(scales.experts) == routing.active and scales.x == scales.experts[routing.active[0]].down == 1.0
+            assert scales[expert, name] == np.float32(np.abs(getattr(weights, name)).max() / np.float32(448))
+        x = held.x[trace.routing.tokens_of(expert)[0]].astype(np.float64)
+        product = silu(x @ weights.gate.T.astype(np.float64)) * (x @ weights.up.T.astype(np.float64))
+        assert scales[expert, "product"] == pytest.approx(np.abs(product).max() / 448, rel=1e-6)
 
 
 @pytest.mark.parametrize("tile, intermediate, width", [(NANO, 20, 32), (EDGE, 20, 32), (SERVER, 20, 128),
@@ -70,7 +68,7 @@ def test_gate_and_up_alternate_by_column_tile(tile: TileConfig) -> None:
     compiled = compiled_on(tile)
     held, routing = held_of(compiled), compiled.routing
     assert routing is not None
-    scales = calibrate(held, oracle.moe(held, routing))
+    scales = calibrate(float64_layer(held, routing).ranges)
     segments, width = segments_of(compiled), padded_width(20, tile)
     for expert in routing.active:
         data = segments[f"expert{expert}.gate_up"]
@@ -78,7 +76,7 @@ def test_gate_and_up_alternate_by_column_tile(tile: TileConfig) -> None:
         rows = decode_e4m3_float(data.reshape(width // tile.cols, 2, tile.cols, -1))
         weights = held.expert(expert)
         for side, name in enumerate(("gate", "up")):
-            scale = getattr(scales.experts[expert], name)
+            scale = scales[expert, name]
             flat = rows[:, side].reshape(width, -1)
             assert np.array_equal(flat[:20, :40], fake_quantize(getattr(weights, name), scale) / scale)
             assert not flat[20:].any() and not flat[:, 40:].any()
@@ -126,5 +124,5 @@ def test_clearing_rows_do_not_grow_with_the_schedule() -> None:
     assert isinstance(schedule, MoESchedule) and routing is not None
     huge = dataclasses.replace(schedule, gate_up=dataclasses.replace(schedule.gate_up, m_tile=10**6),
                                down=dataclasses.replace(schedule.down, m_tile=10**6))
-    memory = lay_out(ProgramBuilder(NANO), WORKLOAD, routing, huge, unit_scales(routing), None)
+    memory = lay_out(ProgramBuilder(NANO), WORKLOAD, routing, huge, Scales(), None)
     assert memory.zeros.rows == WORKLOAD.rows

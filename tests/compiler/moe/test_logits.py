@@ -8,25 +8,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle
 from tilescore.compiler.auto import moe_schedule
 from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.dram import float_output
 from tilescore.compiler.emitter import Emitter
+from tilescore.compiler.graph.calibrate import Scales
+from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import MoELayer, Workload
 from tilescore.compiler.models import list_models, load_model, moe_layer
-from tilescore.compiler.moe.flips import flipped_tokens, float64_routed, margins
-from tilescore.compiler.moe.inputs import MoEScales, lay_out, unit_scales
+from tilescore.compiler.moe.flips import flipped_tokens, float64_logits, float64_routed, margins
+from tilescore.compiler.moe.inputs import lay_out
 from tilescore.compiler.moe.logits import (
     accumulated_logits,
     input_scales,
+    kept_products,
     split_terms,
-    term_logits,
     term_products,
+    term_values,
     tile_logits,
 )
-from tilescore.compiler.moe.router import emit_router
+from tilescore.compiler.moe.router import emit_router, router_problem
 from tilescore.compiler.numerics import DEFAULT, ROUTER_TERMS, Numerics
 from tilescore.compiler.routing import topk_softmax_route
 from tilescore.compiler.schedule import GemmSchedule
@@ -94,7 +96,8 @@ def test_logits_are_exact_sums_of_products_of_codes(terms: int, seed: int) -> No
     total, nan = exact_matmul_e4m3(np.concatenate([x[i] for i, _ in pairs], axis=1),
                                    np.concatenate([router[j] for _, j in pairs], axis=1))
     assert same_bits(accumulated_logits(held, terms), round_acc_to_fp32(total, -18, nan))
-    float64 = term_logits(held, *scales, terms)
+    values = (term_values(a, scale, terms) for a, scale in zip((held.x, held.router), scales, strict=True))
+    float64 = kept_products(*values) * (scales[0] * scales[1])
     assert np.allclose(tile_logits(held, terms), float64, rtol=2.0**-23, atol=np.abs(float64).max() * 2.0**-40)
 
 
@@ -102,7 +105,7 @@ def test_terms_bring_logits_closer_to_float64(seed: int) -> None:
     """Errors relative to the spread of logits: about 4e-2, 1e-3, 1.2e-4 (docs/decisions/0012-router-terms.md)."""
     held = tensors_of(Workload(layer=MoELayer(hidden=2048, experts=64, top_k=8, intermediate=8, norm_topk=True),
                                tokens=64), seed)
-    exact = oracle.router_logits(held)
+    exact = float64_logits(held)
     errors = [np.sqrt(np.mean((tile_logits(held, terms) - exact) ** 2)) / exact.std() for terms in ROUTER_TERMS]
     assert errors[0] < 0.08 and errors[1] < errors[0] / 15 and errors[2] < errors[1] / 3
 
@@ -131,7 +134,7 @@ def test_near_ties_are_decided_as_the_tile_does(terms: int) -> None:
 class _Bare(Emitter):
     """Leaves the vector unit out: what the router then stores are its logits as the drain rounds them."""
 
-    def vector(self, **_: Any) -> None:
+    def compute(self, *_: Any, **__: Any) -> None:
         pass
 
 
@@ -140,10 +143,12 @@ def logits_program(held: MoETensors, tile: TileConfig, terms: int, schedule: Gem
     routing = topk_softmax_route(tile_logits(held, terms), workload.moe.top_k, norm_topk=True)
     whole = moe_schedule(workload, routing, tile, numerics)
     x, router = input_scales(held)
-    scales = MoEScales(x=x, x_router=x, router=router, experts=unit_scales(routing).experts)
+    scales = Scales({"x": x, "x terms": x, "router terms": router} | {
+        (expert, name): 1.0 for expert in routing.active for name in ("gate", "up", "down", "product")})
     builder = ProgramBuilder(tile)
     memory = lay_out(builder, workload, routing, whole, scales, held, numerics)
-    emit_router(_Bare(builder), workload, memory, scales, schedule or whole.router, terms)
+    emit_router(_Bare(builder), workload, memory, scales, router_problem(workload, tile, numerics),
+                schedule or whole.router)
     float_output(builder, "out", memory.weights, workload.rows, workload.moe.experts)
     return builder.finish()
 
@@ -193,10 +198,10 @@ def test_the_error_with_float64_s_routing_is_that_of_the_whole_layer(seed: int) 
     workload = Workload(layer=dataclasses.replace(LAYER, experts=12, top_k=3), tokens=60)
     held = tensors_of(workload, seed)
     compiled = compile_layer(workload, NANO, tensors=held, numerics=Numerics(router_terms=1))
-    whole = oracle.moe(held)
+    whole = float64_layer(held)
     assert compiled.routing is not None and compiled.expected is not None and compiled.expected_routed is not None
     assert np.allclose(compiled.expected_routed, whole.out, rtol=1e-12, atol=1e-12)
-    flipped = flipped_tokens(whole.logits, compiled.routing.chosen)
+    flipped = flipped_tokens(whole.values["logits"], compiled.routing.chosen)
     assert compiled.flipped == flipped.sum()
     assert np.array_equal(compiled.expected_routed[~flipped], compiled.expected[~flipped])
     assert flipped.any() or float64_routed(held, compiled.expected, flipped) is compiled.expected
@@ -223,7 +228,7 @@ def moe_models() -> list[str]:
 def test_fewer_than_one_token_in_a_hundred_flips(model: str) -> None:
     """512 tokens of each bundled shape; one term flips 4 to 31 %."""
     held = tensors_of(Workload(layer=moe_layer(load_model(model)), tokens=512), 0)
-    exact, top_k = oracle.router_logits(held), held.workload.moe.top_k
+    exact, top_k = float64_logits(held), held.workload.moe.top_k
     share = {terms: flipped_tokens(exact, topk_softmax_route(tile_logits(held, terms), top_k, norm_topk=True).chosen
                                    ).mean() for terms in (1, DEFAULT.router_terms)}
     assert share[DEFAULT.router_terms] < 0.01 < share[1]

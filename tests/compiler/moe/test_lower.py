@@ -18,18 +18,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle
 from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.graph.calibrate import calibrate
+from tilescore.compiler.graph.evaluate import float64_layer
+from tilescore.compiler.graph.ops.experts import silu
 from tilescore.compiler.layers import MoELayer, Workload
 from tilescore.compiler.models import load_model, moe_layer
-from tilescore.compiler.moe.inputs import calibrate
 from tilescore.compiler.moe.logits import tile_logits
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.tensors import MoETensors, synthetic
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import CompileError, WorkloadError
 from tilescore.sim.timing import time_program
-from tilescore.testing import quantized_oracle
+from tilescore.testing.quantized_layer import quantized_layer
 from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL, compile_and_play, play, same_bits
 from tilescore.tests.compiler.tiny import MOE_FAMILIES, tiny_config, write_config
 
@@ -43,7 +44,7 @@ def quantized(compiled: CompiledLayer) -> np.ndarray:
     """The float64 layer with quantizers and the routing of the program."""
     held, routing = compiled.tensors, compiled.routing
     assert isinstance(held, MoETensors) and routing is not None
-    return quantized_oracle.moe(held, routing, calibrate(held, oracle.moe(held, routing)))
+    return quantized_layer(held, calibrate(float64_layer(held, routing).ranges), routing=routing)
 
 
 def check(workload: Workload, tile: TileConfig, seed: int = 0, **options: Any) -> CompiledLayer:
@@ -136,7 +137,7 @@ def test_every_expert_with_all_weights_equal_is_one_dense_expert() -> None:
     one = held.expert(0)
     same = MoETensors(workload=TINY, x=held.x, router=held.router, load_expert=lambda index: one)
     x, gate, up, down = (a.astype(np.float64) for a in (held.x, one.gate, one.up, one.down))
-    dense = (oracle.silu(x @ gate.T) * (x @ up.T)) @ down.T
+    dense = (silu(x @ gate.T) * (x @ up.T)) @ down.T
     compiled, result = compile_and_play(TINY, NANO, tensors=same)
     assert compiled.expected is not None and rel_rms_error(compiled.expected, dense) < 1e-12
     assert rel_rms_error(result, dense) < 1.1 * rel_rms_error(quantized(compiled), dense)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tilescore.compiler import oracle
 from tilescore.compiler.attention.core import P_GAIN
-from tilescore.compiler.attention.inputs import calibrate as calibrate_attention
+from tilescore.compiler.graph.calibrate import calibrate
+from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
-from tilescore.compiler.moe.inputs import calibrate as calibrate_moe
 from tilescore.compiler.numerics import Numerics
-from tilescore.compiler.tensors import AttentionTensors, LayerTensors, MoETensors, synthetic
-from tilescore.testing import quantized_oracle
-from tilescore.testing.quantized_oracle import fake_quantize, rounded_probabilities
+from tilescore.compiler.tensors import LayerTensors, synthetic
+from tilescore.testing import quantized_layer as quantized_module
+from tilescore.testing.quantized_layer import fake_quantize, quantized_layer, rounded_probabilities
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")
 st = hypothesis.strategies
@@ -43,18 +42,13 @@ EVERY = ATTENTION | MOE
 
 
 def expected(tensors: LayerTensors) -> np.ndarray:
-    if isinstance(tensors, AttentionTensors):
-        return oracle.attention(tensors).out
-    return oracle.moe(tensors).out
+    return float64_layer(tensors).out
 
 
 def quantized(tensors: LayerTensors, key_block: int | None = None) -> np.ndarray:
-    if isinstance(tensors, AttentionTensors):
-        return quantized_oracle.attention(tensors, calibrate_attention(tensors, oracle.attention(tensors)),
-                                          Numerics(softmax_block=key_block or tensors.workload.keys))
-    assert isinstance(tensors, MoETensors)
-    trace = oracle.moe(tensors)
-    return quantized_oracle.moe(tensors, trace.routing, calibrate_moe(tensors, trace))
+    trace = float64_layer(tensors)
+    numerics = Numerics(softmax_block=key_block or tensors.workload.keys)
+    return quantized_layer(tensors, calibrate(trace.ranges), numerics, trace.routing)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -100,8 +94,8 @@ def test_error_is_half_a_step_at_most(x: float, scale: float) -> None:
 def test_without_rounding_they_are_the_float64_layers(workload: Workload, key_block: int | None, seed: int,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the quantizers make a difference, and cutting the keys into blocks makes none."""
-    monkeypatch.setattr(quantized_oracle, "fake_quantize", lambda x, *formats, **options: np.asarray(x, np.float64))
-    monkeypatch.setattr(quantized_oracle, "term_logits", lambda tensors, *scales: oracle.router_logits(tensors))
+    monkeypatch.setattr(quantized_module, "fake_quantize", lambda x, *formats, **options: np.asarray(x, np.float64))
+    monkeypatch.setattr(quantized_module, "term_values", lambda x, scale, terms: [x.astype(np.float64) / scale])
     tensors = synthetic(workload, seed)
     assert distance(quantized(tensors, key_block), expected(tensors)) < 1e-12
 

@@ -1,4 +1,4 @@
-"""The float64 oracle: against loops written out from the definitions, and against properties of the layers.
+"""Float64 layers: against loops written out from the definitions, and against properties of the layers.
 
 ``test_transformers_oracle`` compares the same functions with an outside implementation; these tests run
 everywhere.
@@ -14,8 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tilescore.compiler.graph.evaluate import float64_layer
+from tilescore.compiler.graph.ops.experts import silu
+from tilescore.compiler.graph.ops.rms_norm import rms_norm
+from tilescore.compiler.graph.ops.rotary import rotary_tables, rotate
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
-from tilescore.compiler.oracle import attention, moe, project_qkv, rms_norm, rotary_tables, rotate, silu
 from tilescore.compiler.rotary_frequencies import frequencies
 from tilescore.compiler.routing import forced_route, topk_softmax_route
 from tilescore.compiler.routing_loads import balanced
@@ -112,10 +115,10 @@ def attend_by_hand(tensors: AttentionTensors, sequence: int, token: int) -> list
 )
 def test_attention_by_hand(workload: dict[str, Any], qk_norm: Any, seed: int) -> None:
     tensors = attention_tensors(seed, layer={"qk_norm": qk_norm, "softmax_scale": 0.3}, **workload)
-    trace = attention(tensors)
+    trace = float64_layer(tensors)
     for row in range(tensors.workload.rows):
         mixed = attend_by_hand(tensors, *divmod(row, tensors.workload.tokens))
-        assert trace.mixed[row] == pytest.approx(mixed, **CLOSE)
+        assert trace.values["mixed"][row].ravel() == pytest.approx(mixed, **CLOSE)
         out = [sum(float(w) * m for w, m in zip(weights, mixed, strict=True)) for weights in tensors.wo]
         assert trace.out[row] == pytest.approx(out, **CLOSE)
 
@@ -125,14 +128,14 @@ def test_decode_against_a_cache_equals_prefill(qk_norm: Any, seed: int) -> None:
     """Prefill of 9 tokens = prefill of 6, then 3 against the cache that the first 6 left (cached in
     float32)."""
     whole = attention_tensors(seed, layer={"qk_norm": qk_norm}, tokens=9)
-    _, k, v = project_qkv(whole)
+    k, v = (float64_layer(whole).values[name] for name in "kv")
     cache = {
         name: value[:6].transpose(1, 0, 2)[None].astype(np.float32)
         for name, value in (("k_cache", k), ("v_cache", v))
     }
     rest = Workload(layer=whole.workload.layer, phase="decode", tokens=3, context=6)
     decoded = AttentionTensors(**(vars(whole) | cache | {"workload": rest, "x": whole.x[6:]}))
-    assert attention(decoded).out == pytest.approx(attention(whole).out[6:], rel=1e-5, abs=1e-5)
+    assert float64_layer(decoded).out == pytest.approx(float64_layer(whole).out[6:], rel=1e-5, abs=1e-5)
 
 
 def test_sequences_do_not_see_each_other(seed: int) -> None:
@@ -146,25 +149,31 @@ def test_sequences_do_not_see_each_other(seed: int) -> None:
                 | {"k_cache": both.k_cache[cache], "v_cache": both.v_cache[cache]}
             )
         )
-        assert attention(alone).out == pytest.approx(attention(both).out[rows], **CLOSE)
+        assert float64_layer(alone).out == pytest.approx(float64_layer(both).out[rows], **CLOSE)
 
 
 def test_causal_rows_ignore_later_tokens(seed: int) -> None:
     tensors = attention_tensors(seed, tokens=8)
     later = tensors.x.copy()
     later[5:] *= -3
-    changed = attention(AttentionTensors(**(vars(tensors) | {"x": later}))).out
-    original = attention(tensors).out
+    changed = float64_layer(AttentionTensors(**(vars(tensors) | {"x": later}))).out
+    original = float64_layer(tensors).out
     assert np.array_equal(changed[:5], original[:5])
     assert not np.isclose(changed[5:], original[5:]).all(axis=1).any()
 
 
-def test_amax_is_the_largest_magnitude(seed: int) -> None:
-    trace = attention(attention_tensors(seed, tokens=4))
-    assert trace.amax() == {
-        name: max(abs(float(v)) for v in getattr(trace, name).ravel())
-        for name in ("out", "q", "k", "v", "mixed")
-    }
+def test_ranges_are_the_largest_magnitudes_of_operands(seed: int) -> None:
+    """Cached keys and values count to the new ones; what stays FP32 counts where a norm takes it in."""
+    tensors = attention_tensors(seed, tokens=4, context=5, layer={"qk_norm": "head"})
+    trace = float64_layer(tensors)
+    made = {name: trace.values[name] for name in ("q", "k", "v", "mixed", "q projected", "k projected")}
+    given = {name: getattr(tensors, name) for name in ("x", "wq", "wk", "wv", "wo")}
+    assert {name: found.amax for name, found in trace.ranges.items()} == {
+        name: max(abs(float(v)) for part in (values, {"k": tensors.k_cache, "v": tensors.v_cache}.get(name))
+                  if part is not None for v in part.ravel())
+        for name, values in (made | given).items()}
+    assert all(found.made == (name in ("q", "k", "v", "mixed", "q projected", "k projected"))
+               for name, found in trace.ranges.items())
 
 
 @given(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 300))
@@ -193,7 +202,7 @@ def test_position_zero_is_not_rotated(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("norm_topk", [False, True])
 def test_moe_by_hand(norm_topk: bool, seed: int) -> None:
     tensors = moe_tensors(seed, norm_topk=norm_topk, tokens=4, batch=2)
-    trace = moe(tensors)
+    trace = float64_layer(tensors)
     product_amax = np.zeros(6)
     for row, x in enumerate(tensors.x.astype(float)):
         logits = [sum(float(w) * v for w, v in zip(weights, x, strict=True)) for weights in tensors.router]
@@ -211,30 +220,32 @@ def test_moe_by_hand(norm_topk: bool, seed: int) -> None:
             weight = probabilities[expert] / (sum(probabilities[e] for e in best) if norm_topk else 1)
             out += weight * (held.down.astype(float) @ product)
         assert trace.out[row] == pytest.approx(out, **CLOSE)
-        assert trace.logits[row] == pytest.approx(logits, **CLOSE)
+        assert trace.values["logits"][row] == pytest.approx(logits, **CLOSE)
         assert trace.routing.chosen[row].tolist() == best
-    assert trace.product_amax == pytest.approx(product_amax, **CLOSE)
+    found = {expert: trace.ranges[expert, "product"].amax for expert in trace.routing.active}
+    assert found == pytest.approx({expert: amax for expert, amax in enumerate(product_amax) if amax}, **CLOSE)
 
 
 def test_given_routing_equals_the_router_s_own(seed: int) -> None:
     tensors = moe_tensors(seed)
-    own = moe(tensors)
-    assert np.array_equal(moe(tensors, own.routing).out, own.out)
+    own = float64_layer(tensors)
+    assert np.array_equal(float64_layer(tensors, own.routing).out, own.out)
 
 
 def test_order_of_the_chosen_experts_does_not_matter(seed: int) -> None:
     tensors = moe_tensors(seed)
-    own = moe(tensors)
-    turned = forced_route(own.logits, own.routing.chosen[:, ::-1], norm_topk=True)
-    assert moe(tensors, turned).out == pytest.approx(own.out, **CLOSE)
+    own = float64_layer(tensors)
+    turned = forced_route(own.values["logits"], own.routing.chosen[:, ::-1], norm_topk=True)
+    assert float64_layer(tensors, turned).out == pytest.approx(own.out, **CLOSE)
 
 
 def test_forced_routing_changes_the_experts(seed: int) -> None:
     tensors = moe_tensors(seed)
-    forced = forced_route(moe(tensors).logits, balanced(tokens=7, experts=6, top_k=2, seed=0), norm_topk=True)
-    trace = moe(tensors, forced)
-    assert (trace.product_amax > 0).tolist() == (forced.counts > 0).tolist()
-    assert not np.allclose(trace.out, moe(tensors).out)
+    chosen = balanced(tokens=7, experts=6, top_k=2, seed=0)
+    forced = forced_route(float64_layer(tensors).values["logits"], chosen, norm_topk=True)
+    trace = float64_layer(tensors, forced)
+    assert {key[0] for key in trace.ranges if isinstance(key, tuple)} == set(forced.active)
+    assert not np.allclose(trace.out, float64_layer(tensors).out)
 
 
 def test_only_active_experts_are_made(seed: int) -> None:
@@ -245,7 +256,7 @@ def test_only_active_experts_are_made(seed: int) -> None:
         made.append(index)
         return tensors.load_expert(index)
 
-    trace = moe(MoETensors(workload=tensors.workload, x=tensors.x, router=tensors.router, load_expert=load))
+    trace = float64_layer(MoETensors(workload=tensors.workload, x=tensors.x, router=tensors.router, load_expert=load))
     assert tuple(made) == trace.routing.active
     assert len(made) == 2
 
@@ -256,7 +267,7 @@ def test_routing_of_another_shape(seed: int) -> None:
     with pytest.raises(
         WorkloadError, match=r"expected a choice of \(7, 2\) among 6 experts, got \(7, 3\) among 6"
     ):
-        moe(tensors, other)
+        float64_layer(tensors, other)
 
 
 # ---- functions ----

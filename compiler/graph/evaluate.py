@@ -1,0 +1,107 @@
+"""Float64 references of whole layers: what a graph means, before any number format.
+
+Plain numpy, no tiles and no fusion, so that nothing is shared with what they judge; the tests compare them with
+``transformers``. On the way the largest magnitude of every operand is noted, from which `calibrate.py` makes scales.
+`quantized.py` walks the same graph with the tile's quantizers put in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .ir import Graph, Node, Role, Slot
+from .layers import layer_graph
+
+if TYPE_CHECKING:
+    from ..routing import Routing
+    from ..tensors import LayerTensors
+
+Key = Hashable
+"""An operand: the name of a value, or (expert, name)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Largest magnitude of an operand, how it is held, and whether the tile makes it itself."""
+
+    amax: float
+    slot: Slot
+    made: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trace:
+    """What a walk leaves. values: of every node, float64, by name; ranges: by operand; routing: the one used."""
+
+    values: Mapping[str, np.ndarray]
+    out: np.ndarray
+    ranges: Mapping[Key, Range]
+    routing: Routing | None
+
+
+@dataclass(kw_only=True, eq=False)
+class Walk:
+    """One evaluation of a graph in float64. Ops call `hold` for every operand of a matmul before they use it."""
+
+    graph: Graph
+    tensors: LayerTensors
+    routing: Routing | None = None
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    ranges: dict[Key, Range] = field(default_factory=dict)
+    node: Node = field(init=False)
+
+    def run(self) -> Trace:
+        """All nodes."""
+        for node in self.graph.nodes:
+            self.node = node
+            self.values[node.output] = node.op.evaluate(self, *map(self._read, node.inputs))
+        out = next(name for name, value in self.graph.values.items() if value.role is Role.OUTPUT)
+        return Trace(values=self.values, out=self.values[out], ranges=self.ranges, routing=self.routing)
+
+    def _read(self, name: str) -> np.ndarray | None:
+        """A value; None for the weights of experts, which are made one by one."""
+        return self.values[name] if name in self.values else getattr(self.tensors, name, None)
+
+    def expert(self, number: int) -> dict[str, np.ndarray]:
+        """Weights of one expert by name, float32."""
+        return vars(self.tensors.expert(number))  # type: ignore[union-attr]
+
+    def hold(self, key: Key, slot: Slot, x: np.ndarray) -> np.ndarray:
+        """``x`` as the tile holds it; here unchanged, and its range is noted."""
+        amax = float(max(x.max(initial=0.0), -x.min(initial=0.0)))
+        value = self.graph.values.get(key) if isinstance(key, str) else None
+        made = value.role is Role.ACTIVATION if value else slot is Slot.ACTIVATIONS
+        old = self.ranges.get(key)
+        self.ranges[key] = Range(amax=amax if old is None else max(amax, old.amax), slot=slot, made=made)
+        return x
+
+    def multiply_terms(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """x weight^T of operands that the tile holds as sums of terms."""
+        for name, part in zip(self.node.inputs, (x, weight), strict=True):
+            self.hold(terms_key(name), Slot.TERMS, part)
+        return x.astype(np.float64) @ weight.astype(np.float64).T
+
+    def softmax(self, scores: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """softmax(scores (rows, keys)) values; ``scores`` may be overwritten."""
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=-1, keepdims=True)
+        return scores @ values
+
+
+def terms_key(name: str) -> str:
+    """The operand that a value is where it is held as terms."""
+    return f"{name} terms"
+
+
+def float64_layer(tensors: LayerTensors, routing: Routing | None = None) -> Trace:
+    """The layer in float64.
+
+    With ``routing``, its choice of experts is used (a tile's own logits may order a near tie otherwise) and the weights
+    are still computed here, in float64; without, the router chooses.
+    """
+    return Walk(graph=layer_graph(tensors.workload), tensors=tensors, routing=routing).run()

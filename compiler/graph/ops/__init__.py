@@ -1,0 +1,1 @@
+"""The ops that layers are made of, one file each."""

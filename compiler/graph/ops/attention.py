@@ -1,0 +1,65 @@
+"""The attention core: softmax(q k^T) v of new tokens over cached and new keys.
+
+It goes head by head: a score matrix of one head is 32 MB at 2,048 tokens in float64, that of 32 heads 1 GB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ....rtl.spec.errors import WorkloadError
+from ...layers import Workload
+from ..ir import Op, Shape, Slot
+
+if TYPE_CHECKING:
+    from ..evaluate import Walk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention(Op):
+    """q (rows, heads, d), k and v (rows, kv_heads, d), caches (batch, kv_heads, context, d) -> (rows, heads, d).
+
+    Query head h reads key and value head ``h // (heads // kv_heads)``. Mask and sizes are the workload's.
+    """
+
+    workload: Workload
+    scale: float
+
+    slots = (Slot.QUERY, Slot.KV, Slot.KV, Slot.KV, Slot.KV)
+
+    def shape(self, q: Shape, k: Shape, v: Shape, k_cache: Shape, v_cache: Shape) -> Shape:
+        cache = (self.workload.batch, k[1], self.workload.cached, q[2])
+        if q[1] % k[1] or k != v or k != (q[0], k[1], q[2]) or k_cache != cache or v_cache != cache:
+            raise WorkloadError(f"attention: q {q}, k {k}, v {v} and caches {k_cache}, {v_cache} do not fit together")
+        return q
+
+    def evaluate(self, walk: Walk, q: np.ndarray, k: np.ndarray, v: np.ndarray, k_cache: np.ndarray,
+                 v_cache: np.ndarray) -> np.ndarray:
+        workload, (q_name, k_name, v_name, *_) = self.workload, walk.node.inputs
+        q, k, v = (walk.hold(name, slot, x) for name, slot, x in (
+            (q_name, Slot.QUERY, q), (k_name, Slot.KV, k), (v_name, Slot.KV, v)))
+        # Old and new keys are one tensor of the tile, with one scale.
+        k_cache, v_cache = walk.hold(k_name, Slot.KV, k_cache), walk.hold(v_name, Slot.KV, v_cache)
+        group, out = q.shape[1] // k.shape[1], np.empty(q.shape)
+        unseen = np.arange(workload.keys) > workload.cached + np.arange(workload.tokens)[:, None]
+        for sequence in range(workload.batch):
+            new = slice(sequence * workload.tokens, (sequence + 1) * workload.tokens)
+            for head in range(q.shape[1]):
+                keys = np.concatenate([k_cache[sequence, head // group], k[new, head // group]])
+                values = np.concatenate([v_cache[sequence, head // group], v[new, head // group]])
+                scores = (q[new, head] * self.scale) @ keys.T
+                if workload.mask == "causal":
+                    scores[unseen] = -np.inf
+                out[new, head] = walk.softmax(scores, values)
+        return out
+
+    def macs(self, q: Shape, *others: Shape) -> dict[str, int]:
+        pairs = self.workload.batch * q[1] * q[2] * self.workload.pairs
+        return {"Q K^T": pairs, "P V": pairs}
+
+    def vector_elements(self, q: Shape, *others: Shape) -> int:
+        """Each probability is made, outputs are divided by their sums."""
+        return self.workload.batch * q[1] * self.workload.pairs + int(np.prod(q))

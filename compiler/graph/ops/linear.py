@@ -1,0 +1,55 @@
+"""x times the transpose of a weight matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ....rtl.spec.errors import WorkloadError
+from ..ir import Op, Shape, Slot
+
+if TYPE_CHECKING:
+    from ..evaluate import Walk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Op):
+    """``(rows, k) x (n, k) -> (rows, n)``, or (rows, heads, n / heads).
+
+    An input (rows, heads, d) counts as (rows, heads * d); no block of a scale then holds values of two heads. turned:
+    the tile exchanges the operands, and makes the result's transpose. terms: both operands are sums of E4M3 terms.
+    """
+
+    heads: int | None = None
+    turned: bool = False
+    terms: bool = False
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        if self.terms:
+            return Slot.TERMS, Slot.TERMS
+        return Slot.ACTIVATIONS, Slot.TURNED_WEIGHTS if self.turned else Slot.WEIGHTS
+
+    def shape(self, x: Shape, weight: Shape) -> Shape:
+        if int(np.prod(x[1:])) != weight[1] or weight[0] % (self.heads or 1):
+            raise WorkloadError(f"linear: a weight {weight} does not fit x {x}"
+                                + (f" and {self.heads} heads" if self.heads else ""))
+        return (x[0], self.heads, weight[0] // self.heads) if self.heads else (x[0], weight[0])
+
+    def evaluate(self, walk: Walk, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        if self.terms:
+            return walk.multiply_terms(x, weight)
+        heads = (len(weight), *x.shape[1:])
+        held = (walk.hold(walk.node.inputs[0], self.slots[0], x),
+                walk.hold(walk.node.inputs[1], self.slots[1], weight.reshape(heads)))
+        flat_x, flat_weight = (part.reshape(len(part), -1).astype(np.float64) for part in held)
+        out = flat_x @ flat_weight.T
+        return out.reshape(len(x), self.heads, -1) if self.heads else out
+
+    def macs(self, x: Shape, weight: Shape) -> dict[str, int]:
+        return {"": x[0] * weight[0] * weight[1]}
+
+    def vector_elements(self, x: Shape, weight: Shape) -> int:
+        return x[0] * weight[0]

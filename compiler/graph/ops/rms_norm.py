@@ -1,0 +1,38 @@
+"""RMS norm over the last axes of heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ....rtl.spec.errors import WorkloadError
+from ..ir import Op, Shape, Slot
+
+if TYPE_CHECKING:
+    from ..evaluate import Walk
+
+
+@dataclass(frozen=True, kw_only=True)
+class RmsNorm(Op):
+    """``weight * x / sqrt(mean(x^2) + eps)`` of (rows, heads, d): the mean over each head's d with a weight (d,), over
+    all heads with (heads * d,)."""
+
+    eps: float
+
+    slots = (Slot.FP32, Slot.FP32)
+
+    def shape(self, x: Shape, weight: Shape) -> Shape:
+        if weight not in ((x[2],), (x[1] * x[2],)):
+            raise WorkloadError(f"rms norm: a weight {weight} does not fit x {x}")
+        return x
+
+    def evaluate(self, walk: Walk, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        flat = walk.hold(walk.node.inputs[0], Slot.FP32, x).reshape(-1, len(weight))
+        return rms_norm(flat, weight.astype(np.float64), self.eps).reshape(x.shape)
+
+
+def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
+    """``weight * x / sqrt(mean(x^2) + eps)`` over the last axis."""
+    return weight * x / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + eps)
