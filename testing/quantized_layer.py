@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..compiler.attention.core import P_GAIN
+from ..compiler.attention.softmax import P_GAIN
 from ..compiler.formats import E4M3, query_format
 from ..compiler.graph.evaluate import Key, Walk, terms_key
 from ..compiler.graph.ir import Slot
