@@ -8,15 +8,16 @@ from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError, DoesNotFit
 from .attention.heads import rotated_head
 from .attention.place import CorePlacement, check_block, key_unit
-from .attention.project import projection_problems, rotary_buffers, stage_banks, value_buffers
+from .attention.problems import projection_problems
+from .attention.project import rotary_buffers, stage_banks, value_buffers
 from .auto_gemm import GROUP_BYTES, PIECES, first_that, gemm_schedule, has_pieces, largest_chunk, row_counts
 from .emitter import VECTOR_TILES
 from .gemm import GemmProblem
 from .layers import Workload
 from .moe.combine import combine_buffers
-from .moe.experts import expert_buffers, expert_problems, operand_pitch
-from .moe.inputs import product_tiles
-from .moe.router import router_buffers, router_problem
+from .moe.experts import expert_buffers
+from .moe.problems import expert_problems, operand_pitch, product_tiles, router_problem
+from .moe.router import router_buffers
 from .numerics import DEFAULT, Numerics
 from .routing import Routing
 from .schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule

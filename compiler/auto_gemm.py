@@ -92,9 +92,9 @@ def gemm_schedule(config: TileConfig, problem: GemmProblem, purpose: str, buffer
     total_tiles = -(-problem.n // config.cols)
     groups = [group_tiles] if group_tiles else _group_sizes(config, total_tiles)
 
-    def candidate(rows: int, group: int, **others) -> GemmSchedule:
-        return GemmSchedule(**{"m_tile": rows, "k_tile": k_tile, "n_tiles": 1, "group_tiles": group,
-                               "stage_banks": stage(rows, group) if stage else 0} | others)
+    def candidate(rows: int, group: int) -> GemmSchedule:
+        return GemmSchedule(m_tile=rows, k_tile=k_tile, n_tiles=1, group_tiles=group,
+                            stage_banks=stage(rows, group) if stage else 0)
 
     def fitting(rows: int) -> GemmSchedule | None:
         tried = (candidate(rows, group) for group in groups)
@@ -102,8 +102,8 @@ def gemm_schedule(config: TileConfig, problem: GemmProblem, purpose: str, buffer
                     None)
 
     def streamed() -> GemmSchedule:
-        return _streamed(config, problem, purpose, buffers, lambda rows, k_tile: candidate(
-            rows, groups[-1], k_tile=k_tile, a_resident=False, k_outer=True))
+        return _streamed(config, problem, purpose, buffers, lambda rows, k_tile: replace(
+            candidate(rows, groups[-1]), k_tile=k_tile, a_resident=False, k_outer=True))
 
     rows = first_that(list(row_counts(config, problem.m)), lambda rows: fitting(rows) is not None)
     if rows is None:

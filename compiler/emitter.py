@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.encoding import fp32_bits
 from ..rtl.spec.errors import CompileError
-from ..rtl.spec.isa import SPEC_BY_NAME, Combine, Dest, Gather, Load, Matmul, Source, Space, Store, Vector
+from ..rtl.spec.isa import SPEC_BY_NAME, Combine, Dest, Gather, Instruction, Load, Matmul, Source, Space, Store, Vector
 from .builder import ProgramBuilder
 from .dram import Matrix
 from .operands import Operand
@@ -127,7 +127,7 @@ class Emitter:
                 self.builder.emit(vector_instruction(shape, packed), packed.label)
 
 
-def vector_instruction(shape: Shape, packed: Packed) -> Vector:
+def vector_instruction(shape: Shape, packed: Packed) -> Instruction:
     """The VECTOR of a packed expression over ``shape``."""
     (y_kind, y), (z_kind, z), (w_kind, w) = map(_source, (packed.y, packed.z or _ZERO, packed.w))
     fields: dict[str, int] = {}

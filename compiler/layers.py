@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..rtl.spec.errors import WorkloadError
+from .masks import KeyMask
 from .rotary import RopeScaling
 
 QkNorm = Literal["none", "head", "full"]
@@ -249,8 +250,11 @@ class Workload:
         return self.cached + self.tokens
 
     @property
+    def key_mask(self) -> KeyMask:
+        """Which keys each new token sees."""
+        return KeyMask(keys=self.keys, causal=self.mask == "causal")
+
+    @property
     def pairs(self) -> int:
         """(query, key) pairs left by the mask, for one sequence and one head."""
-        if self.mask == "none":
-            return self.tokens * self.keys
-        return self.tokens * self.cached + self.tokens * (self.tokens + 1) // 2
+        return self.key_mask.pairs(self.cached, self.tokens)

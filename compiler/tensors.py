@@ -186,12 +186,12 @@ def random_normal(seed: int, name: str, index: int, shape: tuple[int, ...], std:
     bits = np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(_TENSOR_IDS[name], index)))
     table = _quantiles() * np.float32(std)
     flat = np.empty(int(np.prod(shape)), dtype=np.float32)
-    index = np.empty(min(_LOOKUP, flat.size), np.intp)
+    places = np.empty(min(_LOOKUP, flat.size), np.intp)
     for start in range(0, flat.size, _LOOKUP):
         part = flat[start : start + _LOOKUP]
         words = bits.random_raw((part.size + 3) // 4).astype("<u8", copy=False)
-        index[: part.size] = words.view("<u2")[: part.size]
-        np.take(table, index[: part.size], out=part, mode="clip")
+        places[: part.size] = words.view("<u2")[: part.size]
+        np.take(table, places[: part.size], out=part, mode="clip")
     return flat.reshape(shape)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..compiler.attention.core import P_GAIN
+from ..compiler.attention.softmax import P_GAIN
 from ..compiler.formats import E4M3, query_format
 from ..compiler.graph.evaluate import Key, Walk, terms_key
 from ..compiler.graph.ir import Slot
@@ -81,9 +81,9 @@ class QuantizedWalk(Walk):
 
     def multiply_terms(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         scales = [self.scales[terms_key(name)] for name in self.node.inputs]
-        terms = [term_values(part, scale, self.numerics.router_terms)
-                 for part, scale in zip((x, weight), scales, strict=True)]
-        return kept_products(*terms) * (scales[0] * scales[1])
+        left, right = (term_values(part, scale, self.numerics.router_terms)
+                       for part, scale in zip((x, weight), scales, strict=True))
+        return kept_products(left, right) * (scales[0] * scales[1])
 
     def softmax(self, scores: np.ndarray, values: np.ndarray) -> np.ndarray:
         p = rounded_probabilities(scores, self.numerics.softmax_block, query_format(self.numerics.formats))

@@ -9,26 +9,19 @@ two matmuls:
     array    QK(s)   PV(s-1)   QK(s+1)   PV(s) ...
     vector           softmax(s) ...   merge(s-1) ...
 
-so the array multiplies for one sub-tile while the vector unit exponentiates another. Per step, with c =
-scale_q * scale_k * softmax_scale * log2(e) and everything in units of log2:
-
-    m'  = max(m, c * rowmax(S))          rowmax comes free from the drain, over the pieces
-    a   = exp2(m - m')
-    P   = e4m3(256 * exp2(c * S - m'))   256 uses the codes' range; it cancels in the end
-    l   = l * a + rowsum(P)              the sum of what P's codes mean, exact
-    O   = O * a + P V                    the merge, one step later: so there are two a in turn
-
-and at the end O / l * scale_v. The first step of a sub-tile starts m, l and O without a merge. The first block holds a
-visible key for every row, so m is finite from then on and a key that a row may not see changes nothing: its P is 0, and
-a block of such keys has a = 1. So only the blocks decide the bits: no row depends on which rows share its sub-tile, and
-the rows of a later chunk of a prefill are those of the whole.
+so the array multiplies for one sub-tile while the vector unit exponentiates another. What the vector unit computes per
+step is in `softmax.py`; the merge comes one step later, so that there are two rescale factors in turn. The first step
+of a sub-tile starts m, l and O without a merge. The first block holds a visible key for every row, so m is finite from
+then on and a key that a row may not see changes nothing: its P is 0, and a block of such keys rescales by 1. So only
+the blocks decide the bits: no row depends on which rows share its sub-tile, and the rows of a later chunk of a prefill
+are those of the whole.
 """
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
-from ...rtl.spec.isa import Reduce, Space
+from ...rtl.spec.isa import Space
 from ..dram import Matrix, code_matrix, float_matrix
 from ..emitter import Emitter
 from ..formats import matmul_mode, query_format
@@ -37,12 +30,10 @@ from ..layers import Workload
 from ..numerics import Numerics
 from ..schedule import CoreSchedule
 from ..tiles.buffers import align
-from ..tiles.expr import Assign, Codes, Elem, Imm, Reduction, Row, Shape, exp2, maximum, reciprocal
+from ..tiles.expr import Codes, Elem, Imm, Row, Shape
+from . import softmax
 from .inputs import AttentionMemory
 from .place import CorePlacement
-
-P_GAIN = 256.0
-"""P <= 1 is stored as 256 * P: up to E4M3's 448, clear of its subnormals (FlashAttention-4 scales by 2**8 too)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +126,7 @@ class AttentionCore:
 
     def visible(self, tile: SubTile) -> int:
         """Keys that the sub-tile's last row may see."""
-        if self.workload.mask == "none":
-            return self.workload.keys
-        return min(self.workload.keys, tile.position + (tile.rows - 1) * tile.step + 1)
+        return self.workload.key_mask.visible(tile.position + (tile.rows - 1) * tile.step)
 
     def _pass(self, sequence: int, kv_head: int, tiles: list[SubTile]) -> None:
         place = self.place
@@ -264,38 +253,28 @@ class _Step:
         scores, rowmax = place.scores[self.number % len(place.scores)], place.rowmax[self.number % 2]
         for start, count in self._pieces():
             columns = align(count, place.unit)
-            base, step, masked = self._mask(start, count, columns)
+            limit = core.workload.key_mask.limit(self.tile.position, self.tile.step, self.keys.first + start, count,
+                                                 columns)
             emitter.matmul(label="QK", a_addr=self.q, a_pitch=place.q_pitch, b_addr=self.keys.k(start),
                            b_pitch=place.k_groups, k_steps=place.head_bytes // config.lanes, m_rows=rows,
                            n_tiles=columns // config.cols, acc_addr=scores + start // config.cols * rows,
-                           acc_pitch=rows, mask=int(masked), mask_base=base, mask_step=step, rowmax=1,
+                           acc_pitch=rows, mask=int(limit.needed), mask_base=limit.base, mask_step=limit.step, rowmax=1,
                            rowmax_init=int(start == 0), rowmax_addr=rowmax, **core.score_mode)
         old, new = (Elem(place.m[(self.block + turn) % 2] + self._stat) for turn in (1, 0))
-        largest = Elem(rowmax) * core.score_scale
-        if self.block == 0:
-            emitter.compute(self._words, Assign(to=new, value=largest, label="running max"))
-        else:
-            emitter.compute(self._words, Assign(to=new, value=maximum(largest, old), label="running max"),
-                            Assign(to=Elem(self._alpha), value=exp2(old - new), label="rescale factor"))
-        sums = Reduction(Reduce.SUM, place.sums if self.block else place.l + self._stat)
-        emitter.compute(Shape(rows=rows, tiles=self._columns // config.cols, pitch=rows), Assign(
-            to=Codes(addr=self._p, pitch=place.p_pitch, quant=core.p_quant),
-            value=exp2(Elem(scores) * core.score_scale - Row(new.addr)), scale=P_GAIN, reduce=sums, label="P"))
+        scale, later = core.score_scale, self.block > 0
+        emitter.compute(self._words, softmax.new_maximum(new, Elem(rowmax), scale, old if later else None))
+        if later:
+            emitter.compute(self._words, softmax.rescale(Elem(self._alpha), old, new))
+        codes = Codes(addr=self._p, pitch=place.p_pitch, quant=core.p_quant)
+        emitter.compute(Shape(rows=rows, tiles=self._columns // config.cols, pitch=rows), softmax.probabilities(
+            codes, Elem(scores), scale, Row(new.addr), place.sums if later else place.l + self._stat))
 
     def add_sum(self) -> None:
         """The new row sums into l; after another step's work, since they are ready late."""
         running = Elem(self.core.place.l + self._stat)
         if self.block:
-            self.core.emitter.compute(self._words, Assign(
-                to=running, value=running * Elem(self._alpha) + Elem(self.core.place.sums), label="running sum"))
-
-    def _mask(self, start: int, count: int, columns: int) -> tuple[int, int, bool]:
-        """mask_base, mask_step, needed: column <= base + step * row stays."""
-        if self.core.workload.mask == "none" or self.tile.step == 0:  # a single new token is the last key
-            return count - 1, 0, columns > count
-        base = self.tile.position - self.keys.first - start
-        # Padding follows the last key that the last row sees, so the causal limit hides it too.
-        return base, 1, base < columns - 1
+            self.core.emitter.compute(self._words, softmax.running_sum(running, Elem(self._alpha),
+                                                                       Elem(self.core.place.sums)))
 
     def mix(self) -> None:
         """PV, the merge into O, and after the sub-tile's last block the output."""
@@ -311,22 +290,20 @@ class _Step:
                            raw=int((start, count) != pieces[-1]), **core.mix_mode)
         shape = Shape(rows=rows, tiles=place.head_tiles, pitch=place.rows)
         if not first:
-            emitter.compute(shape, Assign(to=Elem(out), value=Elem(out) * Row(self._alpha) + Elem(target),
-                                          label="merge"))
+            emitter.compute(shape, softmax.merge(Elem(out), Row(self._alpha), Elem(target)))
         elif target != out:
-            emitter.compute(shape, Assign(to=Elem(out), value=Elem(target), label="start output"))
+            emitter.compute(shape, softmax.start(Elem(out), Elem(target)))
         if self.keys.first + self.keys.count >= core.visible(self.tile):
             self._finish(out)
 
     def _finish(self, out: int) -> None:
         core, place, rows = self.core, self.core.place, self.tile.rows
         stage = place.stage[self.slot % len(place.stage)]
-        core.emitter.compute(self._words, Assign(
-            to=Elem(place.inverse), value=reciprocal(Elem(place.l + self._stat)), label="1 / sum"))
+        core.emitter.compute(self._words, softmax.inverse_sum(Elem(place.inverse), Elem(place.l + self._stat)))
         codes = Codes(addr=stage, pitch=place.o_pitch, quant=core.out_format.quant, scale_rule=core.scale_rule,
                       relative_to=core.relative_to)
-        core.emitter.compute(Shape(rows=rows, tiles=place.out_tiles, pitch=place.rows), Assign(
-            to=codes, value=Elem(out) * Row(place.inverse), scale=core.out_factor, label="normalize output"))
+        core.emitter.compute(Shape(rows=rows, tiles=place.out_tiles, pitch=place.rows), softmax.normalized(
+            codes, Elem(out), Row(place.inverse), core.out_factor))
         step = core.memory.mixed_head
         fields: dict[str, Any] = {"k0": self.tile.head * step, "size": place.stored_head, "addr": stage,
                                   "pitch": place.o_pitch, "label": "store output"}

@@ -15,12 +15,13 @@ from ..graph.calibrate import Scales
 from ..graph.ops.rotary import rotary_rows
 from ..layers import Workload
 from ..numerics import DEFAULT, Numerics
-from ..operands import Operand, ScaleTable, padded_k, place_operand, place_scales
+from ..operands import Operand, ScaleTable, place_operand, place_scales
 from ..quantize import StoredTensor, store
 from ..schedule import AttentionSchedule
 from ..tensors import AttentionTensors
 from ..tiles.buffers import align
 from .heads import mixed_head, rotated_head, spread_heads
+from .problems import projection_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +64,9 @@ def lay_out(builder: ProgramBuilder, workload: Workload, schedule: AttentionSche
     x_format, weights, wv_format = formats.activations, formats.weights, value_weights(formats)
     head_bytes = align(layer.head_dim, config.bus_bytes)
     rotated = rotated_head(layer, config)
-    hidden = padded_k(layer.hidden, config, x_format, weights, wv_format)
+    problems = projection_problems(workload, config, formats)
+    hidden, mixed_k = problems["q"].k, problems["out"].k
     mixed_pitch = mixed_head(layer.head_dim, config.bus_bytes, formats)
-    mixed_k = padded_k(layer.heads * mixed_pitch, config, x_format, weights)
 
     def stored(name: str, tensor_format: TensorFormat, square: bool) -> StoredTensor:
         return store(getattr(tensors, name), tensor_format, scales[name], rule, square)

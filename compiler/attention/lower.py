@@ -13,7 +13,8 @@ from ..schedule import AttentionSchedule
 from ..tensors import AttentionTensors
 from .core import AttentionCore
 from .inputs import lay_out
-from .project import emit_output, emit_rotated, emit_values, projection_problems
+from .problems import projection_problems
+from .project import emit_output, emit_rotated, emit_values
 
 
 def lower_attention(workload: Workload, config: TileConfig, schedule: AttentionSchedule, scales: Scales,

@@ -21,15 +21,14 @@ from ...rtl.spec.errors import CompileError
 from ...rtl.spec.tensor_formats import TensorFormat
 from ..dram import Matrix, float_matrix
 from ..emitter import Emitter
-from ..formats import LayerFormat, value_weights
 from ..gemm import GemmProblem, Group, emit_gemm
 from ..graph.calibrate import Scales
 from ..layers import Workload
-from ..operands import WIDEST_BUS, Operand, padded_k
+from ..operands import Operand
 from ..schedule import GemmSchedule
 from ..tiles.buffers import Buffer, Memory, align, place
 from ..tiles.expr import Assign, Codes, Elem, Shape
-from .heads import mixed_head, rotated_head
+from .heads import rotated_head
 from .inputs import AttentionMemory, rotary_lanes
 from .norm import QKNorm, norm_buffers
 
@@ -50,21 +49,6 @@ def stage_buffer(config: TileConfig, problem: GemmProblem, schedule: GemmSchedul
     copies = max(1, schedule.stage_banks // -(-groups // config.a_bank_groups))
     return Buffer(name="staged results", memory=Memory.A, sizes=(groups,), least=copies, most=copies,
                   keys="stage_banks")
-
-
-def projection_problems(workload: Workload, config: TileConfig, formats: LayerFormat) -> dict[str, GemmProblem]:
-    """The GEMMs of the q, k, v and output projections. The headroom of the output's block scales is made for heads as
-    far apart as on any tile."""
-    layer, rows, x, weights = workload.attention, workload.rows, formats.activations, formats.weights
-    wv, width, cols = value_weights(formats), rotated_head(layer, config), layer.hidden
-    hidden = padded_k(layer.hidden, config, x, weights, wv)
-    mixed = padded_k(layer.heads * mixed_head(layer.head_dim, config.bus_bytes, formats), config, x, weights)
-    return {
-        "q": GemmProblem(name="q", m=rows, n=layer.heads * width, k=hidden, layer_k=layer.hidden, a=x, b=weights),
-        "k": GemmProblem(name="k", m=rows, n=layer.kv_heads * width, k=hidden, layer_k=layer.hidden, a=x, b=weights),
-        "v": GemmProblem(name="v", m=layer.kv_width, n=rows, k=hidden, layer_k=layer.hidden, a=wv, b=x),
-        "out": GemmProblem(name="out", m=rows, n=cols, k=mixed, a=x, b=weights,
-                           layer_k=layer.heads * mixed_head(layer.head_dim, WIDEST_BUS, formats))}
 
 
 def rotary_buffers(workload: Workload, config: TileConfig, problem: GemmProblem,

@@ -19,12 +19,12 @@ from ..gemm import Gemm, GemmProblem, Group, Resident
 from ..graph.calibrate import Scales
 from ..layers import Workload
 from ..numerics import Numerics
-from ..operands import padded_k
 from ..routing import Routing
 from ..schedule import GemmSchedule, MoESchedule
 from ..tiles.buffers import AS_MANY_AS_FIT, Buffer, Memory, align, place
 from ..tiles.expr import Assign, Codes, Col, Elem, Imm, Reduction, Row, Shape, silu
-from .inputs import MoEMemory, padded_width, product_tiles
+from .inputs import MoEMemory
+from .problems import expert_problems, operand_pitch, product_tiles
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,6 @@ def expert_blocks(routing: Routing, m_tile: int) -> list[_Block]:
             blocks.append(_Block(expert, slot, part))
             slot += len(part)
     return blocks
-
-
-def expert_problems(workload: Workload, config: TileConfig, numerics: Numerics,
-                    rows: int) -> tuple[GemmProblem, GemmProblem]:
-    """Gate and up together, and down, for blocks of at most ``rows`` tokens."""
-    moe, x, weights = workload.moe, numerics.formats.activations, numerics.formats.weights
-    width = padded_width(moe.intermediate, config, numerics)
-    return (GemmProblem(name="gate_up", m=rows, n=2 * width, k=padded_k(moe.hidden, config, x, weights),
-                        layer_k=moe.hidden, a=x, b=weights),
-            GemmProblem(name="down", m=rows, n=moe.hidden, k=width, layer_k=moe.intermediate, a=x, b=weights))
-
-
-def operand_pitch(config: TileConfig, problem: GemmProblem) -> int:
-    """Groups between panels of the A operand of a problem."""
-    return align(problem.a.bytes_of(problem.k), config.a_word_bytes) // config.lanes
 
 
 def expert_buffers(config: TileConfig, gate_up: GemmProblem, down: GemmProblem, gate_up_schedule: GemmSchedule,

@@ -8,20 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...rtl.spec.config import TileConfig
-from ...rtl.spec.tensor_formats import TENSOR_FORMATS, TensorFormat
+from ...rtl.spec.tensor_formats import TENSOR_FORMATS
 from ..builder import ProgramBuilder
 from ..dram import Matrix, float_matrix
 from ..graph.calibrate import Scales
 from ..layers import Workload
 from ..numerics import DEFAULT, Numerics
-from ..operands import Operand, k_unit, padded_k, place_operand
+from ..operands import Operand, place_operand
 from ..quantize import StoredTensor, store
 from ..routing import Routing
 from ..schedule import MoESchedule
 from ..tensors import MoETensors
-from ..tiles.buffers import align
 from .logits import split_terms
+from .problems import expert_problems, router_problem
 
 NEGATIVE_INFINITY = np.float32(-np.inf)
 
@@ -58,29 +57,14 @@ class MoEMemory:
     out: Matrix
 
 
-def padded_width(intermediate: int, config: TileConfig, numerics: Numerics = DEFAULT) -> int:
-    """``intermediate`` in whole column tiles, bus beats and blocks."""
-    formats = numerics.formats
-    return align(intermediate, max(config.cols, k_unit(config, formats.activations, formats.weights)))
-
-
-def product_tiles(config: TileConfig, activations: TensorFormat) -> int:
-    """Column tiles of products between two places in buffer A where a VECTOR may start to write them.
-
-    Such a place is a multiple of ``cols`` bytes (a row of codes), of a group of ``lanes`` bytes and of a block.
-    """
-    row_bytes = max(config.lanes, config.cols)
-    return max(1, row_bytes * 8 // activations.bits // config.cols, activations.block // config.cols)
-
-
 def lay_out(builder: ProgramBuilder, workload: Workload, routing: Routing, schedule: MoESchedule, scales: Scales,
             tensors: MoETensors | None, numerics: Numerics = DEFAULT) -> MoEMemory:
     """Allocate every matrix of the layer, with data when there are tensors."""
     moe, config, terms = workload.moe, builder.config, numerics.router_terms
-    plain, activations, weights = TENSOR_FORMATS["e4m3"], numerics.formats.activations, numerics.formats.weights
-    width = padded_width(moe.intermediate, config, numerics)
-    hidden = padded_k(moe.hidden, config, activations, weights)
-    experts_padded = align(moe.experts, config.cols)
+    plain, activations = TENSOR_FORMATS["e4m3"], numerics.formats.activations
+    routed = router_problem(workload, config, numerics)
+    gate_up, down = expert_problems(workload, config, numerics, schedule.gate_up.m_tile)
+    width, hidden, experts_padded = down.k, gate_up.k, routed.n
     beat_lanes = config.bus_bytes // 4
 
     def terms_of(name: str, label: str, factor: float, count: int, k: int, pad_rows: int = 1) -> Operand:
@@ -102,14 +86,11 @@ def lay_out(builder: ProgramBuilder, workload: Workload, routing: Routing, sched
 
     x = place_operand(builder, "x", workload.rows, hidden, activations,
                       (lambda: store(tensors.x, activations, scales["x"], numerics.scale_rule)) if tensors else None)
-    if terms == 1 and activations == plain:
-        router_k, x_router = hidden, x
-    else:
-        router_k = padded_k(moe.hidden, config, plain)
-        x_router = terms_of("x", "x for the router", scales["x terms"], workload.rows, router_k)
+    x_router = x if terms == 1 and activations == plain else terms_of(
+        "x", "x for the router", scales["x terms"], workload.rows, routed.k)
     return MoEMemory(
         width=width, x=x, x_router=x_router,
-        router=terms_of("router", "router", scales["router terms"], moe.experts, router_k, config.cols),
+        router=terms_of("router", "router", scales["router terms"], moe.experts, routed.k, config.cols),
         bias=float_matrix(builder, "bias", workload.rows, experts_padded, bias),
         one_hot=float_matrix(builder, "one_hot", beat_lanes, config.cols,
                              lambda: np.eye(beat_lanes, config.cols, dtype=np.float32)),

@@ -14,7 +14,8 @@ from ..tensors import MoETensors
 from .combine import emit_combine
 from .experts import Experts
 from .inputs import lay_out
-from .router import emit_router, router_problem
+from .problems import router_problem
+from .router import emit_router
 
 
 def lower_moe(workload: Workload, routing: Routing, config: TileConfig, schedule: MoESchedule, scales: Scales,

@@ -9,28 +9,14 @@ import math
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import CompileError
 from ...rtl.spec.isa import Reduce
-from ...rtl.spec.tensor_formats import TENSOR_FORMATS
 from ..emitter import Emitter
 from ..gemm import GemmProblem, Group, emit_gemm
 from ..graph.calibrate import Scales
 from ..layers import Workload
-from ..numerics import Numerics
-from ..operands import padded_k
 from ..schedule import GemmSchedule
-from ..tiles.buffers import Buffer, Memory, align, place
+from ..tiles.buffers import Buffer, Memory, place
 from ..tiles.expr import Assign, Elem, Reduction, Row, Shape, exp2, reciprocal
 from .inputs import MoEMemory
-from .logits import term_products
-
-
-def router_problem(workload: Workload, config: TileConfig, numerics: Numerics) -> GemmProblem:
-    """Logits of all experts, in whole column tiles."""
-    moe, plain = workload.moe, TENSOR_FORMATS["e4m3"]
-    k = padded_k(moe.hidden, config, plain)
-    if numerics.router_terms == 1 and numerics.formats.activations == plain:
-        k = padded_k(moe.hidden, config, plain, numerics.formats.weights)  # the experts' x
-    return GemmProblem(name="router", m=workload.rows, n=align(moe.experts, config.cols), k=k, layer_k=moe.hidden,
-                       a=plain, b=plain, products=tuple(term_products(numerics.router_terms)))
 
 
 def router_buffers(config: TileConfig, problem: GemmProblem, schedule: GemmSchedule) -> list[Buffer]:

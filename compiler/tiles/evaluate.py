@@ -40,7 +40,7 @@ def evaluate(expr: Expr, read: Read) -> F32:
     if isinstance(expr, LEAVES):
         return arithmetic.canonical(_leaf(expr, read))
     if isinstance(expr, Apply):
-        return _function(expr, np.float32(1), read)
+        return _function(expr, np.ones((1, 1), np.float32), read)
     if not isinstance(expr, Binary):
         raise TypeError(f"expected an expression, got {expr!r}")
     if expr.op == "*":

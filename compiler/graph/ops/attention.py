@@ -44,15 +44,14 @@ class Attention(Op):
         # Old and new keys are one tensor of the tile, with one scale.
         k_cache, v_cache = walk.hold(k_name, Slot.KV, k_cache), walk.hold(v_name, Slot.KV, v_cache)
         group, out = q.shape[1] // k.shape[1], np.empty(q.shape)
-        unseen = np.arange(workload.keys) > workload.cached + np.arange(workload.tokens)[:, None]
+        unseen = ~workload.key_mask.seen(workload.cached, workload.tokens)
         for sequence in range(workload.batch):
             new = slice(sequence * workload.tokens, (sequence + 1) * workload.tokens)
             for head in range(q.shape[1]):
                 keys = np.concatenate([k_cache[sequence, head // group], k[new, head // group]])
                 values = np.concatenate([v_cache[sequence, head // group], v[new, head // group]])
                 scores = (q[new, head] * self.scale) @ keys.T
-                if workload.mask == "causal":
-                    scores[unseen] = -np.inf
+                scores[unseen] = -np.inf
                 out[new, head] = walk.softmax(scores, values)
         return out
 

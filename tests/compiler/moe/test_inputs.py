@@ -13,8 +13,9 @@ from tilescore.compiler.graph.calibrate import Scales, calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.graph.ops.experts import silu
 from tilescore.compiler.layers import MoELayer, Workload
-from tilescore.compiler.moe.inputs import lay_out, padded_width
+from tilescore.compiler.moe.inputs import lay_out
 from tilescore.compiler.moe.logits import input_scales
+from tilescore.compiler.moe.problems import padded_width
 from tilescore.compiler.schedule import MoESchedule
 from tilescore.compiler.tensors import MoETensors
 from tilescore.rtl.spec.config import TileConfig

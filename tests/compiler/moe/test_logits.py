@@ -28,7 +28,8 @@ from tilescore.compiler.moe.logits import (
     term_values,
     tile_logits,
 )
-from tilescore.compiler.moe.router import emit_router, router_problem
+from tilescore.compiler.moe.problems import router_problem
+from tilescore.compiler.moe.router import emit_router
 from tilescore.compiler.numerics import DEFAULT, ROUTER_TERMS, Numerics
 from tilescore.compiler.routing import topk_softmax_route
 from tilescore.compiler.schedule import GemmSchedule

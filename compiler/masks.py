@@ -1,0 +1,54 @@
+"""Masks as data: which keys a query sees. Everything that depends on it asks here: the count of useful pairs, the
+float64 layer, which blocks of keys the core visits, and the limit that a MATMUL applies to a block.
+
+Queries are named by their position in the sequence, keys by theirs; a sequence has ``keys`` of them, the last for its
+last token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What stays of a block of scores: row i keeps columns up to ``base + step * i``. needed: false where that is all
+    of them, so that no mask need be applied."""
+
+    base: int
+    step: int
+    needed: bool
+
+
+@dataclass(frozen=True)
+class KeyMask:
+    """causal: the query at position p sees keys 0 to p; else all ``keys``."""
+
+    keys: int
+    causal: bool
+
+    def visible(self, position: int) -> int:
+        """Keys that a query sees: the first so many."""
+        return min(self.keys, position + 1) if self.causal else self.keys
+
+    def pairs(self, first: int, count: int) -> int:
+        """(query, key) pairs of ``count`` queries from position ``first`` on, all within the keys."""
+        return count * first + count * (count + 1) // 2 if self.causal else count * self.keys
+
+    def seen(self, first: int, count: int) -> np.ndarray:
+        """(count, keys) bool, for queries from position ``first`` on."""
+        visible = first + np.arange(count) + 1 if self.causal else np.full(count, self.keys)
+        return np.arange(self.keys) < visible[:, None]
+
+    def limit(self, position: int, step: int, first: int, count: int, columns: int) -> Limit:
+        """For scores of queries at ``position``, ``position + step`` and so on, against keys from ``first`` on.
+
+        columns: of the block, ``count`` of which are keys that some row sees; the others are padding, which no row may
+        see. step: 1, or 0 where all rows are one token, the last one.
+        """
+        if not self.causal or step == 0:
+            return Limit(count - 1, 0, columns > count)
+        # Padding follows the last key that the last row sees, so the causal limit hides it too.
+        return Limit(position - first, 1, position - first < columns - 1)
