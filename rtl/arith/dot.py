@@ -40,6 +40,9 @@ class DotProduct(wiring.Component):
     Members
     -------
     a, b : In(LaneFormat.operand_shape(lanes))
+    enable : In(LATENCY)
+        Bit s: the registers of stage s, of operands that came s cycles before, take over. All ones if nothing
+        drives it.
     sum : Out(signed(step_bits(lanes, pairs)))
         A lane with a NaN or infinity contributes 0.
     nan, pinf, ninf : Out(1)
@@ -50,6 +53,7 @@ class DotProduct(wiring.Component):
 
     a: Signal | data.View
     b: Signal | data.View
+    enable: Signal
     sum: Signal
     nan: Signal
     pinf: Signal
@@ -64,6 +68,7 @@ class DotProduct(wiring.Component):
         self.a_format, self.b_format = (LaneFormat(side, pairs, multiplier) for side in "ab")
         super().__init__({
             "a": In(self.a_format.operand_shape(lanes)), "b": In(self.b_format.operand_shape(lanes)),
+            "enable": In(self.LATENCY, init=(1 << self.LATENCY) - 1),  # pyright: ignore[reportCallIssue]
             "sum": Out(signed(step_bits(lanes, pairs))), "nan": Out(1), "pinf": Out(1), "ninf": Out(1)})
 
     @property
@@ -73,33 +78,37 @@ class DotProduct(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         terms: list[Signal] = []
-        kinds = self._flag_kinds()
+        kinds = self.flag_kinds
         lane_flags = {name: Signal(self.lanes, name=f"lane_{name}", reset_less=True) for name in kinds}
         for lane in range(self.lanes):
             a = self.a_format.fields(self.a_format.lane(self.a, lane))
             b = self.b_format.fields(self.b_format.lane(self.b, lane))
-            for name, value in self._flags(m, lane, a, b).items():
-                if name in kinds:
-                    m.d.sync += lane_flags[name][lane].eq(value)
+            found = self.lane_flags(m, lane, a, b)
+            with m.If(self.enable[0]):
+                m.d.sync += [lane_flags[name][lane].eq(found[name]) for name in kinds]
             terms.append(self._term(m, lane, a, b))
         flags = {name: Signal(name=f"any_{name}", reset_less=True) for name in kinds}
-        m.d.sync += [flags[name].eq(lane_flags[name].any()) for name in kinds]
+        with m.If(self.enable[1]):
+            m.d.sync += [flags[name].eq(lane_flags[name].any()) for name in kinds]
         level = 0
         while len(terms) > 1:
-            terms, flags = self._add_level(m, terms, flags, level)
+            with m.If(self.enable[2 + level]):
+                terms, flags = self._add_level(m, terms, flags, level)
             level += 1
         m.d.comb += self.sum.eq(terms[0])
         m.d.comb += [getattr(self, name).eq(flag) for name, flag in flags.items()]
         return m
 
-    def _flag_kinds(self) -> tuple[str, ...]:
+    @property
+    def flag_kinds(self) -> tuple[str, ...]:
         """Flags that an operand of the built pairs can raise."""
         specs = self.a_format.specs + self.b_format.specs
         if any(spec.has_infinity for spec in specs):
             return ("nan", "pinf", "ninf")
         return ("nan",) if any(spec.nan_codes for spec in specs) else ()
 
-    def _flags(self, m: Module, lane: int, a: LaneFields, b: LaneFields) -> dict[str, Value]:
+    def lane_flags(self, m: Module, lane: int, a: LaneFields, b: LaneFields) -> dict[str, Value]:
+        """Each of `flag_kinds` of a lane's product."""
         nan = Signal(name=f"nan_{lane}")
         infinite = Signal(name=f"infinite_{lane}")
         negative = a.sign ^ b.sign
@@ -111,31 +120,34 @@ class DotProduct(wiring.Component):
         """Two stages: product of significands or integers; shift and sign."""
         special = a.special | b.special
         sign = Signal(name=f"sign_{lane}", reset_less=True)
-        m.d.sync += sign.eq(a.sign ^ b.sign)
         specs = [PAIRS[pair] for pair in self.pairs]
         if self.multiplier == "dsp":
             product = Signal(max(spec.max_product for spec in specs).bit_length(), name=f"product_{lane}",
                              reset_less=True)
-            m.d.sync += product.eq(a.magnitude * b.magnitude)
+            taken = [product.eq(a.magnitude * b.magnitude)]
             shifted: Value = product
         else:
             product = Signal(max(s.a.significand_bits + s.b.significand_bits for s in specs),
                              name=f"product_{lane}", reset_less=True)
             shift = Signal(range(max(s.a.max_shift + s.b.max_shift for s in specs) + 1), name=f"shift_{lane}",
                            reset_less=True)
-            m.d.sync += [product.eq(Mux(special, 0, a.significand * b.significand)), shift.eq(a.shift + b.shift)]
+            taken = [product.eq(Mux(special, 0, a.significand * b.significand)), shift.eq(a.shift + b.shift)]
             shifted = Signal(max(s.product_bits for s in specs) - 1, name=f"shifted_{lane}")
             m.d.comb += shifted.eq(product << shift)
+        taken.append(sign.eq(a.sign ^ b.sign))
         term = Signal(signed(term_bits(self.pairs)), name=f"term_{lane}", reset_less=True)
-        if a.high is None or b.high is None:
-            m.d.sync += term.eq(Mux(sign, -shifted, shifted))
-            return term
-        # The second product shares the adder that negates the first.
-        second = Signal(signed(_SECOND_BITS), name=f"second_{lane}", reset_less=True)
-        m.d.sync += second.eq(_e2m1_product(m, lane, a.high, b.high) + (a.sign ^ b.sign))
-        extended = Signal(len(term), name=f"extended_{lane}")
-        m.d.comb += extended.eq(shifted)
-        m.d.sync += term.eq(Mux(sign, ~extended, extended).as_signed() + second)
+        signed_term: Value = Mux(sign, -shifted, shifted)
+        if a.high is not None and b.high is not None:
+            # The second product shares the adder that negates the first.
+            second = Signal(signed(_SECOND_BITS), name=f"second_{lane}", reset_less=True)
+            taken.append(second.eq(e2m1_product(m, lane, a.high, b.high) + (a.sign ^ b.sign)))
+            extended = Signal(len(term), name=f"extended_{lane}")
+            m.d.comb += extended.eq(shifted)
+            signed_term = Mux(sign, ~extended, extended).as_signed() + second
+        with m.If(self.enable[0]):
+            m.d.sync += taken
+        with m.If(self.enable[1]):
+            m.d.sync += term.eq(signed_term)
         return term
 
     @staticmethod
@@ -153,7 +165,7 @@ class DotProduct(wiring.Component):
         return sums, later
 
 
-def _e2m1_product(m: Module, lane: int, a: Value, b: Value) -> Signal:
+def e2m1_product(m: Module, lane: int, a: Value, b: Value) -> Signal:
     """Exact product of two E2M1 codes in units of 2**-2, signed, combinational."""
     x, y = DecodedElement(a, E2M1), DecodedElement(b, E2M1)
     magnitude = Signal(PAIRS[Pair.E2M1].product_bits - 1, name=f"second_magnitude_{lane}")

@@ -51,7 +51,7 @@ class Counters(wiring.Component):
         counters = []
         for name, increment in zip(COUNTER_NAMES, increments, strict=True):
             counter = Signal(COUNTER_BITS, name=f"count_{name.replace('.', '_')}")
-            with m.If(self.begin | self.busy):
+            with m.If(self.begin | (self.busy & increment.any())):
                 m.d.sync += counter.eq(Mux(self.begin, 0, counter) + increment)
             counters.append(counter)
         padding = [0] * (256 - len(counters))

@@ -8,13 +8,15 @@ Yosys is used even when another one is on PATH, because their texts differ.
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from amaranth.back import verilog
+from amaranth._toolchain.yosys import find_yosys
+from amaranth.back import rtlil, verilog  # pyright: ignore[reportAttributeAccessIssue]
 from amaranth.lib import wiring
 
 from ..lib.cells import CellLibrary
+from ..matrix.pe import PE_KEY
 from ..spec.config import TileConfig
 from ..spec.errors import ToolError
 from ..tile import Tile
@@ -45,6 +47,60 @@ def convert_with_cells(top: wiring.Component, name: str) -> str:
         raise ToolError(f"Python {platform.python_version()}: the installed Amaranth cannot read names of signals from "
                         f"its bytecode, one became {lost[0]}; use a Python that this Amaranth supports")
     return text
+
+
+def tile_netlist(config: TileConfig, *, dot_at_once: bool = False) -> str:
+    """Verilog of the same tile as a flat netlist, for simulators: expressions, registers with enables, memories.
+
+    Cells are modules of their own, and so is the array, which holds nothing but processing elements. Optimized by
+    Yosys: registers that never change are gone, and those that keep their value unless something happens say so.
+    dot_at_once: with `arith.dot_at_once` in the processing elements.
+    """
+    return netlist(Tile(config), TOP, dot_at_once=dot_at_once)
+
+
+_NETLIST_PASSES = """
+attrmap -remove generator -remove top -remove src -remove amaranth.hierarchy -remove amaranth.decoding
+attrmap -modattr -remove generator -remove top -remove src -remove amaranth.hierarchy -remove amaranth.decoding
+hierarchy -top {top}
+proc -norom
+opt_expr
+opt_clean
+flatten
+opt_expr
+opt_merge
+opt_muxtree
+opt_reduce
+opt_merge
+opt_dff -nosdff
+opt_clean -purge
+opt_expr
+opt_clean -purge
+memory_collect
+write_verilog -noattr
+"""
+"""Without wreduce, which takes long and narrows what simulators compute in words anyway."""
+
+
+def netlist(top: wiring.Component, name: str, *, cells: bool = True, dot_at_once: bool = False) -> str:
+    """See `tile_netlist`; without ``cells`` nothing is a module of its own."""
+    library = CellLibrary(dot_at_once=dot_at_once)
+    texts = [rtlil.convert(top, name=name, platform=library if cells else None, emit_src=False)]
+    texts += library.rtlil(emit_src=False)
+    script = [f"read_rtlil <<rtlil\n{_keep_cells(text, library.keys)}\nrtlil\n" for text in texts]
+    with _builtin_yosys():
+        yosys = find_yosys(lambda version: version >= (0, 40))
+        return yosys.run(["-q", "-"], "".join(script) + _NETLIST_PASSES.format(top=name), ignore_warnings=True)
+
+
+def _keep_cells(text: str, keys: Collection[str]) -> str:
+    """RTLIL with the cells ``keys``, and the modules that place processing elements, marked as not to be flattened."""
+    def mark(found: re.Match) -> str:
+        kept = found[2] in keys or f"  cell \\{PE_KEY} " in found[0]
+        return ("attribute \\keep_hierarchy 1\n" if kept else "") + found[0]
+
+    return re.sub(r"^(module \\(\S+)\n).*?^end\n", mark, text.replace("attribute \\top 1\n", ""),
+                  flags=re.MULTILINE | re.DOTALL)
 
 
 def _plain_module_names(text: str) -> str:

@@ -14,7 +14,7 @@ and use the result as they would use the component: it has the same members.
 from collections.abc import Callable
 from typing import Any
 
-from amaranth.back import verilog
+from amaranth.back import rtlil, verilog  # pyright: ignore[reportAttributeAccessIssue]
 from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Shape, ShapeCastable, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
@@ -25,10 +25,11 @@ class CellLibrary:
 
     Elaborate the design with the library as platform, then take the cells' text from `verilog`. All cells are
     in the ``sync`` domain; their ports are ``clk``, ``rst`` and the members' flattened names, joined by
-    ``__``.
+    ``__``. dot_at_once: processing elements hold `arith.dot_at_once`, for simulators.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, dot_at_once: bool = False) -> None:
+        self.dot_at_once = dot_at_once
         self._cells: dict[str, wiring.Component] = {}
 
     @property
@@ -46,11 +47,18 @@ class CellLibrary:
         """Text of all cells, those placed inside cells included. ``options`` go to
         `amaranth.back.verilog.convert`.
         """
+        return "\n".join(self._converted(verilog.convert, options))
+
+    def rtlil(self, **options: Any) -> list[str]:
+        """RTLIL of each of these cells. ``options`` go to `amaranth.back.rtlil.convert`."""
+        return self._converted(rtlil.convert, options)
+
+    def _converted(self, convert: Callable[..., str], options: dict[str, Any]) -> list[str]:
         texts: dict[str, str] = {}
         while missing := [key for key in self._cells if key not in texts]:
             for key in missing:
-                texts[key] = verilog.convert(self._cells[key], name=key, platform=self, **options)
-        return "\n".join(texts.values())
+                texts[key] = convert(self._cells[key], name=key, platform=self, **options)
+        return list(texts.values())
 
 
 def place(m: Module, name: str, factory: Callable[[], wiring.Component], key: str, platform: object) -> Any:

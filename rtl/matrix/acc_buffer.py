@@ -194,7 +194,9 @@ class AccBuffer(wiring.Component):
         enabled = Signal()
         part = Signal.like(self.store.part, reset_less=True)
         beat = Signal(8 * self.config.bus_bytes, reset_less=True)
-        m.d.sync += [enabled.eq(self.store.en), part.eq(self.store.part)]
+        m.d.sync += enabled.eq(self.store.en)
+        with m.If(self.store.en):
+            m.d.sync += part.eq(self.store.part)
         stored = Cat(lane.words.store for lane in lanes)
         with m.If(enabled):
             m.d.sync += beat.eq(stored.word_select(part, len(beat)))

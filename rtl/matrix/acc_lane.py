@@ -176,7 +176,8 @@ class AccLane(wiring.Component):
         """Assemble the raw partial from its planes, one cycle after the drain's read."""
         config = self.config
         bank = Signal(range(max(2, config.acc_plane_banks)), reset_less=True)
-        m.d.sync += bank.eq(drain.read.addr[config.acc_offset_bits:])
+        with m.If(drain.read.en):
+            m.d.sync += bank.eq(drain.read.addr[config.acc_offset_bits:])
         planes = []
         for p in range(config.acc_planes):
             word = Signal(config.acc_word_bits, name=f"plane_{p}")

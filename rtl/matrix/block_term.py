@@ -27,6 +27,8 @@ class BlockTerm(wiring.Component):
     -------
     valid, first : In(1)
         A step's sum is at ``sum``; it is the first of a block.
+    enable : In(1 + LATENCY)
+        Bit 0: in the next cycle the sum of a block's last step is at ``sum``; bit i: it was there i - 1 cycles before.
     sum : In(signed), flags : In(STEP_FLAGS)
         Of `DotProduct`.
     a_scale, b_scale : In(scale_operand_layout)
@@ -37,6 +39,7 @@ class BlockTerm(wiring.Component):
 
     valid: Signal
     first: Signal
+    enable: Signal
     sum: Signal
     flags: data.View
     a_scale: data.View
@@ -49,7 +52,7 @@ class BlockTerm(wiring.Component):
         self.config = config
         self.shape = TermShape(config)
         super().__init__({
-            "valid": In(1), "first": In(1),
+            "valid": In(1), "first": In(1), "enable": In(1 + self.LATENCY),
             "sum": In(signed(step_bits(config.lanes, built_pairs(config)))), "flags": In(STEP_FLAGS),
             "a_scale": In(scale_operand_layout(config, "a")), "b_scale": In(scale_operand_layout(config, "b")),
             "value": Out(signed(config.acc_bits)), "carry": Out(1), "term_flags": Out(AccumulatorFlags)})
@@ -92,11 +95,11 @@ class BlockTerm(wiring.Component):
         exponent = Signal(range(low, high + 2), reset_less=True)
         nan = Signal(name="scale_nan", reset_less=True)
         if not shape.fp32:
-            m.d.sync += [exponent.eq(a.exponent + b.exponent), nan.eq(a.nan | b.nan)]
-            if not shape.factor_bits:
-                return None, exponent, nan
-            factor = Signal(shape.factor_bits, reset_less=True)
-            m.d.sync += factor.eq(a.significand * b.significand)
+            factor = Signal(shape.factor_bits, reset_less=True) if shape.factor_bits else None
+            with m.If(self.enable[1]):
+                m.d.sync += [exponent.eq(a.exponent + b.exponent), nan.eq(a.nan | b.nan)]
+                if factor is not None:
+                    m.d.sync += factor.eq(a.significand * b.significand)
             return factor, exponent, nan
         # Two stages: the product, then its rounding to 24 bits. These scales come one cycle earlier for it.
         product = Signal(2 * FP32_SIGNIFICAND, name="scales", reset_less=True)
@@ -109,11 +112,14 @@ class BlockTerm(wiring.Component):
         kept = Mux(top, product[low_bits + 1:], product[low_bits:])
         guard = Mux(top, product[low_bits], product[low_bits - 1])
         sticky = product[:low_bits - 1].any() | (top & product[low_bits - 1])
-        m.d.sync += [
-            product.eq(a.significand * b.significand), raw_exponent.eq(a.exponent + b.exponent),
-            raw_nan.eq(a.nan | b.nan), nan.eq(raw_nan),
-            factor.eq(Mux(rounded[-1], rounded[1:], rounded)), exponent.eq(raw_exponent + top + rounded[-1]),
-        ]
+        with m.If(self.enable[0]):
+            m.d.sync += [
+                product.eq(a.significand * b.significand), raw_exponent.eq(a.exponent + b.exponent),
+                raw_nan.eq(a.nan | b.nan)]
+        with m.If(self.enable[1]):
+            m.d.sync += [
+                nan.eq(raw_nan), factor.eq(Mux(rounded[-1], rounded[1:], rounded)),
+                exponent.eq(raw_exponent + top + rounded[-1])]
         m.d.comb += rounded.eq(kept[:FP32_SIGNIFICAND] + (guard & (sticky | kept[0])))
         return factor, exponent, nan
 
@@ -127,7 +133,8 @@ class BlockTerm(wiring.Component):
             multiplied = Mux(factor == shape.factor_one, group << shape.factor_one.bit_length() - 1, multiplied)
         later = [Signal(value.shape(), name=name, reset_less=True) for value, name in (
             (exponent, "product_exponent"), (nan, "product_nan"), (specials, "product_specials"))]
-        m.d.sync += [product.eq(multiplied), later[0].eq(exponent), later[1].eq(nan), later[2].eq(specials)]
+        with m.If(self.enable[2]):
+            m.d.sync += [product.eq(multiplied), later[0].eq(exponent), later[1].eq(nan), later[2].eq(specials)]
         return product, later[0], later[1], later[2]
 
     def _shift(self, m: Module, product: Value, exponent: Value, nan: Value, specials: Value) -> None:
@@ -136,14 +143,16 @@ class BlockTerm(wiring.Component):
         value = Signal(signed(bits), name="term", reset_less=True)
         carry = Signal(name="term_carry", reset_less=True)
         flags = Signal(AccumulatorFlags, name="flags_of_term", reset_less=True)
-        m.d.sync += flags.eq(specials)
+        taken = [flags.eq(specials)]
         if shape.rounds:
             shifted, guard, sticky = self._shift_down(m, product, exponent)
-            m.d.sync += [
+            taken += [
                 value.eq(shifted), carry.eq(guard & (sticky | shifted[0])),
                 flags.inexact.eq((guard | sticky) & ~nan)]
         else:
-            m.d.sync += value.eq(product << exponent.as_unsigned()[:shape.most_shift.bit_length()])
+            taken.append(value.eq(product << exponent.as_unsigned()[:shape.most_shift.bit_length()]))
+        with m.If(self.enable[-1]):
+            m.d.sync += taken
         m.d.comb += [self.value.eq(value), self.carry.eq(carry), self.term_flags.eq(flags)]
 
     def _shift_down(self, m: Module, product: Value, exponent: Value) -> tuple[Value, Value, Value]:

@@ -12,7 +12,7 @@ rows early was rejected: they would meet rounded rows of the instruction before 
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, EnableInserter, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import ceil_log2
@@ -36,6 +36,9 @@ LIMIT_BITS = 1 + max(_BITS["mask_base"], _BITS["m_rows"] + 1, _BITS["n_tiles"] +
 
 LSB_BITS = 9
 """Holds every `formats.result_lsb`: at least -32 - 127."""
+
+_ALWAYS = ("shift", "start", "valid")
+"""Fields of a row's control that move on in every cycle; the others only of valid rows."""
 
 STATUS = data.StructLayout({"inexact": 1, "overflow": 1, "nan": 1, "inf": 1})
 """What a rounded result has met: a term below the grid, a finite value too large for FP32, NaN, an infinite operand.
@@ -146,7 +149,9 @@ class DrainHead(wiring.Component):
         for distance in range(1, distances.stop):
             raw_before = Signal(name=f"raw_{distance}")
             addr_before = Signal.like(self.control.addr, name=f"addr_{distance}", reset_less=True)
-            m.d.sync += [raw_before.eq(raw), addr_before.eq(addr)]
+            m.d.sync += raw_before.eq(raw)
+            with m.If(raw):
+                m.d.sync += addr_before.eq(addr)
             raw, addr = raw_before, addr_before
             if distance in distances:
                 hit = Signal(name=f"hit_{distance}")
@@ -203,19 +208,21 @@ class DrainLane(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         control = self.control_in
-        m.d.sync += [
-            self.control_out.eq(control),
-            self.control_out.keep.eq(Mux(control.keep == 0, 0, control.keep - 1)),
-        ]
+        m.d.sync += [self.control_out[name].eq(control[name]) for name in _ALWAYS]
+        with m.If(control.valid):
+            m.d.sync += [self.control_out[name].eq(control[name]) for name, _ in control.shape() if name not in _ALWAYS]
+            m.d.sync += self.control_out.keep.eq(Mux(control.keep == 0, 0, control.keep - 1))
         stages = self._stages(m)
         m.d.comb += [
             self.read.en.eq(control.valid & control.merge), self.read.addr.eq(control.addr),
             self.start.eq(stages[STAGE_MERGE].start), self.shift.eq(stages[STAGE_MERGE].shift),
         ]
         sums = self._merge(m, stages)
-        m.submodules.rounding = rounding = RoundToFp32(width=self.config.acc_bits)
-        m.submodules.maximum = maximum = Fp32Max()
+        rounding = RoundToFp32(width=self.config.acc_bits)
+        maximum = Fp32Max()
         last = stages[STAGE_WRITE]
+        m.submodules.rounding = EnableInserter(Cat(s.valid for s in stages[STAGE_ROUND:STAGE_WRITE]).any())(rounding)
+        m.submodules.maximum = EnableInserter(last.valid)(maximum)
         m.d.comb += [
             rounding.value.eq(sums[STAGE_ROUND].value),
             rounding.flags.eq(sums[STAGE_ROUND].flags),
@@ -249,7 +256,10 @@ class DrainLane(wiring.Component):
         m.d.comb += stages[0].masked.eq(self.control_in.keep == 0)
         for stage in range(1, STAGE_WRITE + 1):
             stages.append(Signal(layout, name=f"stage_{stage}"))
-            m.d.sync += stages[stage].eq(stages[stage - 1])
+            before = stages[stage - 1]
+            m.d.sync += [stages[stage][name].eq(before[name]) for name in _ALWAYS]
+            with m.If(before.valid):
+                m.d.sync += [stages[stage][name].eq(before[name]) for name, _ in layout if name not in _ALWAYS]
         return stages
 
     def _merge(self, m: Module, stages: list) -> dict[int, data.View]:
@@ -261,18 +271,19 @@ class DrainLane(wiring.Component):
         for stage in range(STAGE_ROUND, max(STAGE_WRITE, STAGE_SELECT + distances.stop - 1) + 1):
             sums[stage] = Signal(layout, name=f"sum_{stage}", reset_less=True)
             if stage > STAGE_ROUND:
-                m.d.sync += sums[stage].eq(sums[stage - 1])
+                with m.If(stages[stage - 1].valid):
+                    m.d.sync += sums[stage].eq(sums[stage - 1])
 
         partial = Signal(layout, reset_less=True)
-        with m.If(select.merge):
+        with m.If(select.valid & select.merge):
             m.d.sync += partial.eq(self.partial)
-        for i, distance in enumerate(distances):
-            with m.If(select.forward[i]):
-                m.d.sync += partial.eq(sums[STAGE_SELECT + distance])
-
-        m.d.sync += [
-            sums[STAGE_ROUND].value.eq(self.column.value + Mux(merge.merge, partial.value, 0)),
-            sums[STAGE_ROUND].flags.eq(self.column.flags.as_value()
-                                       | Mux(merge.merge, partial.flags.as_value(), 0)),
-        ]
+            for i, distance in enumerate(distances):
+                with m.If(select.forward[i]):
+                    m.d.sync += partial.eq(sums[STAGE_SELECT + distance])
+        with m.If(merge.valid):
+            m.d.sync += [
+                sums[STAGE_ROUND].value.eq(self.column.value + Mux(merge.merge, partial.value, 0)),
+                sums[STAGE_ROUND].flags.eq(self.column.flags.as_value()
+                                           | Mux(merge.merge, partial.flags.as_value(), 0)),
+            ]
         return sums

@@ -16,7 +16,7 @@ from ..spec.array_formats import built_pairs, is_expanded
 from ..spec.config import TileConfig
 from ..spec.formats import PAIRS
 from ..spec.isa import Pair
-from .pe import a_operand_layout, b_operand_shape, tags_layout
+from .pe import a_operand_layout, b_operand_shape, pass_tags, tags_layout
 from .scale_edge import ScaleEdge, scale_mode_layout, scale_operand_layout
 from .timing import operand_read
 
@@ -87,16 +87,24 @@ class OperandEdge(wiring.Component):
         config = self.config
         read = Signal(self.step_layout, reset_less=True)  # the step of the group that leaves the memory
         taken = Signal()
-        m.d.sync += [read.eq(self.step), taken.eq(self._reads(self.step))]
+        present = [step_valid(self.step)]  # is there a step that many cycles before
+        for stage in range(1, operand_read(config)):
+            present.append(Signal(name=f"present_{stage}"))
+            m.d.sync += present[-1].eq(present[-2])
+        m.d.sync += taken.eq(self._reads(self.step))
+        with m.If(present[0]):
+            m.d.sync += read.eq(self.step)
         group = Signal(8 * config.lanes, reset_less=True)
         with m.If(taken):
             m.d.sync += group.eq(self.group)
-        pair, half = self._selection(m, read)
+        with m.If(present[1]):
+            pair, half = self._selection(m, read)
         lanes: Value = Cat(
             self.format.expand(self._code(group, lane, pair, half), pair) for lane in range(config.lanes))
         if is_expanded(config):
             expanded = Signal(len(lanes), reset_less=True)
-            m.d.sync += expanded.eq(lanes)
+            with m.If(present[2]):
+                m.d.sync += expanded.eq(lanes)
             lanes = expanded
         if self.is_a:
             m.d.comb += [Value.cast(self.operand.data).eq(lanes), self.operand.tags.eq(self._tags(m))]
@@ -105,12 +113,13 @@ class OperandEdge(wiring.Component):
         if config.scales:
             m.submodules.scale_edge = scale_edge = ScaleEdge(config, side="a" if self.is_a else "b")
             m.d.comb += [
-                scale_edge.take.eq(taken), scale_edge.byte.eq(self.byte), scale_edge.mode.eq(read.mode),
+                scale_edge.step.eq(present[1]), scale_edge.take.eq(taken), scale_edge.byte.eq(self.byte),
+                scale_edge.mode.eq(read.mode),
                 self.scale.eq(scale_edge.scale)]
         return m
 
     def _reads(self, step: data.View) -> Value:
-        return step.rows != 0 if self.is_a else reads_group(self.config, step)
+        return step_valid(step) if self.is_a else reads_group(self.config, step)
 
     def _selection(self, m: Module, read: data.View) -> tuple[Value, Value | None]:
         """Pair of the step whose group is in the register, and which half of it; None if there are no halves."""
@@ -142,9 +151,14 @@ class OperandEdge(wiring.Component):
             m.d.comb += [tags.block_first.eq(self.step.mode.first), tags.block_last.eq(self.step.block_last)]
         for stage in range(1, operand_read(self.config) + 1):
             later = Signal(tags_layout(self.config), name=f"tags_{stage}")
-            m.d.sync += later.eq(tags)
+            pass_tags(m, tags, later)
             tags = later
         return tags
+
+
+def step_valid(step: data.View) -> Value:
+    """Is there a step? Of an A step: does the slice take part in one?"""
+    return step.rows != 0 if "rows" in dict(step.shape()) else step.valid
 
 
 def reads_group(config: TileConfig, step: data.View) -> Value:

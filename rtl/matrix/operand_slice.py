@@ -17,7 +17,7 @@ from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import ceil_log2
 
 from ..spec.config import TileConfig
-from .operand_edge import OperandEdge, a_step_layout, b_step_layout, reads_group
+from .operand_edge import OperandEdge, a_step_layout, b_step_layout, reads_group, step_valid
 from .pe import a_operand_layout, b_operand_shape
 from .scale_edge import scale_operand_layout
 
@@ -187,13 +187,16 @@ class OperandSlice(wiring.Component):
     # Reads --------------------------------------------------------------------------------------------------
 
     def _step(self, m: Module) -> None:
-        m.d.sync += self.step_out.eq(self.step_in)
+        step, later = self.step_in, self.step_out
+        valid = step_valid(step)
+        with m.If(valid):
+            m.d.sync += [later[name].eq(step[name]) for name, _ in step.shape() if name not in ("rows", "valid")]
         if self.is_a:
-            rows = self.step_in.rows
-            m.d.comb += self.reading.eq(rows != 0)
-            m.d.sync += self.step_out.rows.eq(Mux(self.reading, rows - 1, 0))
+            m.d.comb += self.reading.eq(valid)
+            m.d.sync += later.rows.eq(Mux(valid, step.rows - 1, 0))
         else:
-            m.d.comb += self.reading.eq(reads_group(self.config, self.step_in))
+            m.d.comb += self.reading.eq(reads_group(self.config, step))
+            m.d.sync += later.valid.eq(valid)
 
     def _select(self, m: Module, name: str, en: Value, addr: Value, words: list) -> tuple[Value, Signal, Signal]:
         """The cycle after a read: its word, its enable and its address in the word."""

@@ -8,6 +8,7 @@ value is therefore *held* until the next start. A second shadow register per PE 
 save one.
 """
 
+from itertools import pairwise
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed
@@ -15,9 +16,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arith.dot import DotProduct
+from ..arith.dot_at_once import DotAtOnce
 from ..arith.lane_format import lane_format
 from ..arith.round_fp32 import AccumulatorFlags
-from ..spec.array_formats import built_pairs
+from ..lib.cells import CellLibrary
+from ..spec.array_formats import TermShape, built_pairs
 from ..spec.config import TileConfig
 from .block_term import BlockTerm
 from .scale_edge import scale_operand_layout
@@ -65,9 +68,9 @@ class ProcessingElement(wiring.Component):
     Members
     -------
     a_in, a_out : a_operand_layout
-        Passed on to the right, registered.
+        Passed on to the right, registered. All but ``tags.valid`` stays as it is while nothing valid comes.
     b_in, b_out : b_operand_shape
-        Passed on downwards, registered.
+        Passed on downwards, registered, with a valid A group: rows that a step leaves out are the last ones.
     a_scale_in, a_scale_out, b_scale_in, b_scale_out : scale_operand_layout
         Block scales, passed on likewise; see `BlockTerm` for when. Only in tiles with block scales.
     drain_in, drain_out : partial_layout
@@ -104,18 +107,23 @@ class ProcessingElement(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.d.sync += [self.a_out.eq(self.a_in), self.b_out.eq(self.b_in)]
-
         config = self.config
-        m.submodules.dot = dot = DotProduct(
+        with m.If(self.a_in.tags.valid):
+            m.d.sync += [self.a_out.data.eq(self.a_in.data), self.b_out.eq(self.b_in)]
+        kind = DotAtOnce if isinstance(platform, CellLibrary) and platform.dot_at_once else DotProduct
+        m.submodules.dot = dot = kind(
             lanes=config.lanes, pairs=built_pairs(config), multiplier=config.multiplier)
         m.d.comb += [dot.a.eq(self.a_in.data), dot.b.eq(self.b_in)]
         tags = [self.a_in.tags]
         for stage in range(dot.LATENCY + block_term(config)):
             tags.append(Signal(tags_layout(config), name=f"tags_{stage + 1}"))
-            m.d.sync += tags[-1].eq(tags[-2])
+        for later in (self.a_out.tags, tags[1]):
+            pass_tags(m, tags[0], later)
+        for before, later in pairwise(tags[1:]):
+            pass_tags(m, before, later)
+        m.d.comb += dot.enable.eq(Cat(stage.valid for stage in tags))
 
-        term, carry, term_flags = self._term(m, dot, tags[dot.LATENCY])
+        term, carry, term_flags = self._term(m, dot, tags)
         now = tags[-1]
         add = now.valid & now.block_last if config.scales else now.valid
         value = Signal(signed(config.acc_bits), reset_less=True)
@@ -128,14 +136,18 @@ class ProcessingElement(wiring.Component):
         self._shadow(m, now.valid & now.last, value, flags)
         return m
 
-    def _term(self, m: Module, dot: DotProduct, tags: data.View) -> tuple[Value, Value | None, Value]:
-        """What the accumulator adds, its carry if there is one, and flags. ``tags`` are those of the dot product."""
+    def _term(self, m: Module, dot: DotProduct, tags: list) -> tuple[Value, Value | None, Value]:
+        """What the accumulator adds, its carry if there is one, and flags. ``tags``: by stage."""
         if not self.config.scales:
             return dot.sum, None, Cat(dot.nan, dot.pinf, dot.ninf)
         m.submodules.block_term = group = BlockTerm(self.config)
-        m.d.sync += [self.a_scale_out.eq(self.a_scale_in), self.b_scale_out.eq(self.b_scale_in)]
+        summed = tags[dot.LATENCY]
+        ends = Cat(stage.valid & stage.block_last for stage in tags[dot.LATENCY - 1:])
+        with m.If(ends[0 if TermShape(self.config).fp32 else 1]):
+            m.d.sync += [self.a_scale_out.eq(self.a_scale_in), self.b_scale_out.eq(self.b_scale_in)]
         m.d.comb += [
-            group.valid.eq(tags.valid), group.first.eq(tags.block_first), group.sum.eq(dot.sum),
+            group.enable.eq(ends),
+            group.valid.eq(summed.valid), group.first.eq(summed.block_first), group.sum.eq(dot.sum),
             group.flags.eq(Cat(dot.nan, dot.pinf, dot.ninf)),
             group.a_scale.eq(self.a_scale_in), group.b_scale.eq(self.b_scale_in),
         ]
@@ -157,6 +169,13 @@ class ProcessingElement(wiring.Component):
             with m.If(self.start):
                 m.d.sync += held.eq(0)
         m.d.comb += self.drain_out.eq(shadow)
+
+
+def pass_tags(m: Module, tags: data.View, later: data.View) -> None:
+    """``later`` follows one cycle behind; of a step that is not valid, only that it is not."""
+    m.d.sync += later.valid.eq(tags.valid)
+    with m.If(tags.valid):
+        m.d.sync += [later[name].eq(tags[name]) for name, _ in tags.shape() if name != "valid"]
 
 
 def _sum(a: Value, b: Value, carry: Value | None) -> Value:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import EnableInserter, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, Signature
 
@@ -53,12 +53,17 @@ class RowMaximum(wiring.Component):
         ]
         for stage in range(2, STAGE_STAT_WRITE + 1):
             stages[stage] = Signal(layout, name=f"stage_{stage}")
-            m.d.sync += stages[stage].eq(stages[stage - 1])
+            before = stages[stage - 1]
+            m.d.sync += stages[stage].en.eq(before.en)
+            with m.If(before.en):
+                m.d.sync += [stages[stage][name].eq(before[name]) for name in ("init", "addr", "lane")]
 
         read, last = stages[STAGE_STAT_READ], stages[STAGE_STAT_WRITE]
         old = Signal(32, reset_less=True)
-        m.submodules.combine = combine = Fp32Max()
-        m.d.sync += old.eq(self.old)
+        combine = Fp32Max()
+        m.submodules.combine = EnableInserter(stages[STAGE_MAXIMUM].en)(combine)
+        with m.If(stages[STAGE_MAXIMUM - 1].en):
+            m.d.sync += old.eq(self.old)
         m.d.comb += [
             self.read.en.eq(read.en & ~read.init), self.read.addr.eq(read.addr), self.read.lane.eq(read.lane),
             combine.a.eq(self.maximum),

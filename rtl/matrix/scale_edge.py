@@ -6,12 +6,11 @@ exponents, and shifts. A scale enters the array later than the data of its block
 element needs for the sum of that step, instead of being delayed in every element.
 """
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, EnableInserter, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..arith.decode import DecodedElement
-from ..arith.pack import delay
 from ..arith.unpacked import UnpackFp32
 from ..spec.array_formats import FP32_SIGNIFICAND, TermShape, built_scales
 from ..spec.config import TileConfig
@@ -53,6 +52,8 @@ class ScaleEdge(wiring.Component):
 
     Members
     -------
+    step : In(1)
+        There was a step in the cycle before; scales move on with steps.
     take : In(1), byte : In(8), mode : In(scale_mode_layout)
         A group's scale byte as it leaves the memory, one cycle after the read. A block's scale is in its first group,
         an FP32 scale in its first four.
@@ -60,6 +61,7 @@ class ScaleEdge(wiring.Component):
         The scale of the block whose step was read `timing.scale_read` cycles before.
     """
 
+    step: Signal
     take: Signal
     byte: Signal
     mode: data.View
@@ -69,7 +71,8 @@ class ScaleEdge(wiring.Component):
         self.config, self.side = config, side
         self.layout = scale_operand_layout(config, side)
         super().__init__({
-            "take": In(1), "byte": In(8), "mode": In(scale_mode_layout(side)), "scale": Out(self.layout)})
+            "step": In(1), "take": In(1), "byte": In(8), "mode": In(scale_mode_layout(side)),
+            "scale": Out(self.layout)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -78,14 +81,23 @@ class ScaleEdge(wiring.Component):
         mode = Signal(scale_mode_layout(self.side), reset_less=True)
         with m.If(self.take & self.mode.first):
             m.d.sync += [held[0].eq(self.byte), mode.eq(self.mode)]
+        wait = scale_read(self.config) - SCALE_HELD - 1
+        steps = [self.step]
+        for stage in range(1, wait + 2):
+            steps.append(Signal(name=f"step_{stage}"))
+            m.d.sync += steps[-1].eq(steps[-2])
         chosen = Signal(self.layout, reset_less=True)
-        for name, value in self._of_one_byte(held[0], mode).items():
-            m.d.sync += chosen[name].eq(value)
+        with m.If(steps[1]):
+            m.d.sync += [chosen[name].eq(value) for name, value in self._of_one_byte(held[0], mode).items()]
         if fp32:
             self._collect(m, held)
-            chosen = self._of_four_bytes(m, held, mode, chosen)
-        later = delay(m, chosen, scale_read(self.config) - SCALE_HELD - 1, name="scale")
-        m.d.comb += Value.cast(self.scale).eq(later)
+            chosen = self._of_four_bytes(m, held, mode, chosen, steps[1])
+        for stage in range(wait):
+            later = Signal(self.layout, name=f"scale_{stage + 1}", reset_less=True)
+            with m.If(steps[2 + stage]):
+                m.d.sync += later.eq(chosen)
+            chosen = later
+        m.d.comb += self.scale.eq(chosen)
         return m
 
     def _of_one_byte(self, byte: Value, mode: data.View) -> dict[str, Value | int]:
@@ -124,18 +136,21 @@ class ScaleEdge(wiring.Component):
                 with m.If(~self.mode.first & (count == i)):
                     m.d.sync += held[i].eq(self.byte)
 
-    def _of_four_bytes(self, m: Module, held: list[Signal], mode: data.View, other: data.View) -> data.View:
+    def _of_four_bytes(self, m: Module, held: list[Signal], mode: data.View, other: data.View,
+                       enable: Signal) -> data.View:
         """The FP32 scale where there is one, else ``other``."""
-        m.submodules.unpack = unpack = UnpackFp32()
+        unpack = UnpackFp32()
+        m.submodules.unpack = EnableInserter(enable)(unpack)
         m.d.comb += unpack.value.eq(Cat(held))
         here = Signal()
         headroom = Signal(HEADROOM_BITS, reset_less=True)
         illegal = Signal()
         result = Signal(self.layout, name="result")
         fields = unpack.unpacked
-        m.d.sync += here.eq(mode.scaled & (mode.kind == Scale.FP32))
-        if self.side == "a":
-            m.d.sync += headroom.eq(mode.headroom)
+        with m.If(enable):
+            m.d.sync += here.eq(mode.scaled & (mode.kind == Scale.FP32))
+            if self.side == "a":
+                m.d.sync += headroom.eq(mode.headroom)
         m.d.comb += [
             illegal.eq(fields.is_nan | fields.is_inf | (~fields.is_zero & (fields.exponent > 0))),
             result.eq(other),

@@ -13,7 +13,7 @@ which instructions came. Waiting data lies in memories (`delay_line`), control b
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, EnableInserter, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import ceil_log2
@@ -61,6 +61,8 @@ class BlockStage(wiring.Component):
         Their codes without a scale, `QuantizeFp8.LATENCY` cycles later.
     z : In(32)
         Operand z of the row, ``z_lead`` cycles earlier.
+    active : In(1)
+        Rows are on their way here or inside; otherwise every register keeps what it has. 1 if nothing drives it.
     a_vec : `vec_port`
         The write, `BlockLatency.total` cycles after the words.
     """
@@ -70,6 +72,7 @@ class BlockStage(wiring.Component):
     request: data.View
     casts: Signal
     z: Signal
+    active: Signal
     a_vec: Any
 
     def __init__(self, config: TileConfig, *, z_lead: int) -> None:
@@ -83,7 +86,9 @@ class BlockStage(wiring.Component):
         self.latency = BlockLatency(config)
         super().__init__({
             "words": In(32 * config.cols), "valid": In(1), "request": In(block_request(config)),
-            "casts": In(8 * config.cols), "z": In(32), "a_vec": Out(vec_port(config)),
+            "casts": In(8 * config.cols), "z": In(32),
+            "active": In(1, init=1),  # pyright: ignore[reportCallIssue]
+            "a_vec": Out(vec_port(config)),
         })
 
     def elaborate(self, platform: object) -> Module:
@@ -101,6 +106,7 @@ class BlockStage(wiring.Component):
         for c, lane in enumerate(lanes):
             scale = scales[c // self.segment]
             m.d.comb += [
+                lane.active.eq(self.active),
                 lane.value.eq(self.words.word_select(c, 32)),
                 lane.cast.eq(self.casts.word_select(c, 8)),
                 lane.divisor.eq(scale.divisor),
@@ -111,7 +117,7 @@ class BlockStage(wiring.Component):
             m.d.comb += self._element(m, lane.element, at_divisor.quant)
         four = self._choice(m, lanes, scales, amax, at_divisor, at_write) if latency.choice is not None else None
         self._write(m, valid[-1], at_write, lanes, self._stored(m, scales, four))
-        return m
+        return EnableInserter(self.active)(m)  # pyright: ignore[reportReturnType]
 
     def _lane(self) -> BlockLane:
         elements = [spec for spec in ELEMENTS if any(fmt.element == spec for fmt in self.formats)]

@@ -7,7 +7,7 @@ over a block does not depend on any order.
 
 from collections.abc import Iterable
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import EnableInserter, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -46,6 +46,8 @@ class BlockLane(wiring.Component):
         At `ERROR_LATENCY`.
     four, blocked : In(1)
         With ``code``: take the second code; take a block's code, not ``cast``.
+    active : In(1)
+        As that of `BlockStage`.
     code : Out(8)
         `QuotientQuantizer.LATENCY` + choice after the divisor.
     """
@@ -63,6 +65,7 @@ class BlockLane(wiring.Component):
     error4: Signal
     four: Signal
     blocked: Signal
+    active: Signal
     code: Signal
 
     def __init__(self, *, elements: Iterable[FormatSpec], wait: int, choice: int | None) -> None:
@@ -72,6 +75,7 @@ class BlockLane(wiring.Component):
         super().__init__({
             "value": In(32), "cast": In(8), "divisor": In(Divisor), "divisor4": In(Divisor),
             "element": In(ELEMENT_BITS), "nan": In(1), "unit": In(8), "level": In(LEVEL_BITS), "level4": In(LEVEL_BITS),
+            "active": In(1, init=1),  # pyright: ignore[reportCallIssue]
             "error": Out(ERROR_BITS), "error4": Out(ERROR_BITS), "four": In(1), "blocked": In(1), "code": Out(8),
         })
 
@@ -91,7 +95,7 @@ class BlockLane(wiring.Component):
         wait = self.wait + QuotientQuantizer.LATENCY + (self.choice or 0) - QuantizeFp8.LATENCY
         cast = delay_line(m, self.cast, wait, name="cast_delay")
         m.d.comb += self.code.eq(Mux(self.blocked, code, cast))
-        return m
+        return EnableInserter(self.active)(m)  # pyright: ignore[reportReturnType]
 
     def _quotient(self, m: Module, name: str, x: data.View, divisor: data.View) -> Value:
         m.submodules[f"quotient_{name}"] = quotient = QuotientQuantizer(self.elements)

@@ -6,7 +6,7 @@ cases: with no operand z and for a maximum it adds -0, which leaves every value 
 has to wait in a delay line.
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, EnableInserter, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -59,6 +59,8 @@ class VectorLane(wiring.Component):
         `isa.Quant` and `isa.ScaleRule` in `LANE_U`, for ANCHOR.
     quantized, e5m2 : In(1)
         In `LANE_CODE`: the written value is that of the code; the code is E5M2.
+    active : In(1)
+        Rows are in the pipe; otherwise every register keeps what it has. 1 if nothing drives it.
     out : Out(32)
         Result, in `LANE_OUT`.
     code : Out(8)
@@ -86,6 +88,7 @@ class VectorLane(wiring.Component):
     scale_rule: Signal
     quantized: Signal
     e5m2: Signal
+    active: Signal
     out: Signal
     code: Signal
     written: Signal
@@ -107,6 +110,7 @@ class VectorLane(wiring.Component):
                 "scale_rule": In(_FUNC_BITS["scale_rule"]),
                 "quantized": In(1),
                 "e5m2": In(1),
+                "active": In(1, init=1),  # pyright: ignore[reportCallIssue]
                 "out": Out(32),
                 "code": Out(8),
                 "written": Out(32),
@@ -134,7 +138,7 @@ class VectorLane(wiring.Component):
         out = self._multiply(m, "second", function.result, factor)
         m.d.comb += self.out.eq(out)
         self._write(m, out)
-        return m
+        return EnableInserter(self.active)(m)  # pyright: ignore[reportReturnType]
 
     def _operand(self, m: Module, name: str) -> Value:
         word = delay(m, getattr(self, name), timing.OPERAND_LATENCY, name=f"{name}_operand")

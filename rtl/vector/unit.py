@@ -3,11 +3,14 @@
 There is one control pipeline for all lanes: every request of the sequencer travels down stage by stage beside
 the data, and each consumer taps it in the stage (`timing`) in which it is needed. A field's registers end
 where its last tap is.
+
+While no row is anywhere in the pipe, all that works on data stands still: rows come in runs, so an enable per stage
+would save little more than this one.
 """
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, EnableInserter, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import ceil_log2
@@ -42,7 +45,8 @@ _EVENT_BITS = {
 class ControlPipeline:
     """Fields of a record, delayed on demand; ``at(path, stage)`` is a field ``stage`` cycles later.
 
-    Fields named in ``reset`` start from zero again when the design is reset, the others keep what they have.
+    Fields named in ``reset`` start from zero again when the design is reset, the others keep what they have. All but
+    ``valid`` move on only with a valid record.
     """
 
     def __init__(self, m: Module, record: data.View, *, reset: tuple[str, ...]) -> None:
@@ -65,7 +69,11 @@ class ControlPipeline:
                 name=f"{path.replace('.', '_')}_{len(stages)}",
                 reset_less=path not in self._reset,
             )
-            self._m.d.sync += register.eq(stages[-1])
+            if path == "valid":
+                self._m.d.sync += register.eq(stages[-1])
+            else:
+                with self._m.If(self.at("valid", len(stages) - 1)):
+                    self._m.d.sync += register.eq(stages[-1])
             stages.append(register)
         return stages[stage]
 
@@ -140,6 +148,9 @@ class VectorUnit(wiring.Component):
             self.unit.ready.eq(sequencer.ready),
         ]
         control = ControlPipeline(m, sequencer.request, reset=("valid", "end"))
+        active = Signal()
+        rows = [control.at("valid", stage) for stage in range(timing.last_write(self.config) + 1)]
+        m.d.comb += active.eq(Cat(rows).any())
         quantizers = built_quantizers(self.config)
         lanes = [place(m, f"lane{c}", lambda: VectorLane(quantizers), LANE_KEY, platform)
                  for c in range(self.config.cols)]
@@ -148,12 +159,13 @@ class VectorUnit(wiring.Component):
         z = self._operand(m, control, lanes, "z", timing.Z_READ)
         self._operand(m, control, lanes, "w", timing.W_READ)
         self._lane_control(m, control, lanes)
+        m.d.comb += [lane.active.eq(active) for lane in lanes]
         self._write_rows(m, control, lanes)
         if block_quantizers(self.config):
-            self._write_blocks(m, control, lanes, z)
+            self._write_blocks(m, control, lanes, z, active)
         else:
             self._write_codes(m, control, lanes)
-        self._reduce(m, control, lanes)
+        self._reduce(m, control, lanes, active)
         self._tokens_and_events(m, control)
         return m
 
@@ -236,7 +248,7 @@ class VectorUnit(wiring.Component):
             self.a_vec.mask.eq(~0),
         ]
 
-    def _write_blocks(self, m: Module, control: ControlPipeline, lanes: list, z: Signal) -> None:
+    def _write_blocks(self, m: Module, control: ControlPipeline, lanes: list, z: Signal, active: Signal) -> None:
         """Rows of codes by way of the block quantizer, with or without scales."""
         stage = timing.ACC_WRITE
         m.submodules.block = block = BlockStage(self.config, z_lead=timing.LANE_OUT - timing.LANE_Z_SELECT)
@@ -244,6 +256,7 @@ class VectorUnit(wiring.Component):
             block.words.eq(Cat(lane.out for lane in lanes)),
             block.casts.eq(Cat(lane.code for lane in lanes)),
             block.z.eq(z),
+            block.active.eq(active),
             block.valid.eq(control.at("valid", stage)),
             block.request.to_a.eq(control.at("dest", stage) == Dest.A),
             block.request.addr.eq(control.at("dst_addr", stage)),
@@ -252,9 +265,10 @@ class VectorUnit(wiring.Component):
             *(getattr(self.a_vec, name).eq(getattr(block.a_vec, name)) for name in self.a_vec.signature.members),
         ]
 
-    def _reduce(self, m: Module, control: ControlPipeline, lanes: list) -> None:
+    def _reduce(self, m: Module, control: ControlPipeline, lanes: list, active: Signal) -> None:
         start, end = timing.REDUCE_START, timing.reduce_write(self.config.cols)
-        m.submodules.reduce = reduce = RowReduction(self.config.cols)
+        reduce = RowReduction(self.config.cols)
+        m.submodules.reduce = EnableInserter(active)(reduce)
         m.d.comb += [
             reduce.written.eq(Cat(lane.written for lane in lanes)),
             reduce.fixed.eq(Cat(lane.fixed for lane in lanes)),

@@ -26,12 +26,6 @@ from .toolchain import VerilatorInstall, cache_dir, find_make, require_verilator
 
 _RTL = Path(__file__).parents[2] / "rtl"
 _BUILD_TIMEOUT_S = 3600
-_FLAT_PES = 64
-"""Above this many PEs each cell is compiled once and called per instance (Verilator's hierarchical mode).
-
-Measured, CPU seconds to build and cycles/s: 4x4 tile flat 22 and 79 k, hierarchical 22 and 41 k; 16x16 tile
-flat 124 and 9 k, hierarchical 40 and 4.5 k. -O1 compiles twice as fast as -O2.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +116,8 @@ def rtl_digest() -> str:
 
 def key(model: Model, install: VerilatorInstall) -> str:
     """16 hexadecimal digits that change with every source, setting and tool that can change an executable."""
-    sources = [model.driver.read_bytes(), Path(__file__).read_bytes(), rtl_digest().encode()]
+    own = [Path(__file__), *sorted(Path(__file__).with_name("verilated").glob("*.py"))]
+    sources = [model.driver.read_bytes(), *(path.read_bytes() for path in own), rtl_digest().encode()]
     settings = repr((install.version, os.environ.get("CXX", ""), model.top, tuple(model.ports)))
     return hashlib.sha256(b"\0".join([*sources, settings.encode()])).hexdigest()[:16]
 
@@ -135,21 +130,14 @@ def _build(model: Model, config: TileConfig, install: VerilatorInstall, folder: 
     (work / f"{top}.v").write_text(verilog, encoding="utf-8")
     (work / "ports.h").write_text("".join(f"#define {model.prefix}_{p} {_member(p)}\n" for p in model.ports))
     shutil.copyfile(model.driver, work / "main.cpp")
-    hierarchical = config.rows * config.cols > _FLAT_PES
     command = [str(install.binary), "--cc", "--exe", "--top-module", top, "--prefix", f"V{top}", "--Mdir", "obj",
-               "-o", top, "-O3", "--x-assign", "fast", "--noassert", "--output-split", "20000", "-Wno-fatal",
-               "-Wno-lint", "-Wno-style", "-CFLAGS", "-I.."]
-    if hierarchical:
-        (work / "cells.vlt").write_text(_hier_blocks(verilog))
-        command += ["--hierarchical", "cells.vlt"]
-    else:
-        command += ["--inline-mult", "1"]
+               "-o", top, "-O3", "--x-assign", "fast", "--noassert", "--output-split", "20000", "--unroll-count", "1",
+               "--inline-mult", "1", "-Wno-fatal", "-Wno-lint", "-Wno-style", "-CFLAGS", "-I.."]
     _run([*command, f"{top}.v", "main.cpp"], work, install, config)
     make = find_make()
     jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    _run([str(make), "-C", "obj", "-f", f"V{top}_hier.mk" if hierarchical else f"V{top}.mk", f"-j{jobs}",
-          "OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1", *([] if hierarchical else [top])],
-         work, install, config)
+    _run([str(make), "-C", "obj", "-f", f"V{top}.mk", f"-j{jobs}", "OPT_FAST=-O1", "OPT_SLOW=-O0", "OPT_GLOBAL=-O1",
+          top], work, install, config)
     os.replace(work / "obj" / top, folder / top)
     os.replace(work / f"{top}.v", folder / f"{top}.v")
 
@@ -170,13 +158,6 @@ def _reason(output: str) -> str:
     errors = [line for line in lines if re.search(r"error|fatal|no rule|no space|denied", line, re.IGNORECASE)][:3]
     chosen = list(dict.fromkeys([*errors, *lines[-3:]]))
     return " | ".join(line[:300] for line in chosen) or "it printed nothing"
-
-
-def _hier_blocks(verilog: str) -> str:
-    """Verilator configuration that compiles each cell (``tilescore_pe`` and so on) once for all instances."""
-    modules = re.findall(r"^module (tilescore_\w+)\(", verilog, re.MULTILINE)
-    cells = [m for m in modules if not any(m.startswith(f"{other}_") for other in modules)]
-    return "`verilator_config\n" + "".join(f'hier_block -module "{cell}"\n' for cell in cells)
 
 
 def _member(port: str) -> str:

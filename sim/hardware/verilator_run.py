@@ -4,6 +4,7 @@
 """
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ...rtl.spec.ledger import COUNTER_NAMES
 from ..program import Program
 from .processes import run_quietly
 from .run import DramModel, RawRun, RtlRun, interpret
+from .verilated import simulation_verilog
 from .verilator_build import Model, build_executable
 
 _PORTS = (
@@ -25,22 +27,32 @@ _PORTS = (
 
 
 def _verilog(config: TileConfig) -> str:
-    from ...rtl.export.verilog import tile_verilog  # needs Amaranth's Yosys, which a cached model does not
+    from ...rtl.export import verilog  # needs Amaranth's Yosys, which a cached model does not
 
-    return tile_verilog(config)
+    return simulation_verilog(verilog.tile_netlist(config), verilog.TOP)
+
+
+def _verilog_at_once(config: TileConfig) -> str:
+    from ...rtl.export import verilog
+
+    return simulation_verilog(verilog.tile_netlist(config, dot_at_once=True), verilog.TOP)
 
 
 MODEL = Model(kind="verilator", verilog=_verilog, top="tile", prefix="TILE", ports=_PORTS,
               driver=Path(__file__).with_name("driver") / "main.cpp")
 
+AT_ONCE = replace(MODEL, kind="verilator-at-once", verilog=_verilog_at_once)
+"""With `arith.dot_at_once` in the processing elements: faster, for long runs that are not about those."""
 
-def run_verilator(program: Program, max_cycles: int, dram: DramModel | None = None) -> RtlRun:
-    """Run ``program`` on the compiled Verilog of its tile (built on first use).
+
+def run_verilator(program: Program, max_cycles: int, dram: DramModel | None = None, *,
+                  dot_at_once: bool = False) -> RtlRun:
+    """Run ``program`` on the compiled Verilog of its tile (built on first use). dot_at_once: on `AT_ONCE`.
 
     Raises `ToolError` when Verilator or a C++ compiler is missing or the build fails, and `SimulationError`
     as `run.interpret` does.
     """
-    model = build_model(program.config)
+    model = build_model(program.config, dot_at_once=dot_at_once)
     with tempfile.TemporaryDirectory(prefix="tilescore-") as folder:
         raw = _execute(model, program, max_cycles, dram or DramModel(), Path(folder))
     return interpret(program, raw)
@@ -71,6 +83,6 @@ def _execute(model: Path, program: Program, max_cycles: int, dram: DramModel, fo
                   dram=np.fromfile(folder / "dram.bin", np.uint8))
 
 
-def build_model(config: TileConfig) -> Path:
-    """The executable for ``config``, from the cache or built now (seconds for nano, minutes for server)."""
-    return build_executable(MODEL, config)
+def build_model(config: TileConfig, *, dot_at_once: bool = False) -> Path:
+    """The executable for ``config``, from the cache or built now (half a minute for nano, one or two for edge)."""
+    return build_executable(AT_ONCE if dot_at_once else MODEL, config)

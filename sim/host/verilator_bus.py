@@ -1,4 +1,4 @@
-"""Back end: the exported Verilog under Verilator, in a process of its own, with a memory written in C++.
+"""Back end: the tile with its AXI ports under Verilator, in a process of its own, with a memory written in C++.
 
 Some hundred times faster than a test bench in Python, so it is the one for whole layers; `driver/axi.cpp` says how
 the memory behaves.
@@ -15,6 +15,7 @@ import numpy as np
 from ...rtl.axi.channels import PAGE_BITS
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import ConfigError, SimulationError
+from ..hardware.verilated import simulation_verilog
 from ..hardware.verilator_build import Model, build_executable
 from .bus import response_error
 
@@ -30,9 +31,11 @@ _PORTS = (
 
 
 def _verilog(config: TileConfig) -> str:
-    from ...rtl.export.folder import axi_verilog  # needs Amaranth's Yosys, which a cached model does not
+    from ...rtl.axi.top import TileAxi
+    from ...rtl.export import verilog  # needs Amaranth's Yosys, which a cached model does not
+    from ...rtl.export.folder import TOP
 
-    return axi_verilog(config)
+    return simulation_verilog(verilog.netlist(TileAxi(config), TOP), TOP)
 
 
 MODEL = Model(kind="verilator-axi", verilog=_verilog, top="tilescore_axi", prefix="AXI", ports=_PORTS,

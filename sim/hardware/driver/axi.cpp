@@ -96,7 +96,10 @@ class Bench {
     void reset() {
         top_->AXI_aresetn = 0;
         forget();
-        for (int i = 0; i < 4; ++i) clock();
+        for (int i = 0; i < 4; ++i) {
+            clock();
+            ++t_;
+        }
         top_->AXI_aresetn = 1;
     }
 
@@ -109,11 +112,8 @@ class Bench {
 
     void cycle() {
         drive();
-        top_->AXI_aclk = 0;
-        top_->eval();
+        clock();
         sample();
-        top_->AXI_aclk = 1;
-        top_->eval();
         ++t_;
     }
 
@@ -177,11 +177,8 @@ class Bench {
 
   private:
     void clock() {
-        top_->AXI_aclk = 0;
+        top_->AXI_aclk = !top_->AXI_aclk;
         top_->eval();
-        top_->AXI_aclk = 1;
-        top_->eval();
-        ++t_;
     }
 
     bool go() { return !hung && (stall_ == 0 || !random_.below(stall_)); }

@@ -3,7 +3,8 @@
 //   tile key=value...     keys: dram (initial image), out (folder), program_addr, latency, bus_bytes, max_cycles,
 //                         counters (how many to read), seed, stall (0..1000, per mille; 0 = reference DRAM)
 //
-// Cycle t is: inputs are set, logic settles, outputs are sampled, the clock rises. With stall = 0 every request is
+// Cycle t is: inputs are set, the clock changes, outputs are sampled. The model has registers for its inputs
+// (sim/hardware/verilated), which show those of cycle t from that change on. With stall = 0 every request is
 // accepted at once and answered exactly `latency` cycles later. With stall > 0 a request port is ready, and a due
 // response is delivered, with probability 1 - stall/1000 per cycle, in order per port.
 //
@@ -96,21 +97,17 @@ class Bench {
         for (; t < limit && !done && error_.empty(); ++t) {
             top_->TILE_start = t == 0;
             drive(t);
-            top_->TILE_clk = 0;
-            top_->eval();
+            clock();
             done = sample(t);
-            top_->TILE_clk = 1;
-            top_->eval();
         }
         top_->TILE_start = 0;
+        clock();
         write(t, done);
     }
 
   private:
     void clock() {
-        top_->TILE_clk = 0;
-        top_->eval();
-        top_->TILE_clk = 1;
+        top_->TILE_clk = !top_->TILE_clk;
         top_->eval();
     }
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from amaranth.hdl import Cat, Module, Value
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
@@ -13,11 +15,14 @@ from numpy.typing import NDArray
 from tilescore.rtl.arith import latency as latencies
 from tilescore.rtl.arith.decode import DecodedElement
 from tilescore.rtl.arith.dot import E4M3_ONLY, DotProduct
+from tilescore.rtl.arith.dot_at_once import DotAtOnce
 from tilescore.rtl.arith.lane_format import LaneFormat
 from tilescore.rtl.spec.element_values import decode_float
 from tilescore.rtl.spec.formats import E4M3, PAIRS, step_bits
 from tilescore.rtl.spec.isa import Pair
+from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.tests.rtl.arith.streams import run_pipeline
+from tilescore.tests.rtl.verilated import build
 
 
 def oracle_values(codes: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -159,16 +164,21 @@ class ExpandedDot(wiring.Component):
         return m
 
 
-@pytest.mark.parametrize("lanes", [1, 3, 4])
-@pytest.mark.parametrize(("multiplier", "pairs"), [
+SETS = [
     ("fabric", tuple(Pair)), ("fabric", (Pair.E5M2,)), ("fabric", (Pair.E2M1, Pair.E4M3_E2M1)),
-    ("dsp", (Pair.E4M3, Pair.E2M1)), ("dsp", (Pair.E2M1,))])
-def test_sums_of_every_pair(multiplier: str, pairs: tuple[Pair, ...], lanes: int, rng: np.random.Generator) -> None:
+    ("dsp", (Pair.E4M3, Pair.E2M1)), ("dsp", (Pair.E2M1,))]
+
+
+@pytest.mark.parametrize("lanes", [1, 3, 4])
+@pytest.mark.parametrize("kind", [DotProduct, DotAtOnce])
+@pytest.mark.parametrize(("multiplier", "pairs"), SETS)
+def test_sums_of_every_pair(kind: type[DotProduct], multiplier: str, pairs: tuple[Pair, ...], lanes: int,
+                            rng: np.random.Generator) -> None:
     """The pair changes from cycle to cycle; B of E4M3 x E2M1 has one code per byte here."""
     count = 150
     a, b = (rng.integers(0, 256, (count, lanes)).astype(np.uint8) for _ in range(2))
     chosen = rng.choice(np.array(pairs), count)
-    dot = ExpandedDot(DotProduct(lanes=lanes, pairs=pairs, multiplier=multiplier))
+    dot = ExpandedDot(kind(lanes=lanes, pairs=pairs, multiplier=multiplier))
     columns = run_pipeline(dot, {"a": pack_lanes(a), "b": pack_lanes(b), "pair": chosen},
                            ["sum", "nan", "pinf", "ninf"], dot.dot.LATENCY)
     bits = len(dot.sum)
@@ -183,3 +193,39 @@ def test_sums_of_every_pair(multiplier: str, pairs: tuple[Pair, ...], lanes: int
         assert columns["sum"][i] - (columns["sum"][i] >> (bits - 1) << bits) == total
         flags = [np.isnan(products).any(), np.isposinf(products).any(), np.isneginf(products).any()]
         assert [columns[name][i] for name in ("nan", "pinf", "ninf")] == flags
+
+
+class BothDots(wiring.Component):
+    """`DotProduct` and `DotAtOnce` of one lane for each of `SETS` and of single formats, and where they differ."""
+
+    def __init__(self) -> None:
+        self.sets = [*SETS, ("fabric", E4M3_ONLY), ("fabric", (Pair.E2M1,)), ("fabric", (Pair.E4M3_E2M1,))]
+        super().__init__({"a": In(8), "b": In(8), "pair": In(3), "enable": In(1), "differ": Out(len(self.sets))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        for number, (multiplier, pairs) in enumerate(self.sets):
+            results = []
+            for kind in (DotProduct, DotAtOnce):
+                dot = kind(lanes=1, pairs=pairs, multiplier=multiplier)
+                m.submodules[f"{kind.__name__}_{number}"] = expanded = ExpandedDot(dot)
+                m.d.comb += [expanded.a.eq(self.a), expanded.b.eq(self.b), expanded.pair.eq(self.pair),
+                             dot.enable.eq(self.enable.replicate(dot.LATENCY))]
+                results.append(Cat(expanded.sum, expanded.nan, expanded.pinf, expanded.ninf))
+            known = Cat(self.pair == pair for pair in pairs).any()
+            late = Signal(2, name=f"known_{number}")
+            with m.If(self.enable):
+                m.d.sync += late.eq(Cat(known, late))
+            m.d.comb += self.differ[number].eq(late[1] & (results[0] != results[1]))
+        return m
+
+
+@pytest.mark.skipif(bool(missing_for_verilator()), reason="missing " + ", ".join(missing_for_verilator()))
+def test_at_once_equals_the_pipeline_on_all_codes(tmp_path: Path) -> None:
+    """Every pair of bytes under every element pair, and again with pauses, in which both keep what they have."""
+    dots = BothDots()
+    program = build(dots, "both_dots", {"a": 8, "b": 8, "pair": 3, "enable": 1}, {"differ": len(dots.sets)})
+    codes = np.tile(np.arange(1 << 16), len(Pair))
+    operands = {"a": codes & 255, "b": codes >> 8, "pair": np.repeat([int(pair) for pair in Pair], 1 << 16)}
+    for enable in (np.ones(len(codes)), np.arange(len(codes)) % 3 != 0):
+        assert not program.stream(tmp_path, 2, {**operands, "enable": enable})["differ"].any()
