@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,12 +60,15 @@ def test_a_large_cache_widens_the_scale() -> None:
     assert calibrate(float64_layer(changed).ranges)["k"] == np.float32(1000 / 448)
 
 
-def test_zero_tensors_have_scale_one() -> None:
-    workload = Workload(layer=dataclasses.replace(LAYER, qk_norm="none"), tokens=2)
+@pytest.mark.parametrize("norm", ["none", "head"])
+def test_zero_tensors_have_scale_one(norm: Any) -> None:
+    """And so has what a norm takes in, which only a layer with norms has a range of."""
+    workload = Workload(layer=dataclasses.replace(LAYER, qk_norm=norm), tokens=2)
     held = held_of(workload)
     zero = dataclasses.replace(held, x=np.zeros_like(held.x), wq=np.zeros_like(held.wq))
     scales = calibrate(float64_layer(zero).ranges)
-    assert [scales[name] for name in ("x", "wq", "q", "mixed", "q projected")] == [1] * 5
+    assert [scales[name] for name in ("x", "wq", "q", "mixed")] == [1] * 4
+    assert ("q projected" in scales) == (norm != "none") and scales.get("q projected", 1) == 1
 
 
 @pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
