@@ -8,8 +8,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from amaranth.hdl import Fragment
 from amaranth.lib import wiring
 
 from tilescore.benchmarks.gates.cuts import cut
+from tilescore.benchmarks.gates.store import Store
 from tilescore.benchmarks.synthesis import Gates, measure_design
 from tilescore.rtl.dma.load_unit import LoadUnit
 from tilescore.rtl.dma.store_unit import StoreUnit
@@ -29,6 +32,8 @@ from tilescore.rtl.tile import Tile
 from tilescore.rtl.vector.lane import VectorLane
 from tilescore.rtl.vector.unit import VectorUnit
 from tilescore.sim.structure import UNIT_SIZES, tile_sizes, unit_features
+
+STORE = Store(Path(os.environ["TILESCORE_SIZES"]) if "TILESCORE_SIZES" in os.environ else None)
 
 FLIP_FLOP_TRANSISTORS = 16
 """As Yosys counts them."""
@@ -62,7 +67,13 @@ MAKERS: dict[str, tuple[Callable[[TileConfig], wiring.Component], tuple[type, ..
 def measure(unit: str, config: TileConfig) -> Gates:
     make, without = MAKERS[unit]
     component = make(config)
-    return measure_design(cut(Fragment.get(component, None), component, without).rtlil())
+    return _measured(cut(Fragment.get(component, None), component, without).rtlil())
+
+
+@cache
+def _measured(rtlil: str) -> Gates:
+    """Units that do not depend on what differs between tiles are measured once."""
+    return STORE.get("gates", rtlil, lambda: measure_design(rtlil))
 
 
 def fitted(unit: str, found: dict[TileConfig, Gates]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -97,7 +108,7 @@ def main() -> None:
     options.add_argument("--write", action="store_true", help="write benchmarks/sizes.md")
     given = options.parse_args()
     found: dict[str, dict[TileConfig, Gates]] = {}
-    for unit in MAKERS:
+    for unit in sorted(MAKERS, key=lambda unit: (unit == 'control', unit == 'vector')):
         found[unit] = {config: measure(unit, config) for config in TILES}
         print(f'    "{unit}": {fitted(unit, found[unit])},', flush=True)
     UNIT_SIZES.update({unit: fitted(unit, sizes) for unit, sizes in found.items()})

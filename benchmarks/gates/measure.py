@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import sqrt
@@ -81,4 +80,4 @@ def _toggles(simulation: Simulation, key: str, part: Part, run: Run, delay: str,
             total = {net: total.get(net, 0) + counted.get(net, 0) for net in total.keys() | counted.keys()}
         return total
 
-    return store.get("toggles", f"{key} {part.name} {delay} {json.dumps(stimuli)}", make)
+    return store.get("toggles", f"{key} {part.name} {delay} {run.key}", make)

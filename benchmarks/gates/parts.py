@@ -42,79 +42,74 @@ W4A8 = "e4m3 e2m1 e4m3xe2m1"
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """products: tensor formats of the products it is priced on; none: it is priced on `_OTHER_RUNS`. fitted: tables may
-    use its runs; else it is only compared with what they say."""
+    """runs: names of the programs that it is priced on, see `runs_of`. fitted: tables may use its runs; else it is only
+    compared with what they say."""
 
     name: str
     label: str
     config: TileConfig
     place: Place
-    products: tuple[str, ...] = ()
+    runs: tuple[str, ...]
     fitted: bool = True
 
 
 _PE = Place(kind=ProcessingElement)
 
 
-def _pe(name: str, label: str, config: TileConfig, *products: str, fitted: bool = True) -> Part:
-    return Part(name=name, label=f"PE, {label}", config=config, place=_PE, products=products, fitted=fitted)
+def _pe(name: str, label: str, config: TileConfig, *formats: str, fitted: bool = True) -> Part:
+    """A part that tables are not fitted to sees the operands of layers, the others normal ones."""
+    kind = "gaussian" if fitted else "layer"
+    return Part(name=name, label=f"PE, {label}", config=config, place=_PE, fitted=fitted,
+                runs=tuple(f"{kind} {name}" for name in formats))
 
 
-def _place(kind: type, *without: type, where: Callable = lambda component: True) -> Place:
-    return Place(kind=kind, without=without, where=where)
+def _unit(name: str, label: str, kind: type, *runs: str, without: tuple[type, ...] = (),
+          where: Callable = lambda component: True) -> Part:
+    return Part(name=name, label=label, config=NANO, place=Place(kind=kind, without=without, where=where), runs=runs)
+
+
+_VECTOR_RUNS = tuple(f"vector {kind}" for kind in programs.VECTOR_KINDS)
 
 
 PARTS = {part.name: part for part in (
-    _pe("pe", "E4M3", NANO, "e4m3"),
+    Part(name="pe", label="PE, E4M3", config=NANO, place=_PE, runs=("gaussian e4m3", "short e4m3", "layer e4m3")),
     _pe("pe-nvfp4", "E2M1, E4M3 scales", tile("e2m1", "e4m3"), "nvfp4"),
-    _pe("pe-mxfp8", "E4M3, E8M0 scales", tile("e4m3", "e8m0"), "mxfp8", "e4m3"),
+    _pe("pe-mxfp8", "E4M3, E8M0 scales", tile("e4m3", "e8m0"), "mxfp8"),
     _pe("pe-e5m2", "E5M2, W = 80", tile("e5m2", acc_bits=80), "e5m2"),
     _pe("pe-presets", "E4M3 + E2M1 + E4M3xE2M1, E4M3 and E8M0 scales", tile(W4A8, "e4m3 e8m0"),
-        "e4m3", "nvfp4", "mxfp8", "mxfp4"),
+        "e4m3", "nvfp4", "mxfp8"),
     _pe("pe-mxfp4", "E2M1, E8M0 scales", tile("e2m1", "e8m0"), "mxfp4", fitted=False),
     _pe("pe-w4a8", "E4M3 + E2M1 + E4M3xE2M1, E4M3 scales", tile(W4A8, "e4m3"), "e4m3", "nvfp4", fitted=False),
-    Part(name="vector", label="vector lane", config=NANO, place=_place(VectorLane)),
-    Part(name="acc", label="ACC lane with drain (without memories)", config=NANO, place=_place(AccLane)),
-    Part(name="a-slice", label="A slice (without memories)", config=NANO,
-         place=_place(OperandSlice, where=lambda component: component.is_a)),
-    Part(name="b-slice", label="B slice (without memories)", config=NANO,
-         place=_place(OperandSlice, where=lambda component: not component.is_a)),
-    Part(name="load", label="load unit (without memories)", config=NANO, place=_place(LoadUnit)),
-    Part(name="store", label="store unit (without memories)", config=NANO, place=_place(StoreUnit)),
-    Part(name="vector-control", label="vector unit without lanes", config=NANO, place=_place(VectorUnit, VectorLane)),
-    Part(name="control", label="the rest of the tile: dispatch, issue, sequencers, counters", config=NANO,
-         place=_place(Tile, ProcessingElement, OperandSlice, AccLane, LoadUnit, StoreUnit, VectorUnit)),
+    _unit("vector", "vector lane", VectorLane, "attention", *_VECTOR_RUNS),
+    _unit("acc", "ACC lane with drain (without memories)", AccLane, "gaussian e4m3", "short e4m3", "attention",
+          "vector copy"),
+    _unit("a-slice", "A slice (without memories)", OperandSlice, "gaussian e4m3", "attention",
+          where=lambda component: component.is_a),
+    _unit("b-slice", "B slice (without memories)", OperandSlice, "gaussian e4m3", "attention",
+          where=lambda component: not component.is_a),
+    _unit("load", "load unit (without memories)", LoadUnit, "gaussian e4m3", "attention"),
+    _unit("store", "store unit (without memories)", StoreUnit, "vector copy", "attention"),
+    _unit("vector-control", "vector unit without lanes", VectorUnit, "attention", "vector copy", "vector sum",
+          without=(VectorLane,)),
+    _unit("control", "the rest of the tile: dispatch, issue, sequencers, counters", Tile, "gaussian e4m3", "attention",
+          "vector copy", without=(ProcessingElement, OperandSlice, AccLane, LoadUnit, StoreUnit, VectorUnit)),
 )}
 
-_ATTENTION = "attention layer"
-_OTHER_RUNS: dict[str, Callable[[TileConfig], Program]] = {
-    _ATTENTION: programs.layer_program,
-    **{f"vector {kind}": lambda config, kind=kind: programs.vector_program(config, kind)
-       for kind in programs.VECTOR_KINDS},
-}
-
-M, N = 16, 16
+M, N = 8, 8
 """Rows of the operands of a product."""
 
 
-def _product(kind: str, tensor_format: str) -> Callable[[TileConfig], Program]:
-    """kind: "gaussian"; "short", with results that leave every four steps; "layer"."""
-    def make(config: TileConfig) -> Program:
-        k = 64 if kind == "short" else 512 if tensor_format in ("nvfp4", "mxfp4") else 256
-        operands = programs.layer_operands if kind == "layer" else programs.gaussian_operands
-        return programs.product_program(config, tensor_format, *operands(M, N, k))
-    return make
-
-
-def runs_of(part: Part) -> dict[str, Callable[[TileConfig], Program]]:
-    """By name. The first format's product also comes with short sums and on a layer's operands; parts that tables are
-    not fitted to see only these operands."""
-    formats = part.products or ("e4m3",)
-    if not part.fitted:
-        return {f"layer {name}": _product("layer", name) for name in formats}
-    found = {f"gaussian {name}": _product("gaussian", name) for name in formats}
-    found |= {f"{kind} {formats[0]}": _product(kind, formats[0]) for kind in ("short", "layer")}
-    return found if part.products else found | _OTHER_RUNS
+def program_of(name: str, config: TileConfig) -> Program:
+    """"attention": a small layer. "vector KIND": see `programs.vector_program`. "gaussian FORMAT", "short FORMAT", with
+    results that leave every few steps, and "layer FORMAT": a product on operands of that kind."""
+    kind, _, what = name.partition(" ")
+    if kind == "attention":
+        return programs.layer_program(config)
+    if kind == "vector":
+        return programs.vector_program(config, what)
+    k = 32 if kind == "short" else 256 if what in ("nvfp4", "mxfp4") else 128
+    operands = programs.layer_operands if kind == "layer" else programs.gaussian_operands
+    return programs.product_program(config, what, *operands(M, N, k))
 
 
 def is_judge(run: str) -> bool:
@@ -124,9 +119,11 @@ def is_judge(run: str) -> bool:
 
 @dataclass(frozen=True)
 class Run:
-    """What a program did: cycles, events of the whole tile, and by part the inputs of its components in each cycle."""
+    """What a program did: cycles, events of the whole tile, and by part the inputs of its components in each cycle. key:
+    digest of what that depends on."""
 
     name: str
+    key: str
     cycles: int
     events: dict[str, int]
     inputs: dict[str, list[list[dict[str, int]]]]
@@ -136,26 +133,26 @@ def record_parts(parts: Sequence[Part], store: Store) -> Iterator[tuple[Part, st
     """Every part with its design's text and its runs. Parts of one configuration share the runs' recordings."""
     for config in dict.fromkeys(part.config for part in parts):
         group = [part for part in parts if part.config == config]
-        names = list(dict.fromkeys(name for part in group for name in runs_of(part)))
-        makers = {name: make for part in group for name, make in runs_of(part).items()}
-        found = {name: record_run(makers[name](config), [p for p in group if name in runs_of(p)], name, store)
+        names = list(dict.fromkeys(name for part in group for name in part.runs))
+        found = {name: record_run(program_of(name, config), [part for part in group if name in part.runs], name, store)
                  for name in names}
         for part in group:
-            runs = [found[name] for name in runs_of(part)]
-            yield part, runs[0][1][part.name], [run for run, _ in runs]
+            yield part, found[part.runs[0]][1][part.name], [found[name][0] for name in part.runs]
 
 
 def record_run(program: Program, parts: Sequence[Part], name: str, store: Store) -> tuple[Run, dict[str, str]]:
     """The run, and the text of each part's design."""
+    key = f"{_digest(program)} {name} {[part.name for part in parts]}"
+
     def make() -> tuple[Run, dict[str, str]]:
         recordings = record(program, [part.place for part in parts])
         timing = time_program(program)
         inputs = {part.name: [component[:timing.cycles] for component in recording.inputs]
                   for part, recording in zip(parts, recordings, strict=True)}
-        run = Run(name, timing.cycles, {event: count for event, count in timing.events.items() if count}, inputs)
+        run = Run(name, key, timing.cycles, {event: count for event, count in timing.events.items() if count}, inputs)
         return run, {part.name: recording.rtlil for part, recording in zip(parts, recordings, strict=True)}
 
-    return store.get("run", f"{_digest(program)} {name} {[part.name for part in parts]}", make)
+    return store.get("run", key, make)
 
 
 def _digest(program: Program) -> str:

@@ -28,8 +28,7 @@ VECTOR_ROWS = 64
 
 VECTOR_KINDS: dict[str, dict] = {
     "copy": {}, "add": {"combine": Combine.ADD, "z": acc(VECTOR_ROWS)}, "sum": {"reduce": Reduce.SUM},
-    "maximum": {"reduce": Reduce.MAX}, "exp2": {"func": Func.EXP2}, "reciprocal": {"func": Func.RECIPROCAL},
-    "silu": {"func": Func.SILU}, "codes": {"to_acc": None, "to_a": 0},
+    "exp2": {"func": Func.EXP2}, "codes": {"to_acc": None, "to_a": 0},
 }
 """What a kind's VECTOR has beyond x times an immediate to ACC."""
 
