@@ -1,17 +1,16 @@
 """Registers and gates of the tile's units for several tiles, and the sizes that `sim.structure` interpolates from them.
 
-    python benchmarks/sizes.py [--write]
+    python benchmarks/sizes.py [--write] [--store DIR]
 
-``--write`` puts the table into benchmarks/sizes.md. Prints `UNIT_SIZES` of sim/structure.py. Several minutes; needs Yosys.
+``--write`` puts the table into benchmarks/sizes.md. Prints `UNIT_SIZES` of sim/structure.py. Several minutes; needs
+Yosys.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +32,6 @@ from tilescore.rtl.vector.lane import VectorLane
 from tilescore.rtl.vector.unit import VectorUnit
 from tilescore.sim.structure import UNIT_SIZES, tile_sizes, unit_features
 
-STORE = Store(Path(os.environ["TILESCORE_SIZES"]) if "TILESCORE_SIZES" in os.environ else None)
-
 FLIP_FLOP_TRANSISTORS = 16
 """As Yosys counts them."""
 
@@ -52,6 +49,9 @@ TILES = (
     EDGE,
 )
 
+FEWER = {"vector": TILES[:2], "vector_control": TILES[:4], "control": (*TILES[:3], TILES[4])}
+"""Of units that are large, or hardly depend on the tile."""
+
 MAKERS: dict[str, tuple[Callable[[TileConfig], wiring.Component], tuple[type, ...]]] = {
     "vector": (lambda config: VectorLane(built_quantizers(config)), ()),
     "acc": (AccLane, ()),
@@ -64,16 +64,11 @@ MAKERS: dict[str, tuple[Callable[[TileConfig], wiring.Component], tuple[type, ..
 }
 
 
-def measure(unit: str, config: TileConfig) -> Gates:
+def measure(unit: str, config: TileConfig, store: Store) -> Gates:
     make, without = MAKERS[unit]
     component = make(config)
-    return _measured(cut(Fragment.get(component, None), component, without).rtlil())
-
-
-@cache
-def _measured(rtlil: str) -> Gates:
-    """Units that do not depend on what differs between tiles are measured once."""
-    return STORE.get("gates", rtlil, lambda: measure_design(rtlil))
+    rtlil = cut(Fragment.get(component, None), component, without).rtlil()
+    return store.get("gates", rtlil, lambda: measure_design(rtlil))
 
 
 def fitted(unit: str, found: dict[TileConfig, Gates]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -90,7 +85,8 @@ def fitted(unit: str, found: dict[TileConfig, Gates]) -> tuple[tuple[float, ...]
 
 def page(found: dict[str, dict[TileConfig, Gates]]) -> Iterator[str]:
     yield from ("# Registers and gates of the tile's units", "",
-                "Made by `python benchmarks/sizes.py --write`: each unit without its memories and without the units in it "
+                "Made by `python benchmarks/sizes.py --write`: each unit without its memories and without the units "
+                "in it "
                 "that have a row of their own, mapped to generic gates as in [area.md](area.md). *model*: what "
                 "`sim.structure` interpolates, and the error.", "",
                 "| unit | tile | registers | model | transistors of gates | model |", "|---|---|---|---|---|---|")
@@ -106,10 +102,12 @@ def page(found: dict[str, dict[TileConfig, Gates]]) -> Iterator[str]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--write", action="store_true", help="write benchmarks/sizes.md")
+    options.add_argument("--store", type=Path, metavar="DIR", help="keep results in DIR")
     given = options.parse_args()
+    store = Store(given.store)
     found: dict[str, dict[TileConfig, Gates]] = {}
-    for unit in sorted(MAKERS, key=lambda unit: (unit == 'control', unit == 'vector')):
-        found[unit] = {config: measure(unit, config) for config in TILES}
+    for unit in MAKERS:
+        found[unit] = {config: measure(unit, config, store) for config in FEWER.get(unit, TILES)}
         print(f'    "{unit}": {fitted(unit, found[unit])},', flush=True)
     UNIT_SIZES.update({unit: fitted(unit, sizes) for unit, sizes in found.items()})
     tile_sizes.cache_clear()

@@ -305,7 +305,8 @@ _ROWS = (
     ("largest shares", _largest_components),
     ("clock of idle PEs, of idle vector lanes", lambda r: ", ".join(
         _percent(value / r["energy"]["total_pj"]) for value in r["energy"]["idle_pj"].values())),
-    ("area, per TOPS at the FP8 peak", lambda r: f"{r['area']['total_mm2']:,.3f} mm2, {r['area']['mm2_per_tops']:,.3f} mm2"),
+    ("area, per TOPS at the FP8 peak", lambda r: f"{r['area']['total_mm2']:,.3f} mm2, "
+                                                 f"{r['area']['mm2_per_tops']:,.3f} mm2"),
     ("relative RMS error", _error),
     ("tokens routed unlike float64", _flips),
     ("flags of MATMUL results", lambda r: _flags(r["numerics"]["flags"])),

@@ -1,9 +1,9 @@
-"""Area of a tile by parts: sizes of its units (`structure`) times the area of a register and of a gate's transistor in the
-cells of an energy table's library, and bytes of memory times the area of SRAM.
+"""Area of a tile by parts: sizes of its units (`structure`) times the area of a register and of a gate's transistor in
+the cells of an energy table's library, and bytes of memory times the area of SRAM.
 
-Cells alone: no wires, no clock tree, no room between cells, which together take a placed design to 1.3 to 1.6 times this.
-What the formula says of parts that were mapped, and its error, stands in benchmarks/gates.md; tiles compared with each
-other share most of it.
+Cells alone: no wires, no clock tree, no room between cells, which together take a placed design to 1.3 to 1.6 times
+this. What the formula says of parts that were mapped, and its error, stands in benchmarks/gates.md; tiles compared with
+each other share most of it.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,8 @@ def _parts(config: TileConfig, c: dict[str, float]) -> dict[str, float]:
 
 
 def memory_bytes(config: TileConfig) -> float:
-    """Of all memories: operand buffers with scale bytes, accumulators with flags, indices, two pages of instructions."""
+    """Of all memories: operand buffers with scale bytes, accumulators with flags, indices, two pages of
+    instructions."""
     operands = config.a_buffer_bytes + config.b_buffer_bytes
     scales = operands / config.lanes if config.scales else 0
     accumulators = config.cols * (config.acc_banks * config.acc_bank_rows * config.acc_word_bits

@@ -1,7 +1,7 @@
 """Energy of a run: counted events and cycles times constants from a TOML table, by component.
 
-The counts are those of `rtl/spec/events.py`, equal in the timing model and in the hardware. A table in `energy_tables/` gives
-every constant with unit, source, status and range; `energy_components` says how often a run pays for each.
+The counts are those of `rtl/spec/events.py`, equal in the timing model and in the hardware. A table in `energy_tables/`
+gives every constant with unit, source, status and range; `energy_components` says how often a run pays for each.
 
 Leakage is the one component that is power times time: it follows from the cycles and the tile's clock, and from no
 event. At half the clock a program leaks twice the energy and everything else stays as it is.
@@ -72,11 +72,11 @@ class EnergyTable:
 class EnergyReport:
     """Picojoules of one run.
 
-    components: pJ by `energy_components.COMPONENTS`; they sum to total_pj. low_pj, high_pj: totals with all constants at
-    an end. idle_pj: by unit ("array", "vector"), what of its clock was spent on cycles in which it had nothing to do.
-    pj_per_mac: per multiply-accumulate that the array executed; pj_per_op: per useful operation, two per
-    useful MAC. Both are None when there was none. average_watt: total over the time at the tile's clock.
-    leakage_watt: what the tile leaks, whatever it runs and at any clock.
+    components: pJ by `energy_components.COMPONENTS`; they sum to total_pj. low_pj, high_pj: totals with all constants
+    at an end. idle_pj: by unit ("array", "vector"), what of its clock was spent on cycles in which it had nothing to
+    do. pj_per_mac: per multiply-accumulate that the array executed; pj_per_op: per useful operation, two per useful
+    MAC. Both are None when there was none. average_watt: total over the time at the tile's clock. leakage_watt: what
+    the tile leaks, whatever it runs and at any clock.
     """
 
     table: str
@@ -94,8 +94,8 @@ class EnergyReport:
     def to_dict(self) -> dict:
         return {"total_pj": self.total_pj, "low_pj": self.low_pj, "high_pj": self.high_pj,
                 "pj_per_mac": self.pj_per_mac, "pj_per_op": self.pj_per_op,
-                "components": dict(self.components), "idle_pj": dict(self.idle_pj), "table": self.table, "average_watt": self.average_watt,
-                "leakage_watt": self.leakage_watt}
+                "components": dict(self.components), "idle_pj": dict(self.idle_pj), "table": self.table,
+                "average_watt": self.average_watt, "leakage_watt": self.leakage_watt}
 
 
 def energy_of(events: Mapping[str, int], cycles: int, config: TileConfig, table: EnergyTable,

@@ -1,8 +1,8 @@
 """Picojoules of every component of the tile: what each event and each cycle costs in terms of a table's constants.
 
-An event is priced *above* the clock of the registers that it passes: these cost their `*_idle` in every cycle of the run,
-whether anything happens or not, and a run of half the utilization pays for twice the cycles. So the sum is linear in
-events and cycles, and what is charged to idling is not a matter of attribution.
+An event is priced *above* the clock of the registers that it passes: these cost their `*_idle` in every cycle of the
+run, whether anything happens or not, and a run of half the utilization pays for twice the cycles. So the sum is linear
+in events and cycles, and what is charged to idling is not a matter of attribution.
 
 Where the structure of the RTL decides what an event costs (`structure`), the formula names that structure.
 """
@@ -83,7 +83,8 @@ def _buffers(result: dict[str, float], n: Mapping[str, int], config: TileConfig,
     statistics = sram_byte(4 * config.stat_bank_rows, c)
     row = 4 * config.cols
     result["a_buffer_reads"] = (n["a_group_reads"] * lanes + scaled + n["a_beat_reads"] * bus) * a
-    result["a_buffer_writes"] = ((n["a_beat_writes"] + n["scale_beats"]) * bus + n["a_row_writes"] * config.cols) * a_write
+    result["a_buffer_writes"] = a_write * (
+        (n["a_beat_writes"] + n["scale_beats"]) * bus + n["a_row_writes"] * config.cols)
     result["b_buffer_reads"] = (n["b_group_reads"] * lanes + scaled * config.cols / config.rows) * b
     result["b_buffer_writes"] = n["b_beat_writes"] * bus * b_write
     result["acc_buffer_reads"] = ((n["acc_row_reads"] * row + n["acc_beat_reads"] * bus) * acc
@@ -111,7 +112,8 @@ def _control(n: Mapping[str, int], config: TileConfig, c: Mapping[str, float]) -
 
 
 def sram_byte(bank_bytes: int, c: Mapping[str, float]) -> float:
-    """pJ to read a byte of a memory of ``bank_bytes``, not less than that of the registers that would take its place."""
+    """pJ to read a byte of a memory of ``bank_bytes``, not less than that of the registers that would take its
+    place."""
     scaled = c["sram_byte_8kib"] * (bank_bytes / 8192) ** c["sram_capacity_exponent"]
     return max(scaled, 8 * c["shadow_bit"])
 
@@ -134,7 +136,8 @@ def macs_of(events: Mapping[str, int], config: TileConfig) -> int:
 
 def idle_of(n: Mapping[str, int], cycles: int, config: TileConfig, c: Mapping[str, float]) -> dict[str, float]:
     """pJ of the clock of PEs and of vector lanes in the cycles in which they had no step and no row. Part of the
-    components `array_clock` and `vector_clock`. Never below 0: the steps of a phase may lie in the cycles of another."""
+    components `array_clock` and `vector_clock`. Never below 0: the steps of a phase may lie in the cycles of
+    another."""
     sizes = tile_sizes(config)
     steps = sum(n[event] for event in STEP_PAIRS) / config.rows
     return {name: max(0.0, cycles - busy) * sizes[unit].count * sizes[unit].registers * c[constant]

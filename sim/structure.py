@@ -1,10 +1,10 @@
 """What a tile consists of, in registers and transistors of its gates, from its parameters.
 
 The energy model and the area model price these sizes; they are those of the RTL without loading it. Those of a
-processing element (PE) follow its structure (`rtl/matrix/pe.py` and below): registers are exact up to what synthesis finds to be
-constant or equal (2.6 % at most), gates are sizes of multipliers, adders and shifters times what such a bit takes, fitted
-to the format sets of benchmarks/area.md (6 % at most, 2 % for most). Those of the other units are interpolated between
-the tiles of benchmarks/sizes.md, which states the errors. Memories are not in them.
+processing element (PE) follow its structure (`rtl/matrix/pe.py` and below): registers are exact up to what synthesis
+finds to be constant or equal (2.6 % at most), gates are sizes of multipliers, adders and shifters times what such a bit
+takes, fitted to the format sets of benchmarks/area.md (6 % at most, 2 % for most). Those of the other units are
+interpolated between the tiles of benchmarks/sizes.md, which states the errors. Memories are not in them.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class PeStructure:
     """Bits of registers of one PE.
 
     operands: groups of A and B that pass through; tags; products: significands' products, shifts and signs of all
-    lanes; terms: shifted products; tree: sums of lanes; group: from a block's sum to its term, scales that pass included
-    (0 without block scales); accumulator, shadow: with flags.
+    lanes; terms: shifted products; tree: sums of lanes; group: from a block's sum to its term, scales that pass
+    included (0 without block scales); accumulator, shadow: with flags.
     """
 
     operands: int
@@ -100,7 +100,8 @@ def _group_bits(config: TileConfig, step: int, flags: int) -> int:
     shape = TermShape(config)
     low, high = (sum(shape.exponent_range(side)[end] for side in "ab") for end in (0, 1))
     exponent = max((high + 1).bit_length(), (-low - 1).bit_length() if low < 0 else 0) + int(low < 0)
-    bits = shape.group_bits + flags + scale_bits(config, "a") + scale_bits(config, "b") + exponent + 1 + shape.factor_bits
+    scales = scale_bits(config, "a") + scale_bits(config, "b")
+    bits = shape.block_bits + flags + scales + exponent + 1 + shape.factor_bits
     if shape.fp32:
         bits += 2 * FP32_SIGNIFICAND + exponent + 1
     if shape.factor_bits:
@@ -109,7 +110,14 @@ def _group_bits(config: TileConfig, step: int, flags: int) -> int:
 
 
 UNIT_SIZES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    # sizes
+    "acc": ((286.5, 8.663, 3.152), (-382.8, 196.5, 3075.0)),
+    "a_slice": ((83.52, 0.02977, 8.09, 277.2), (-911.1, 210.7, 168.4, 6914.0)),
+    "b_slice": ((74.88, 0.01719, 228.2), (640.2, 112.0, 3393.0)),
+    "load": ((746.5, 7.569, 14.22), (52080.0, -10.39, 588.5)),
+    "store": ((746.5, 7.569, 14.22), (52080.0, -10.39, 588.5)),
+    "vector": ((1500.0, 200.0), (100000.0, 20000.0)),
+    "vector_control": ((1000.0, 300.0, 0.0), (10000.0, 3000.0, 0.0)),
+    "control": ((8000.0, 10.0, 1.0), (100000.0, 100.0, 100.0)),
 }
 """By unit: coefficients of `unit_features`, for registers and for transistors of gates."""
 
@@ -137,7 +145,7 @@ def _pe_gates(config: TileConfig) -> dict[str, float]:
         width = shape.product_bits + shape.most_shift + 1
         levels = width.bit_length() if shape.rounds else shape.most_shift.bit_length()
         found |= {"scaling": shape.multiplied_bits * shape.factor_bits + significands, "shift": width * levels,
-                  "group": shape.group_bits}
+                  "group": shape.block_bits}
     return found
 
 
@@ -162,7 +170,7 @@ def unit_features(unit: str, config: TileConfig) -> tuple[float, ...]:
         "load": (1, bus, blocks * bus),
         "store": (1, bus, blocks * bus),
         "vector_control": (1, cols, blocks * cols),
-        "control": (1, cols, rows * bus, (config.acc_banks + config.stat_banks)),
+        "control": (1, cols, rows * bus),
     }[unit]
 
 

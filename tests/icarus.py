@@ -1,4 +1,5 @@
-"""Toggles of a netlist by Icarus Verilog, from a VCD: the independent counterpart of `benchmarks/gates/simulation.py`."""
+"""Toggles of a netlist by Icarus Verilog, from a VCD: the independent counterpart of
+`benchmarks/gates/simulation.py`."""
 
 from __future__ import annotations
 
@@ -33,12 +34,14 @@ endmodule
 """
 
 
-def count(netlist: Netlist, cycles: Sequence[dict[str, int]], folder: Path, *, skip: int, delay: bool) -> dict[int, int]:
+def count(netlist: Netlist, cycles: Sequence[dict[str, int]], folder: Path, *, skip: int,
+          delay: bool) -> dict[int, int]:
     """As `Simulation.count` of one stimulus."""
     words = [_word(netlist, {**cycles[0], "rst": 1})] * RESET_CYCLES + [_word(netlist, c) for c in cycles]
     words.append(words[-1])
     bits = sum(map(len, netlist.data_inputs.values()))
-    bench = _BENCH.format(top=bits - 1, last=len(words) - 1, first=RESET_CYCLES + skip + 1, delay="#1 " if delay else "")
+    bench = _BENCH.format(top=bits - 1, last=len(words) - 1, first=RESET_CYCLES + skip + 1,
+                          delay="#1 " if delay else "")
     (folder / "design.v").write_text(f"`timescale 1ps/1ps\n{to_verilog(netlist, delay=delay)}{bench}", encoding="utf-8")
     (folder / "stimulus.hex").write_text("".join(f"{word:x}\n" for word in words), encoding="utf-8")
     for command in (["iverilog", "-g2005", "-s", "bench", "-o", "bench.vvp", "design.v"], ["vvp", "-n", "bench.vvp"]):

@@ -33,7 +33,8 @@ from tilescore.rtl.spec.errors import SimulationError
 from tilescore.rtl.spec.events import EVENT_NAMES
 from tilescore.rtl.spec.isa import INSTRUCTIONS, reference_page
 from tilescore.rtl.spec.ledger import LEDGER_UNITS
-from tilescore.sim.energy import COMPONENTS, load_table
+from tilescore.sim.energy import load_table
+from tilescore.sim.energy_components import COMPONENTS
 from tilescore.sim.hardware.toolchain import doctor_report, missing_for_verilator
 from tilescore.sim.program import Program
 from tilescore.sim.simulate import simulate

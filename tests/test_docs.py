@@ -20,7 +20,8 @@ import pytest
 
 from tilescore.cli.main import main
 from tilescore.cli.parser import parser
-from tilescore.sim.energy import COMPONENTS, load_table
+from tilescore.sim.energy import load_table
+from tilescore.sim.energy_components import COMPONENTS
 from tilescore.sim.hardware.toolchain import find_verilator, verilator_env
 from tilescore.tests.compiler.tiny import tiny_config, write_config, write_model
 

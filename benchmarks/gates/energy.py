@@ -5,11 +5,11 @@ and load, where several conditions or inputs have tables their mean. The same in
 at flip-flops only: at gates, tables of inputs are for transitions that do not reach the output, and are small.
 
 Clock: the clock pins and their wires, twice a pulse, the flip-flops' internal power at the edges, and clock gates. A
-flip-flop that takes over a new value is priced by its output's tables; tables of the clock pin whose condition says that
-the value changes, or that it stays, count for that share of the cycles; likewise tables of a clock gate's clock pin for
-pulses that pass and that do not. The clock tree is not in the netlist.
-Nets that input ports drive count as combinational: in a larger design another part's register would drive them, and the
-loads of output ports count in the part that they lead to.
+flip-flop that takes over a new value is priced by its output's tables; tables of the clock pin whose condition says
+that the value changes, or that it stays, count for that share of the cycles; likewise tables of a clock gate's clock
+pin for pulses that pass and that do not. The clock tree is not in the netlist. Nets that input ports drive count as
+combinational: in a larger design another part's register would drive them, and the loads of output ports count in the
+part that they lead to.
 """
 
 from __future__ import annotations
@@ -87,8 +87,10 @@ def _clock_gate(instance: Instance, toggles: Mapping[int, int], cycles: int, del
     """fJ of a clock gate's own pins; the load of its output counts as the clock pins behind it."""
     gate = instance.cell.clock_gate
     assert gate is not None
-    result = sum(toggles.get(net, 0) * _mean(instance.cell.pins[pin].power, delays.default_slew, delays.loads.get(net, 0.0))
-                 for pin, net in instance.outputs)
+    result = 0.0
+    for pin, net in instance.outputs:
+        power = instance.cell.pins[pin].power
+        result += toggles.get(net, 0) * _mean(power, delays.default_slew, delays.loads.get(net, 0.0))
     for pin, net in instance.inputs:
         if pin != gate.clock:
             result += toggles.get(net, 0) * _mean(instance.cell.pins[pin].power, delays.default_slew, 0.0)

@@ -1,10 +1,10 @@
 """Constants of an energy table, fitted to the figures of one library.
 
-Of every run there are two equations' worth of knowledge: what its cycles cost at rest, which is measured apart, and what
-its events cost above that. The first gives the `*_idle` constants by division, the second the others by least squares
-over the runs, each run weighted by its own energy, with no constant below zero. A constant's value is that of the middle
-wire and of the mean of both delay models; its low end is that without wires and glitches, its high end that with the
-longer wires and with glitches, each widened to where the parts differ.
+Of every run there are two equations' worth of knowledge: what its cycles cost at rest, which is measured apart, and
+what its events cost above that. The first gives the `*_idle` constants by division, the second the others by least
+squares over the runs, each run weighted by its own energy, with no constant below zero. A constant's value is that of
+the middle wire and of the mean of both delay models; its low end is that without wires and glitches, its high end that
+with the longer wires and with glitches, each widened to where the parts differ.
 
 Runs on the operands of layers, and parts that are not `fitted`, are left out: they are what the table is judged on.
 """
@@ -73,8 +73,9 @@ def pe_features(config: TileConfig, n: Mapping[str, int]) -> dict[str, float]:
 
 
 def _vector(config: TileConfig, n: Mapping[str, int]) -> dict[str, float]:
-    return {"vector_element": n["vector_rows"], "vector_add": n["vector_adds"], "vector_function": n["vector_functions"],
-            "vector_reduction": n["vector_reductions"], "vector_code": n["vector_quantizations"]}
+    return {"vector_element": n["vector_rows"], "vector_add": n["vector_adds"],
+            "vector_function": n["vector_functions"], "vector_reduction": n["vector_reductions"],
+            "vector_code": n["vector_quantizations"]}
 
 
 def _acc(config: TileConfig, n: Mapping[str, int]) -> dict[str, float]:

@@ -323,7 +323,8 @@ def _clock_gate(group: Group) -> ClockGate | None:
     """Of an integrated clock gate that passes high pulses."""
     if not group.attributes.get("clock_gating_integrated_cell", "").startswith("latch_posedge"):
         return None
-    pins = {kind: [pin.arguments[0] for pin in group.all("pin") if pin.attributes.get(f"clock_gate_{kind}_pin") == "true"]
+    pins = {kind: [pin.arguments[0] for pin in group.all("pin")
+                   if pin.attributes.get(f"clock_gate_{kind}_pin") == "true"]
             for kind in ("clock", "out", "enable", "test")}
     if len(pins["clock"]) != 1 or len(pins["out"]) != 1 or len(pins["enable"]) != 1:
         return None

@@ -36,7 +36,8 @@ def wire_ff(library: Library, pitches: float) -> float:
 
 def measure_part(part: Part, rtlil: str, runs: Sequence[Run], library: Library, text: str, pitches: Sequence[float],
                  store: Store, *, gated: bool = True) -> dict:
-    """Figures of JSON types; ``pitches``: lengths of the wire to each sink (`wire_ff`), energies are lists in that order.
+    """Figures of JSON types; ``pitches``: lengths of the wire to each sink (`wire_ff`), energies are lists in that
+    order.
     """
     how = Mapping(period_ps=round(PERIOD_FO4 * inverter_of_four(library)[0]), gated=gated)
     unusable = [name for name, cell in library.cells.items() if not cell.usable]

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from tilescore import rtl
 from tilescore.benchmarks.gates import programs
 from tilescore.benchmarks.gates.stimuli import Place, record
@@ -80,19 +82,23 @@ PARTS = {part.name: part for part in (
         "e4m3", "nvfp4", "mxfp8"),
     _pe("pe-mxfp4", "E2M1, E8M0 scales", tile("e2m1", "e8m0"), "mxfp4", fitted=False),
     _pe("pe-w4a8", "E4M3 + E2M1 + E4M3xE2M1, E4M3 scales", tile(W4A8, "e4m3"), "e4m3", "nvfp4", fitted=False),
-    _unit("vector", "vector lane", VectorLane, "attention", *_VECTOR_RUNS),
-    _unit("acc", "ACC lane with drain (without memories)", AccLane, "gaussian e4m3", "short e4m3", "attention",
-          "vector copy"),
-    _unit("a-slice", "A slice (without memories)", OperandSlice, "gaussian e4m3", "attention",
+    Part(name="pe-programs", label="PE, E4M3, in other programs", config=NANO, place=_PE, fitted=False,
+         runs=("program 1", "program 2", "program 3")),
+    Part(name="pe-4x8", label="PE, E4M3, in an array of 4 x 8", config=replace(NANO, name="4x8", cols=8), place=_PE,
+         fitted=False, runs=("program 4", "program 5")),
+    _unit("vector", "vector lane", VectorLane, *_VECTOR_RUNS),
+    _unit("acc", "ACC lane with drain (without memories)", AccLane, "gaussian e4m3", "short e4m3", "vector copy"),
+    _unit("a-slice", "A slice (without memories)", OperandSlice, "gaussian e4m3", "vector codes",
           where=lambda component: component.is_a),
-    _unit("b-slice", "B slice (without memories)", OperandSlice, "gaussian e4m3", "attention",
+    _unit("b-slice", "B slice (without memories)", OperandSlice, "gaussian e4m3", "short e4m3",
           where=lambda component: not component.is_a),
-    _unit("load", "load unit (without memories)", LoadUnit, "gaussian e4m3", "attention"),
-    _unit("store", "store unit (without memories)", StoreUnit, "vector copy", "attention"),
-    _unit("vector-control", "vector unit without lanes", VectorUnit, "attention", "vector copy", "vector sum",
+    _unit("load", "load unit (without memories)", LoadUnit, "gaussian e4m3", "vector copy"),
+    _unit("store", "store unit (without memories)", StoreUnit, "gaussian e4m3", "vector copy"),
+    _unit("vector-control", "vector unit without lanes", VectorUnit, "vector copy", "vector sum",
           without=(VectorLane,)),
-    _unit("control", "the rest of the tile: dispatch, issue, sequencers, counters", Tile, "gaussian e4m3", "attention",
-          "vector copy", without=(ProcessingElement, OperandSlice, AccLane, LoadUnit, StoreUnit, VectorUnit)),
+    _unit("control", "the rest of the tile: dispatch, issue, sequencers, counters", Tile,
+          "gaussian e4m3", "vector copy",
+          without=(ProcessingElement, OperandSlice, AccLane, LoadUnit, StoreUnit, VectorUnit)),
 )}
 
 M, N = 8, 8
@@ -100,11 +106,14 @@ M, N = 8, 8
 
 
 def program_of(name: str, config: TileConfig) -> Program:
-    """"attention": a small layer. "vector KIND": see `programs.vector_program`. "gaussian FORMAT", "short FORMAT", with
-    results that leave every few steps, and "layer FORMAT": a product on operands of that kind."""
+    """"vector KIND": see `programs.vector_program`. "gaussian FORMAT", "short FORMAT", with
+    results that leave every few steps, and "layer FORMAT": a product on operands of that kind. "program SEED": an E4M3
+    product of random size on operands of a layer."""
     kind, _, what = name.partition(" ")
-    if kind == "attention":
-        return programs.layer_program(config)
+    if kind == "program":
+        rng = np.random.default_rng(int(what))
+        m, n, k = int(4 * rng.integers(1, 12)), int(8 * rng.integers(1, 6)), int(16 * rng.integers(2, 8))
+        return programs.product_program(config, "e4m3", *programs.layer_operands(m, n, k, int(what)))
     if kind == "vector":
         return programs.vector_program(config, what)
     k = 32 if kind == "short" else 256 if what in ("nvfp4", "mxfp4") else 128
@@ -114,13 +123,13 @@ def program_of(name: str, config: TileConfig) -> Program:
 
 def is_judge(run: str) -> bool:
     """Tables are not fitted to the runs on a layer's operands."""
-    return run.startswith("layer ")
+    return run.startswith(("layer ", "program "))
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a program did: cycles, events of the whole tile, and by part the inputs of its components in each cycle. key:
-    digest of what that depends on."""
+    """What a program did: cycles, events of the whole tile, and by part the inputs of its components in each cycle.
+    key: digest of what that depends on."""
 
     name: str
     key: str

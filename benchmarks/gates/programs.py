@@ -1,12 +1,10 @@
-"""Programs whose runs give the stimuli: matrix products of given operands, a small attention layer, VECTOR instructions
-of one kind each."""
+"""Programs whose runs give the stimuli: matrix products of given operands, and VECTOR instructions of one kind each."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tilescore.compiler.builder import ProgramBuilder
-from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.dram import float_matrix, float_output
 from tilescore.compiler.emitter import Emitter, acc, imm
 from tilescore.compiler.gemm import Group, acc_regions, emit_gemm
@@ -20,8 +18,6 @@ from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.isa import Combine, Func, Reduce
 from tilescore.rtl.spec.tensor_formats import TENSOR_FORMATS
 from tilescore.sim.program import Program
-
-LAYER = Workload(layer=AttentionLayer(hidden=32, heads=1, kv_heads=1, head_dim=32), tokens=16)
 
 VECTOR_ROWS = 64
 """Rows of one VECTOR of `vector_program`."""
@@ -72,11 +68,6 @@ def product_program(config: TileConfig, tensor_format: str, a: np.ndarray, b: np
               a_placer=OperandPlacer(config, "A", "c"))
     float_output(builder, "out", out, m, n)
     return builder.finish()
-
-
-def layer_program(config: TileConfig) -> Program:
-    """`LAYER`, with data."""
-    return compile_layer(LAYER, config).program
 
 
 def vector_program(config: TileConfig, kind: str, repeats: int = 2) -> Program:

@@ -3,11 +3,11 @@
     python benchmarks/gates/run.py LIBERTY [LIBERTY ...] [--parts pe,vector,...] [--store DIR] [--write]
     python benchmarks/gates/run.py --write
 
-LIBERTY: a standard-cell library, .lib or .lib.gz. Needs Yosys (`pip install pyosys`) and a C++ compiler. What is measured
-is added to the figures in benchmarks/gates/figures.json; ``--write`` writes these, the page benchmarks/gates.md and the
-energy tables that are made from them; without LIBERTY from the figures as they are. ``--store`` keeps netlists,
-recordings and toggles, so that the command goes on where it stopped and does again only what changed: everything from
-nothing takes hours, most of them in ABC.
+LIBERTY: a standard-cell library, .lib or .lib.gz. Needs Yosys (`pip install pyosys`) and a C++ compiler. What is
+measured is added to the figures in benchmarks/gates/figures.json; ``--write`` writes these, the page
+benchmarks/gates.md and the energy tables that are made from them; without LIBERTY from the figures as they are.
+``--store`` keeps netlists, recordings and toggles, so that the command goes on where it stopped and does again only
+what changed: everything from nothing takes hours, most of them in ABC.
 """
 
 from __future__ import annotations

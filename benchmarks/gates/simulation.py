@@ -153,7 +153,8 @@ class Simulation:
         rows = [(net, self._compile(bound(instance.cell.pins[pin].function)), 0) for pin, net in instance.outputs]
         return (state, self._compile(following)), rows
 
-    def _bound(self, function: Expression, instance: Instance, known: dict[str, Expression] | None = None) -> Expression:
+    def _bound(self, function: Expression, instance: Instance,
+               known: dict[str, Expression] | None = None) -> Expression:
         """The function with nets for pins."""
         if function[0] == "name":
             if known and function[1] in known:

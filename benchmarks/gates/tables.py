@@ -1,4 +1,5 @@
-"""Energy tables from figures: constants of the logic by `fit`, of memories, wires to DRAM and the like from literature."""
+"""Energy tables from figures: constants of the logic by `fit`, of memories, wires to DRAM and the like from
+literature."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from tilescore.benchmarks.gates.fit import fit
 from tilescore.benchmarks.gates.parts import PARTS
+from tilescore.rtl.spec.errors import ConfigError
 from tilescore.sim.energy import CONSTANTS, Constant
 from tilescore.sim.structure import tile_sizes
 
@@ -16,65 +18,88 @@ FOLDER = Path(__file__).resolve().parents[2] / "sim" / "energy_tables"
 
 @dataclass(frozen=True, kw_only=True)
 class Technology:
-    """A table's library, by name, and the constants that no library gives: value, low, high, status, source."""
+    """A table's library, by name, and the constants that no library gives: value, low, high, source, all derived."""
 
     table: str
     node_nm: float
     library: str
-    given: dict[str, tuple[float, float, float, str, str]]
+    given: dict[str, tuple[float, float, float, str]]
 
 
-_HOROWITZ = "Horowitz ISSCC 2014, 8 KiB, 10 pJ per 64-bit read at 45 nm and 0.9 V (1.25 pJ per byte; PMC8934428 table 3)"
-_BLOCK = ("assumed: a block's quantizer divides, compares and delays where a cast rounds; low: as much again as a cast; "
-          "high: its share of flip-flops and gates in the lane of a tile that has it")
+_HOROWITZ = ("Horowitz ISSCC 2014, 8 KiB, 10 pJ per 64-bit read at 45 nm and 0.9 V (1.25 pJ per byte; PMC8934428 "
+             "table 3)")
+_TPU = "the 4 MiB SRAM of AccelForge's TPUv4i"
+_BLOCK = ("as much as three casts: a block's quantizer divides, compares and delays where a cast rounds; the ends are "
+          "as much as one and as six")
 
 TECHNOLOGIES = (
     Technology(table="7nm", node_nm=7, library="asap7", given={
-        "sram_byte_8kib": (0.66, 0.35, 1.25, "derived", "geometric mean of no improvement over 45 nm and of as much as "
-                           f"published logic, 3.6 times; the ends are these two. {_HOROWITZ}"),
-        "sram_capacity_exponent": (0.18, 0.12, 0.3, "derived", "from sram_byte_8kib to the 4 MiB SRAM of AccelForge's "
-                                   "TPUv4i, 0.25 pJ/bit: ln(2.0 / 0.66) / ln 512"),
-        "sram_write_ratio": (1.16, 1.0, 1.25, "derived", "0.29 / 0.25 pJ/bit of the 4 MiB SRAM in AccelForge's TPUv4i"),
-        "sram_area": (0.4, 0.216, 1.27, "derived", "low: 8 cells of 0.027 um2; high: a whole die of 42.64 mm2 with 256 "
-                      "Mbit (Chang et al., ISSCC 2017); value: cells take 54 % of a macro"),
-        "dram_byte": (48.0, 48.0, 60.0, "derived", "HBM2E, 6.0 pJ/bit (Micron); high: GDDR6, 7.5 pJ/bit; AccelForge's "
-                      "TPUv4i has 7.03 pJ/bit for HBM2"),
-        "block_code": (0.0, 0.0, 0.0, "assumed", _BLOCK),
+        "sram_byte_8kib": (0.66, 0.35, 1.25, "geometric mean of no improvement over 45 nm and of as much as published "
+                           f"logic, 3.6 times; the ends are these two. {_HOROWITZ}"),
+        "sram_capacity_exponent": (0.18, 0.12, 0.3, f"from sram_byte_8kib to {_TPU}, 0.25 pJ/bit: ln(2.0 / 0.66) / "
+                                   "ln 512"),
+        "sram_write_ratio": (1.16, 1.0, 1.25, f"0.29 / 0.25 pJ/bit of {_TPU}"),
+        "sram_area": (0.4, 0.216, 1.27, "low: 8 cells of 0.027 um2; high: a whole die of 42.64 mm2 with 256 Mbit (Chang "
+                      "et al., ISSCC 2017); value: cells take 54 % of a macro"),
+        "dram_byte": (48.0, 48.0, 60.0, "HBM2E, 6.0 pJ/bit (Micron); high: GDDR6, 7.5 pJ/bit; AccelForge's TPUv4i has "
+                      "7.03 pJ/bit for HBM2"),
     }),
     Technology(table="130nm", node_nm=130, library="sky130_fd_sc_hd__tt_025C_1v80", given={
-        "sram_byte_8kib": (14.4, 7.2, 28.8, "derived", "by capacitance and voltage, (130 / 45) x (1.8 / 0.9)^2 = 11.6 "
-                           f"times; the ends are half and twice as much. {_HOROWITZ}"),
-        "sram_capacity_exponent": (0.48, 0.45, 0.5, "derived", "energy ~ capacity^x through 8 KiB 10 pJ, 32 KiB 20 pJ and "
-                                   "1 MiB 100 pJ (Horowitz): ln 10 / ln 128 = 0.475"),
-        "sram_write_ratio": (1.1, 1.0, 1.2, "derived", "0.29 / 0.25 pJ/bit = 1.16 of a 4 MiB SRAM in AccelForge's TPUv4i, "
-                             "rounded towards 1"),
-        "sram_area": (139.0, 100.0, 186.0, "derived", "OpenRAM macros of SkyWater: 2 KiB in 683.1 x 416.54 um; high: 1 KiB "
-                      "in 479.78 x 397.5 um; low: larger macros"),
-        "dram_byte": (60.0, 48.0, 325.0, "derived", "memory of its own node: GDDR6, 7.5 pJ/bit (Micron); low: HBM2E 6.0 "
-                      "pJ/bit (Micron); high: 2.6 nJ per 64 bits (Horowitz, LPDDR2 era)"),
-        "block_code": (0.0, 0.0, 0.0, "assumed", _BLOCK),
+        "sram_byte_8kib": (14.4, 7.2, 28.8, "by capacitance and voltage, (130 / 45) x (1.8 / 0.9)^2 = 11.6 times; the "
+                           f"ends are half and twice as much. {_HOROWITZ}"),
+        "sram_capacity_exponent": (0.48, 0.45, 0.5, "energy ~ capacity^x through 8 KiB 10 pJ, 32 KiB 20 pJ and 1 MiB "
+                                   "100 pJ (Horowitz): ln 10 / ln 128 = 0.475"),
+        "sram_write_ratio": (1.1, 1.0, 1.2, f"0.29 / 0.25 pJ/bit = 1.16 of {_TPU}, rounded towards 1"),
+        "sram_area": (139.0, 100.0, 186.0, "OpenRAM macros of SkyWater: 2 KiB in 683.1 x 416.54 um; high: 1 KiB in "
+                      "479.78 x 397.5 um; low: larger macros"),
+        "dram_byte": (60.0, 48.0, 325.0, "memory of its own node: GDDR6, 7.5 pJ/bit (Micron); low: HBM2E, 6.0 pJ/bit "
+                      "(Micron); high: 2.6 nJ per 64 bits (Horowitz, LPDDR2 era)"),
     }),
 )
 
 _BLOCK_SHARE = (3.0, 1.0, 6.0)
 """`block_code` in `vector_code`: value, low, high."""
 
+_REFERENCE = TECHNOLOGIES[0]
+"""Its library has the figures of every unit."""
+
+_Entry = tuple[float, float, float, str, str]
+
 
 def constants_of(technology: Technology, figures: Mapping) -> dict[str, Constant]:
-    """Raises `KeyError` for a library or part that the figures lack."""
-    library = next(entry for entry in figures["libraries"] if entry["name"] == technology.library)
-    voltage = f"{library['name']}, {library['corner']}, {library['voltage']:g} V"
-    found: dict[str, tuple[float, float, float, str, str]] = dict(technology.given)
-    for name, fitted in fit(library).items():
-        found[name] = (fitted.value, fitted.low, fitted.high, "measured",
-                       f"gates of {', '.join(fitted.parts)} in {voltage}")
-    code = found["vector_code"]
-    found["block_code"] = (*(share * end for share, end in zip(_BLOCK_SHARE, code, strict=False)), "assumed", _BLOCK)
-    found |= {name: (*ends, "measured", f"mapped cells of all parts in {voltage}")
-              for name, ends in _sizes(library).items()}
+    """Constants of parts that the library's figures lack are those of `_REFERENCE` times the ratio of what a register at
+    rest, or a bit of an E4M3 step, takes. Raises `ConfigError` naming a constant that is not there either."""
+    found = _measured(technology, figures)
+    if technology is not _REFERENCE:
+        reference = _measured(_REFERENCE, figures)
+        for name in (name for name in reference if name not in found):
+            ratio = "pe_idle" if name.endswith("_idle") else "e4m3_bit"
+            if ratio in found:
+                value, low, high = (reference[name][i] * found[ratio][i] / reference[ratio][i] for i in range(3))
+                found[name] = (value, low, high, "derived", f"that of {_REFERENCE.library} times the ratio of {ratio}")
+    if "vector_code" in found:
+        ends = (share * end for share, end in zip(_BLOCK_SHARE, found["vector_code"], strict=False))
+        found["block_code"] = (*ends, "assumed", _BLOCK)
+    missing = [name for name in CONSTANTS if name not in found]
+    if missing:
+        raise ConfigError(f"table {technology.table}: the figures have no part that gives {', '.join(missing)}")
     return {name: Constant(name=name, value=_short(value), low=min(_short(value), _short(low)),
                            high=max(_short(value), _short(high)), unit=unit, status=status, source=source)
             for name, unit in CONSTANTS.items() for value, low, high, status, source in [found[name]]}
+
+
+def _measured(technology: Technology, figures: Mapping) -> dict[str, _Entry]:
+    library = next((entry for entry in figures["libraries"] if entry["name"] == technology.library), None)
+    if library is None:
+        raise ConfigError(f"table {technology.table}: the figures have no library {technology.library}")
+    where = f"{library['name']}, {library['corner']}, {library['voltage']:g} V"
+    found: dict[str, _Entry] = {name: (value, low, high, "derived", source)
+                                for name, (value, low, high, source) in technology.given.items()}
+    for name, fitted in fit(library).items():
+        found[name] = (fitted.value, fitted.low, fitted.high, "measured",
+                       f"gates of {', '.join(fitted.parts)} in {where}")
+    return found | {name: (*ends, "measured", f"mapped cells of all parts in {where}")
+                    for name, ends in _sizes(library).items()}
 
 
 def _short(value: float) -> float:
@@ -85,8 +110,8 @@ def _sizes(library: Mapping) -> dict[str, tuple[float, float, float]]:
     """Areas of a register and of a generic transistor of gates, um2, and leakage, nW/um2; ends are those of parts."""
     registers, gates, leakages, weights = [], [], [], []
     for name, part in library["parts"].items():
-        if name not in PARTS:
-            continue
+        if name not in PARTS or PARTS[name].label.endswith(("programs", "4 x 8")):
+            continue  # those of "pe" again, or without clock gates
         unit = "pe" if PARTS[name].label.startswith("PE,") else name.replace("-", "_")
         size = tile_sizes(PARTS[name].config)[unit]
         registers.append(part["flip_flop_area"] / part["flip_flops"])
@@ -108,8 +133,8 @@ def text(technology: Technology, constants: Mapping[str, Constant]) -> str:
 def _lines(technology: Technology, constants: Mapping[str, Constant]) -> Iterator[str]:
     yield from (
         f"# Energy constants at {technology.node_nm:g} nm. Written by `python benchmarks/gates/run.py --write`.",
-        "#", '# status: "measured" figures are those of benchmarks/gates; "derived" ones follow from published ones by the',
-        '# formula in `source`; "assumed" ones are a choice whose range says how little is known.',
+        "#", '# status: "measured" figures are those of benchmarks/gates; "derived" ones follow from published ones by',
+        '# the formula in `source`; "assumed" ones are a choice whose range says how little is known.',
         f'name = "{technology.table}"', f"node_nm = {technology.node_nm:g}")
     for c in constants.values():
         yield from ("", f"[constants.{c.name}]", f"value = {c.value!r}", f"low = {c.low!r}", f"high = {c.high!r}",
@@ -117,9 +142,6 @@ def _lines(technology: Technology, constants: Mapping[str, Constant]) -> Iterato
 
 
 def write(figures: Mapping) -> None:
-    """The tables whose libraries the figures have."""
-    names = {entry["name"] for entry in figures["libraries"]}
     for technology in TECHNOLOGIES:
-        if technology.library in names:
-            (FOLDER / f"{technology.table}.toml").write_text(text(technology, constants_of(technology, figures)),
-                                                             encoding="utf-8")
+        (FOLDER / f"{technology.table}.toml").write_text(text(technology, constants_of(technology, figures)),
+                                                         encoding="utf-8")
