@@ -49,7 +49,7 @@ TILES = (
     EDGE,
 )
 
-FEWER = {"vector": TILES[:2], "vector_control": TILES[:4], "control": (*TILES[:3], TILES[4])}
+FEWER = {"vector": TILES[:2], "store": TILES[:3], "vector_control": TILES[:3], "control": (TILES[0], TILES[2])}
 """Of units that are large, or hardly depend on the tile."""
 
 MAKERS: dict[str, tuple[Callable[[TileConfig], wiring.Component], tuple[type, ...]]] = {
@@ -102,11 +102,12 @@ def page(found: dict[str, dict[TileConfig, Gates]]) -> Iterator[str]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--write", action="store_true", help="write benchmarks/sizes.md")
+    options.add_argument("--units", help="comma-separated; default: all")
     options.add_argument("--store", type=Path, metavar="DIR", help="keep results in DIR")
     given = options.parse_args()
     store = Store(given.store)
     found: dict[str, dict[TileConfig, Gates]] = {}
-    for unit in MAKERS:
+    for unit in given.units.split(",") if given.units else MAKERS:
         found[unit] = {config: measure(unit, config, store) for config in FEWER.get(unit, TILES)}
         print(f'    "{unit}": {fitted(unit, found[unit])},', flush=True)
     UNIT_SIZES.update({unit: fitted(unit, sizes) for unit, sizes in found.items()})

@@ -114,10 +114,10 @@ UNIT_SIZES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "a_slice": ((83.52, 0.02977, 8.09, 277.2), (-911.1, 210.7, 168.4, 6914.0)),
     "b_slice": ((74.88, 0.01719, 228.2), (640.2, 112.0, 3393.0)),
     "load": ((746.5, 7.569, 14.22), (52080.0, -10.39, 588.5)),
-    "store": ((746.5, 7.569, 14.22), (52080.0, -10.39, 588.5)),
-    "vector": ((1500.0, 200.0), (100000.0, 20000.0)),
+    "store": ((684.5, 9.952, 14.82), (43660.0, 607.1, 541.4)),
+    "vector": ((2415.0, 14.0), (169600.0, 616.0)),
     "vector_control": ((1000.0, 300.0, 0.0), (10000.0, 3000.0, 0.0)),
-    "control": ((8000.0, 10.0, 1.0), (100000.0, 100.0, 100.0)),
+    "control": ((8000.0, 10.0), (100000.0, 100.0)),
 }
 """By unit: coefficients of `unit_features`, for registers and for transistors of gates."""
 
@@ -160,7 +160,7 @@ class UnitSize:
 
 def unit_features(unit: str, config: TileConfig) -> tuple[float, ...]:
     """What the size of a unit other than the PE is linear in; the first is 1."""
-    rows, cols, bus = config.rows, config.cols, config.bus_bytes
+    cols, bus = config.cols, config.bus_bytes
     blocks = float(bool(config.scales))
     return {
         "vector": (1, blocks),
@@ -170,7 +170,7 @@ def unit_features(unit: str, config: TileConfig) -> tuple[float, ...]:
         "load": (1, bus, blocks * bus),
         "store": (1, bus, blocks * bus),
         "vector_control": (1, cols, blocks * cols),
-        "control": (1, cols, rows * bus),
+        "control": (1, cols),
     }[unit]
 
 

@@ -19,12 +19,12 @@ from tilescore.rtl.spec.isa import Combine, Func, Reduce
 from tilescore.rtl.spec.tensor_formats import TENSOR_FORMATS
 from tilescore.sim.program import Program
 
-VECTOR_ROWS = 64
+VECTOR_ROWS = 32
 """Rows of one VECTOR of `vector_program`."""
 
 VECTOR_KINDS: dict[str, dict] = {
     "copy": {}, "add": {"combine": Combine.ADD, "z": acc(VECTOR_ROWS)}, "sum": {"reduce": Reduce.SUM},
-    "exp2": {"func": Func.EXP2}, "codes": {"to_acc": None, "to_a": 0},
+    "exp2": {"func": Func.EXP2}, "codes": {"to_acc": None, "to_a": 0, "dst_pitch": 1},
 }
 """What a kind's VECTOR has beyond x times an immediate to ACC."""
 
@@ -70,7 +70,7 @@ def product_program(config: TileConfig, tensor_format: str, a: np.ndarray, b: np
     return builder.finish()
 
 
-def vector_program(config: TileConfig, kind: str, repeats: int = 2) -> Program:
+def vector_program(config: TileConfig, kind: str, repeats: int = 4) -> Program:
     """VECTORs of one of `VECTOR_KINDS` on normal operands: rows from 0 to ACC rows twice `VECTOR_ROWS` further."""
     builder = ProgramBuilder(config)
     emitter = Emitter(builder)

@@ -39,8 +39,8 @@ TECHNOLOGIES = (
         "sram_capacity_exponent": (0.18, 0.12, 0.3, f"from sram_byte_8kib to {_TPU}, 0.25 pJ/bit: ln(2.0 / 0.66) / "
                                    "ln 512"),
         "sram_write_ratio": (1.16, 1.0, 1.25, f"0.29 / 0.25 pJ/bit of {_TPU}"),
-        "sram_area": (0.4, 0.216, 1.27, "low: 8 cells of 0.027 um2; high: a whole die of 42.64 mm2 with 256 Mbit (Chang "
-                      "et al., ISSCC 2017); value: cells take 54 % of a macro"),
+        "sram_area": (0.4, 0.216, 1.27, "low: 8 cells of 0.027 um2; high: a whole die of 42.64 mm2 with 256 Mbit "
+                      "(Chang et al., ISSCC 2017); value: cells take 54 % of a macro"),
         "dram_byte": (48.0, 48.0, 60.0, "HBM2E, 6.0 pJ/bit (Micron); high: GDDR6, 7.5 pJ/bit; AccelForge's TPUv4i has "
                       "7.03 pJ/bit for HBM2"),
     }),
@@ -60,20 +60,30 @@ TECHNOLOGIES = (
 _BLOCK_SHARE = (3.0, 1.0, 6.0)
 """`block_code` in `vector_code`: value, low, high."""
 
+_UNMEASURED = {
+    "drain_value": 500, "acc_byte": 10, "slice_byte": 8, "vector_element": 800, "vector_add": 160,
+    "vector_function": 500, "vector_reduction": 100, "vector_code": 60, "vector_control": 60, "dma_byte": 24,
+    "instruction": 1000, "sequencer_step": 300,
+}
+"""Registers that take over something with an event: what it is priced by as long as figures lack the event's unit."""
+
 _REFERENCE = TECHNOLOGIES[0]
-"""Its library has the figures of every unit."""
+"""Its library has the figures of most units."""
 
 _Entry = tuple[float, float, float, str, str]
 
 
 def constants_of(technology: Technology, figures: Mapping) -> dict[str, Constant]:
-    """Constants of parts that the library's figures lack are those of `_REFERENCE` times the ratio of what a register at
-    rest, or a bit of an E4M3 step, takes. Raises `ConfigError` naming a constant that is not there either."""
+    """Constants of parts that the library's figures lack are those of `_REFERENCE` times the ratio of what a register
+    at rest, or a bit of an E4M3 step, takes. Raises `ConfigError` naming a constant that is not there either."""
     found = _measured(technology, figures)
-    if technology is not _REFERENCE:
-        reference = _measured(_REFERENCE, figures)
+    if technology is _REFERENCE:
+        found = _by_size(found) | found
+    else:
+        reference = _by_size(found := _measured(_REFERENCE, figures)) | found
+        found = _measured(technology, figures)
         for name in (name for name in reference if name not in found):
-            ratio = "pe_idle" if name.endswith("_idle") else "e4m3_bit"
+            ratio = "pe_idle" if name.endswith("_idle") else "e4m3_bit" if "e4m3_bit" in found else "e2m1_bit"
             if ratio in found:
                 value, low, high = (reference[name][i] * found[ratio][i] / reference[ratio][i] for i in range(3))
                 found[name] = (value, low, high, "derived", f"that of {_REFERENCE.library} times the ratio of {ratio}")
@@ -86,6 +96,21 @@ def constants_of(technology: Technology, figures: Mapping) -> dict[str, Constant
     return {name: Constant(name=name, value=_short(value), low=min(_short(value), _short(low)),
                            high=max(_short(value), _short(high)), unit=unit, status=status, source=source)
             for name, unit in CONSTANTS.items() for value, low, high, status, source in [found[name]]}
+
+
+def _by_size(found: Mapping[str, _Entry]) -> dict[str, _Entry]:
+    """What stands for constants of units that were not measured: registers priced as a bit of an E4M3 step, from half
+    to twice as much; at rest as those of a PE."""
+    value, low, high, *_ = found.get("e4m3_bit") or found["e2m1_bit"]
+    result: dict[str, _Entry] = {
+        name: (bits * value, bits * low / 2, bits * high * 2, "assumed",
+               f"{bits} registers at the price of e4m3_bit, from half to twice as much")
+        for name, bits in _UNMEASURED.items()}
+    for name in ("e5m2_bit", "e2m1_bit"):
+        result[name] = value, low / 2, high * 2, "assumed", "as much as e4m3_bit, from half to twice as much"
+    idle = found["pe_idle"][:3]
+    return result | {name: (*idle, "derived", "a register at rest as in a PE") for name in CONSTANTS
+                     if name.endswith("_idle")}
 
 
 def _measured(technology: Technology, figures: Mapping) -> dict[str, _Entry]:

@@ -284,7 +284,7 @@ class VectorUnit(wiring.Component):
         m.d.comb += [
             self.ev_vector_rows.eq(valid),
             self.ev_acc_row_reads.eq(
-                self.acc_x.en + (self.acc_y.en & (self.acc_y.addr != self.acc_x.addr)) + self.acc_z.en + self.acc_w.en),
+                self.acc_x.en + (self.acc_y.en & ~control.at("squares", 0)) + self.acc_z.en + self.acc_w.en),
             self.ev_acc_row_writes.eq(self.acc_d.en),
             self.ev_statistic_writes.eq(self.acc_r.en),
             self.ev_a_row_writes.eq(self.a_vec.valid),

@@ -27,7 +27,8 @@ def test_every_constant_has_unit_source_and_range(name: str) -> None:
     assert set(table.constants) == set(CONSTANTS)
     for constant in table.constants.values():
         assert 0 <= constant.low <= constant.value <= constant.high
-        assert constant.low < constant.high and len(constant.source) >= 10
+        assert len(constant.source) >= 10
+        assert constant.low < constant.high or constant.name == "register_area"  # one flip-flop in every part
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -70,7 +71,8 @@ def test_known_figures() -> None:
     assert math.isclose(step.components["accumulators"], 4 * (4 * 38 + 2 * 39 + 40 + 3) * c["e4m3_bit"])
     assert math.isclose(step.components["operand_registers"], 4 * 128 * c["e4m3_bit"])
     bank = NANO.a_buffer_bytes / (4 * NANO.a_banks)
-    read = c["sram_byte_8kib"] * (bank / 8192) ** c["sram_capacity_exponent"] + c["slice_byte"]
+    scaled = c["sram_byte_8kib"] * (bank / 8192) ** c["sram_capacity_exponent"]
+    read = max(scaled, 8 * c["shadow_bit"]) + c["slice_byte"]
     assert math.isclose(step.components["a_buffer_reads"], 8 * read)
     drained = of({"drain_rows": 1})
     assert math.isclose(drained.total_pj, 4 * (5 * 67 * c["shadow_bit"] + c["drain_value"]))
