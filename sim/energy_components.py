@@ -37,7 +37,7 @@ CLOCKED = {"pe": ("array_clock", "pe_idle"), "vector": ("vector_clock", "vector_
 
 def components(n: Mapping[str, int], cycles: int, config: TileConfig, c: Mapping[str, float]) -> dict[str, float]:
     """pJ by component, in the order of `COMPONENTS`. Counts are multiplied by what the event passes through."""
-    result = dict.fromkeys(COMPONENTS, 0.0)
+    result: dict[str, float] = dict.fromkeys(COMPONENTS, 0.0)
     array_energy(result, n, config, c)
     _buffers(result, n, config, c)
     result["vector_unit"] = _vector_unit(n, config, c)

@@ -137,7 +137,7 @@ def _pe_gates(config: TileConfig) -> dict[str, float]:
         product = (max(s.a.significand_bits for s in specs) * max(s.b.significand_bits for s in specs)
                    + 8 * sum(carries_codes(pairs, side, config.multiplier) for side in "ab"))
     term = lanes * term_bits(pairs)
-    found = {"dsp" if config.multiplier == "dsp" else "multiplier": lanes * product,
+    found: dict[str, float] = {"dsp" if config.multiplier == "dsp" else "multiplier": lanes * product,
              "second": term * (Pair.E2M1 in pairs), "adder": term + pe.tree + 2 * config.acc_bits}
     if config.scales:
         shape = TermShape(config)

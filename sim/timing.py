@@ -29,7 +29,7 @@ from ..rtl.plan import BOOT_DISPATCH, HALT_CHECK, REFETCH, Duration, duration, m
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import SimulationError
 from ..rtl.spec.events import EVENT_NAMES, event_counts, squares
-from ..rtl.spec.isa import HEADER, INSTRUCTIONS, QUEUE_UNITS, Instruction, Unit
+from ..rtl.spec.isa import HEADER, INSTRUCTIONS, QUEUE_UNITS, SPEC_BY_NAME, Instruction, Unit
 from ..rtl.spec.ledger import ledger_causes
 from .program import Program
 
@@ -90,9 +90,9 @@ class _Shapes:
 
     def __init__(self, config: TileConfig) -> None:
         self._config = config
-        self._getters = {spec.name: attrgetter(*names) if (names := _shape_fields(spec)) else None
-                         for spec in INSTRUCTIONS}
-        vector = self._getters["VECTOR"]
+        self._getters: dict[str, Callable[[Instruction], object] | None] = {
+            spec.name: attrgetter(*names) if (names := _shape_fields(spec)) else None for spec in INSTRUCTIONS}
+        vector = attrgetter(*_shape_fields(SPEC_BY_NAME["VECTOR"]))
         self._getters["VECTOR"] = lambda i: (vector(i), squares(i))
         self._known: dict[str, dict[object, tuple[int, int, int, int]]] = {spec.name: {} for spec in INSTRUCTIONS}
         self._examples: list[Instruction] = []
