@@ -10,7 +10,6 @@ interpolated between the tiles of benchmarks/sizes.md, which states the errors. 
 from dataclasses import dataclass
 from functools import cache
 
-from ..rtl.arith import latency
 from ..rtl.spec.array_formats import FP32_SIGNIFICAND, TermShape, built_pairs
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.formats import E2M1, E4M3, PAIRS, carries_codes, side_specs, step_bits, term_bits
@@ -56,9 +55,9 @@ def pe_structure(config: TileConfig) -> PeStructure:
     else:
         product = (max(s.a.significand_bits + s.b.significand_bits for s in specs)
                    + max(s.a.max_shift + s.b.max_shift for s in specs).bit_length() + 1)
-    levels = latency.ceil_log2(lanes)
+    levels = (lanes - 1).bit_length()
     step = step_bits(lanes, pairs)
-    stages = latency.dot_product(lanes) + (2 + int(TermShape(config).factor_bits > 0) if config.scales else 0)
+    stages = 2 + levels + (2 + int(TermShape(config).factor_bits > 0) if config.scales else 0)
     tag_bits = 5 if config.scales else 3
     inexact = int(bool(config.scales) and TermShape(config).rounds)
     sums = sum(-(-lanes // 2**level) * (term_bits(pairs) + level) for level in range(1, levels + 1))
@@ -116,7 +115,7 @@ UNIT_SIZES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "load": ((746.5, 7.569, 14.22), (52080.0, -10.39, 588.5)),
     "store": ((684.5, 9.952, 14.82), (43660.0, 607.1, 541.4)),
     "vector": ((2415.0, 14.0), (169600.0, 616.0)),
-    "vector_control": ((1000.0, 300.0, 0.0), (10000.0, 3000.0, 0.0)),
+    "vector_control": ((3241.0, 88.75, 1804.0), (13410.0, 5086.0, 71740.0)),
     "control": ((8000.0, 10.0), (100000.0, 100.0)),
 }
 """By unit: coefficients of `unit_features`, for registers and for transistors of gates."""

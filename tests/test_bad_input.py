@@ -432,10 +432,10 @@ def energy(name: str, content: str, *texts: str) -> Case:
 ENERGY = [
     energy("energy not TOML", "name = ", "not valid TOML"),
     energy("energy without constants", 'name = "x"\nnode_nm = 5\n', "missing key 'constants'"),
-    energy("energy without a constant", 'name = "x"\nnode_nm = 5\n[constants]\n', "missing constant 'int32_add'"),
+    energy("energy without a constant", 'name = "x"\nnode_nm = 5\n[constants]\n', "missing constant 'pe_idle'"),
     energy("energy out of its range", TABLE_130.replace("value = 60.0", "value = 600.0"), "dram_byte",
            "low <= value <= high", "600.0"),
-    energy("energy in another unit", TABLE_130.replace('unit = "pJ/byte"', 'unit = "nJ/byte"'), "sram_byte_8kib",
+    energy("energy in another unit", TABLE_130.replace('unit = "pJ/byte"', 'unit = "nJ/byte"'), "acc_byte",
            "'pJ/byte'", "'nJ/byte'"),
 ]
 

@@ -139,7 +139,8 @@ def documented_fields(text: str) -> set[str]:
 
 def fields_of(report: dict[str, Any]) -> set[str]:
     """Dotted names; what is keyed by unit, event, component or level counts as one field."""
-    open_keys = {"ledger", "events", "components", "levels", "phases", "critical_path", "schedule", "tile_parameters"}
+    open_keys = {"ledger", "events", "components", "idle_pj", "parts", "levels", "phases", "critical_path", "schedule",
+                 "tile_parameters"}
     names = set()
     for key, value in report.items():
         if isinstance(value, dict) and key not in open_keys:
