@@ -49,7 +49,7 @@ TILES = (
     EDGE,
 )
 
-FEWER = {"vector": TILES[:2], "store": TILES[:3], "vector_control": TILES[:3], "control": (TILES[0], TILES[2])}
+FEWER = {"vector": TILES[:2], "vector_control": TILES[:3], "control": (TILES[0], TILES[2])}
 """Of units that are large, or hardly depend on the tile."""
 
 MAKERS: dict[str, tuple[Callable[[TileConfig], wiring.Component], tuple[type, ...]]] = {
