@@ -116,7 +116,7 @@ UNIT_SIZES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "store": ((684.5, 9.952, 14.82), (43660.0, 607.1, 541.4)),
     "vector": ((2415.0, 14.0), (169600.0, 616.0)),
     "vector_control": ((3241.0, 88.75, 1804.0), (13410.0, 5086.0, 71740.0)),
-    "control": ((4625.0, 36.75), (140000.0, 1100.0)),  # registers counted in the RTL, gates estimated: 30 each
+    "control": ((4145.0, 33.0), (157400.0, 1253.0)),  # nano measured; what a column adds, by registers in the RTL
 }
 """By unit: coefficients of `unit_features`, for registers and for transistors of gates."""
 
