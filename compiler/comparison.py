@@ -116,6 +116,8 @@ def _quantities(report: dict) -> Iterator[tuple[tuple[str, str, str], float | in
         yield (totals, f"dram_bytes.{direction}", "B"), dram[direction]
     for key, unit in (("total_pj", "pJ"), ("pj_per_op", "pJ"), ("average_watt", "W")):
         yield (totals, f"energy.{key}", unit), energy[key]
+    if "area" in report:  # reports of earlier versions have none
+        yield (totals, "area", "mm2"), report["area"]["total_mm2"]
     yield (totals, "instructions", ""), report["instructions"]
     yield ("numerics", "rel_rms_error", ""), report["numerics"]["rel_rms_error"]
     for phase in report["phases"]:

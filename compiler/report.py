@@ -12,6 +12,7 @@ from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError, ProgramError
 from ..rtl.spec.events import event_counts
 from ..rtl.spec.isa import ScaleRule
+from ..sim.area import area_of
 from ..sim.critical_path import critical_path
 from ..sim.energy import EnergyTable, load_table
 from ..sim.phases import phases_of
@@ -154,6 +155,7 @@ def layer_report(meta: dict, program: Program, result: Result, table: EnergyTabl
         "ledger": result.ledger,
         "events": result.events,
         "energy": {**result.energy.to_dict(), "digest": table_digest(table)},
+        "area": area_of(config, table).to_dict(),
         "phases": [phase.to_dict() for phase in phases_of(program, result.timing, table)],
         "critical_path": critical_path(program, result.timing),
         "numerics": {**numerics.to_dict(), "rel_rms_error": _error_of(result, expected), "finite": finite,
@@ -300,6 +302,10 @@ _ROWS = (
     ("average power, of it leakage", lambda r: f"{1e3 * r['energy']['average_watt']:,.2f} mW, "
      f"{1e3 * r['energy']['leakage_watt']:,.2f} mW"),
     ("largest shares", _largest_components),
+    ("clock of idle PEs, of idle vector lanes", lambda r: ", ".join(
+        _percent(value / r["energy"]["total_pj"]) for value in r["energy"]["idle_pj"].values())),
+    ("area, per TOPS at the FP8 peak", lambda r: f"{r['area']['total_mm2']:,.3f} mm2, "
+                                                 f"{r['area']['mm2_per_tops']:,.3f} mm2"),
     ("relative RMS error", _error),
     ("tokens routed unlike float64", _flips),
     ("flags of MATMUL results", lambda r: _flags(r["numerics"]["flags"])),

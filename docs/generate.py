@@ -28,7 +28,8 @@ from tilescore.rtl.spec.events import EVENTS
 from tilescore.rtl.spec.isa import reference_page
 from tilescore.rtl.spec.ledger import LEDGER_COUNTERS
 from tilescore.rtl.spec.tile_file import keys_table
-from tilescore.sim.energy import TABLES, load_table
+from tilescore.sim.energy import load_table
+from tilescore.sim.names import TABLES
 from tilescore.sim.timing import time_program
 
 DOCS = Path(__file__).resolve().parent

@@ -28,8 +28,8 @@ import numpy as np
 from ..rtl.plan import BOOT_DISPATCH, HALT_CHECK, REFETCH, Duration, duration, matmul_slot
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import SimulationError
-from ..rtl.spec.events import EVENT_NAMES, event_counts
-from ..rtl.spec.isa import HEADER, INSTRUCTIONS, QUEUE_UNITS, Instruction, Unit
+from ..rtl.spec.events import EVENT_NAMES, event_counts, squares
+from ..rtl.spec.isa import HEADER, INSTRUCTIONS, QUEUE_UNITS, SPEC_BY_NAME, Instruction, Unit
 from ..rtl.spec.ledger import ledger_causes
 from .program import Program
 
@@ -44,9 +44,9 @@ _IDLE, _OUTSTANDING, _QUEUE_FULL, _SYNC, _FETCH, _HALT = range(len(QUEUE_UNITS),
 
 _NOT_SHAPE = {
     "dram_addr", "row_stride", "scale_addr", "addr", "row_offset", "pitch", "index_addr", "src_byte", "a_addr",
-    "b_addr", "a_pitch", "b_pitch", "acc_addr", "acc_pitch", "mask_step", "mask_base", "rowmax_addr", "rowmax_init",
+    "b_addr", "a_pitch", "b_pitch", "acc_addr", "acc_pitch", "mask_step", "mask_base", "rowmax_addr",
     "x_addr", "y", "z", "w", "dst_addr", "dst_pitch", "reduce_addr"} | {f.name for f in HEADER}
-"""Fields on which neither the duration nor the events depend."""
+"""Fields on which neither the duration nor the events depend, but for `events.squares`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +90,10 @@ class _Shapes:
 
     def __init__(self, config: TileConfig) -> None:
         self._config = config
-        self._getters = {spec.name: attrgetter(*names) if (names := _shape_fields(spec)) else None
-                         for spec in INSTRUCTIONS}
+        self._getters: dict[str, Callable[[Instruction], object] | None] = {
+            spec.name: attrgetter(*names) if (names := _shape_fields(spec)) else None for spec in INSTRUCTIONS}
+        vector = attrgetter(*_shape_fields(SPEC_BY_NAME["VECTOR"]))
+        self._getters["VECTOR"] = lambda i: (vector(i), squares(i))
         self._known: dict[str, dict[object, tuple[int, int, int, int]]] = {spec.name: {} for spec in INSTRUCTIONS}
         self._examples: list[Instruction] = []
 

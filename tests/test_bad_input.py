@@ -106,7 +106,7 @@ COMMAND_LINE = [
          ("unknown model 'qwen3-30b'", "did you mean qwen3-30b-a3b", "config.json", "olmoe-1b-7b")),
     Case("unknown tile", f"{MOE} --tile mega", ("tile 'mega'", "nano, edge, server", "file")),
     Case("unknown tile for Verilog", "verilog --tile mega", ("tile 'mega'", "nano, edge, server")),
-    Case("unknown energy table", f"{MOE} --energy 3nm", ("3nm", "45nm, 7nm")),
+    Case("unknown energy table", f"{MOE} --energy 3nm", ("3nm", "130nm, 7nm")),
     Case("unknown routing", f"{MOE} --routing random", ("routing 'random'", "balanced", "zipf-S", "JSON file")),
     Case("zipf without a number", f"{MOE} --routing zipf-x", ("'zipf-x'", "from 0 to 10", "got 'x'")),
     Case("zipf out of range", f"{MOE} --routing zipf-11", ("'zipf-11'", "from 0 to 10")),
@@ -159,7 +159,7 @@ COMMAND_LINE = [
     Case("layer index zero without weights", f"{MOE} --layer-index 0", ("--layer-index 0", "--weights is needed")),
     Case("format page of two kinds", "isa --markdown --json", ("--markdown", "--json", "not allowed")),
     Case("formats on a tile without model", "formats --tile nano", ("--tile nano", "--model is needed")),
-    Case("formats with energy without model", "formats --energy 45nm", ("--energy 45nm", "--model is needed")),
+    Case("formats with energy without model", "formats --energy 130nm", ("--energy 130nm", "--model is needed")),
     Case("formats of a phase without model", "formats --phase decode", ("--phase decode", "--model is needed")),
     Case("formats of a batch without model", "formats --batch 1", ("--batch 1", "--model is needed")),
     Case("formats with a mask of an MoE layer", "formats --model m --layer moe --tokens 5 --tile nano --mask causal",
@@ -421,7 +421,7 @@ def test_schedule(case: Case, folder: Path, monkeypatch, capsys) -> None:
 
 # ---- energy tables ----
 
-TABLE_45 = resources.files("tilescore.sim").joinpath("energy_tables/45nm.toml").read_text()
+TABLE_130 = resources.files("tilescore.sim").joinpath("energy_tables/130nm.toml").read_text()
 
 
 def energy(name: str, content: str, *texts: str) -> Case:
@@ -432,10 +432,10 @@ def energy(name: str, content: str, *texts: str) -> Case:
 ENERGY = [
     energy("energy not TOML", "name = ", "not valid TOML"),
     energy("energy without constants", 'name = "x"\nnode_nm = 5\n', "missing key 'constants'"),
-    energy("energy without a constant", 'name = "x"\nnode_nm = 5\n[constants]\n', "missing constant 'int32_add'"),
-    energy("energy out of its range", TABLE_45.replace("value = 60.0", "value = 600.0"), "dram_byte",
+    energy("energy without a constant", 'name = "x"\nnode_nm = 5\n[constants]\n', "missing constant 'pe_idle'"),
+    energy("energy out of its range", TABLE_130.replace("value = 60.0", "value = 600.0"), "dram_byte",
            "low <= value <= high", "600.0"),
-    energy("energy in another unit", TABLE_45.replace('unit = "pJ/byte"', 'unit = "nJ/byte"'), "sram_byte_8kib",
+    energy("energy in another unit", TABLE_130.replace('unit = "pJ/byte"', 'unit = "nJ/byte"'), "acc_byte",
            "'pJ/byte'", "'nJ/byte'"),
 ]
 
@@ -724,7 +724,7 @@ OUTPUT = [
     Case("Verilog to a folder", "verilog --tile nano -o m", ("m:", "is a folder")),
     Case("wrong weights leave no program", f"{COMPILE} -o p.tsp --weights none", ("none", "no such file")),
     Case("wrong routing leaves no report", f"{MOE} --out out --routing none", ("routing 'none'",)),
-    Case("wrong energy table leaves no report", f"{MOE} --out out --energy none", ("none", "45nm, 7nm")),
+    Case("wrong energy table leaves no report", f"{MOE} --out out --energy none", ("none", "130nm, 7nm")),
 ]
 
 

@@ -33,7 +33,8 @@ from tilescore.rtl.spec.errors import SimulationError
 from tilescore.rtl.spec.events import EVENT_NAMES
 from tilescore.rtl.spec.isa import INSTRUCTIONS, reference_page
 from tilescore.rtl.spec.ledger import LEDGER_UNITS
-from tilescore.sim.energy import COMPONENTS, load_table
+from tilescore.sim.energy import load_table
+from tilescore.sim.energy_components import COMPONENTS
 from tilescore.sim.hardware.toolchain import doctor_report, missing_for_verilator
 from tilescore.sim.program import Program
 from tilescore.sim.simulate import simulate
@@ -84,7 +85,10 @@ FIELDS: dict[str, Any] = {
     "format": str, "bandwidth_gain": (float, type(None)),
     "ledger": dict,
     "energy": {"total_pj": float, "pj_per_mac": float, "pj_per_op": float, "components": dict, "table": str,
-               "low_pj": float, "high_pj": float, "average_watt": float, "leakage_watt": float, "digest": str},
+               "low_pj": float, "high_pj": float, "average_watt": float, "leakage_watt": float, "idle_pj": dict,
+               "digest": str},
+    "area": {"total_mm2": float, "low_mm2": float, "high_mm2": float, "mm2_per_tops": float, "parts": dict,
+             "table": str},
     "numerics": {"digest": str, "formats": str, "softmax_block": int, "router_terms": int, "scale_rule": str,
                  "rel_rms_error": float, "finite": bool, "flags": list, "routing_flips": (float, type(None)),
                  "rel_rms_error_float64_routing": (float, type(None))},
@@ -257,12 +261,12 @@ def test_own_tile_and_energy_table(model: str, run: Run, tmp_path: Path) -> None
     tile = tmp_path / "mine.toml"
     text = (ROOT / "rtl/spec/presets/nano.toml").read_text()
     tile.write_text(text.replace('"nano"', '"mine"').replace("dram_latency = 20", "dram_latency = 60"))
-    slow = run("run", *layer(model, "attention", "--tile", tile), "--energy", "45nm", "--json")
+    slow = run("run", *layer(model, "attention", "--tile", tile), "--energy", "130nm", "--json")
     fast = run("run", *layer(model, "attention"), "--json")
     assert slow["tile"] == "mine" and slow["cycles"] > fast["cycles"]
-    assert slow["energy"]["table"] == "45nm" and slow["energy"]["total_pj"] > fast["energy"]["total_pj"]
+    assert slow["energy"]["table"] == "130nm" and slow["energy"]["total_pj"] > fast["energy"]["total_pj"]
     table = tmp_path / "table.toml"
-    table.write_text((ROOT / "sim/energy_tables/45nm.toml").read_text().replace('"45nm"', '"own"'))
+    table.write_text((ROOT / "sim/energy_tables/130nm.toml").read_text().replace('"130nm"', '"own"'))
     own = run("run", *layer(model, "attention", "--tile", tile), "--energy", table, "--json")
     assert own["energy"] == slow["energy"] | {"table": "own"}
 
@@ -630,7 +634,7 @@ def test_help_names_what_is_allowed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["run", "--help"])
     text = capsys.readouterr().out
-    for word in (*PRESETS, "attention", "moe", "prefill", "decode", "balanced", "reference,timing", "45nm, 7nm"):
+    for word in (*PRESETS, "attention", "moe", "prefill", "decode", "balanced", "reference,timing", "130nm, 7nm"):
         assert word in text
 
 

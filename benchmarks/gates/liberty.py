@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tilescore.benchmarks.gates.expression import Expression
 from tilescore.rtl.spec.errors import ConfigError
 
 _STATEMENT = re.compile(
@@ -139,14 +140,26 @@ class FlipFlop:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClockGate:
+    """Names of the clock pins in and out. enable: function of pins; its value before a rising edge lets the pulse pass.
+    """
+
+    clock: str
+    output: str
+    enable: Expression
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cell:
-    """area in the library's unit (square micrometres), leakage in nW. flip_flop is None for all other cells."""
+    """area in the library's unit (square micrometres), leakage in nW. flip_flop and clock_gate are None for all other
+    cells."""
 
     name: str
     area: float
     leakage: float
     pins: dict[str, Pin]
     flip_flop: FlipFlop | None
+    clock_gate: ClockGate | None
     usable: bool
 
     @property
@@ -250,7 +263,8 @@ class _Reader:
                 next_state=get("next_state", ""), clear=get("clear", ""), preset=get("preset", ""))
         pins = {pin.name: pin for pin in map(self._pin, group.all("pin"))}
         return Cell(name=group.arguments[0], area=group.number("area"), leakage=self._leakage(group) * self._nw,
-                    pins=pins, flip_flop=flip_flop, usable=group.attributes.get("dont_use") != "true")
+                    pins=pins, flip_flop=flip_flop, clock_gate=_clock_gate(group),
+                    usable=group.attributes.get("dont_use") != "true")
 
     def _leakage(self, group: Group) -> float:
         """The cell's own figure, else the one without a condition, else the mean over conditions."""
@@ -303,6 +317,21 @@ class _Reader:
             raise ConfigError(f"library {self._source}: table {group.arguments[0]}: {len(numbers)} values do not fit "
                               "its axes")
         return Table(axes=tuple(axes), values=rows)
+
+
+def _clock_gate(group: Group) -> ClockGate | None:
+    """Of an integrated clock gate that passes high pulses."""
+    if not group.attributes.get("clock_gating_integrated_cell", "").startswith("latch_posedge"):
+        return None
+    pins = {kind: [pin.arguments[0] for pin in group.all("pin")
+                   if pin.attributes.get(f"clock_gate_{kind}_pin") == "true"]
+            for kind in ("clock", "out", "enable", "test")}
+    if len(pins["clock"]) != 1 or len(pins["out"]) != 1 or len(pins["enable"]) != 1:
+        return None
+    enable: Expression = ("name", pins["enable"][0])
+    for test in pins["test"]:
+        enable = ("or", enable, ("name", test))
+    return ClockGate(clock=pins["clock"][0], output=pins["out"][0], enable=enable)
 
 
 _NOTHING = Table(axes=(), values=((0.0,),))

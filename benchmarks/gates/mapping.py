@@ -1,18 +1,17 @@
-"""A component mapped to the cells of a Liberty file, by Yosys and its ABC.
+"""A design mapped to the cells of a Liberty file, by Yosys and its ABC.
 
 Registers become the smallest flip-flop of the library that is clocked by a rising edge and nothing else, or else the
 smallest that also has a clear or preset, tied off: without that choice `dfflibmap` takes the largest one of ASAP7.
-Enables and resets are gates. Initial values are dropped, as silicon has none.
+Registers that share an enable get one of the library's clock gates, where there are at least `GATED` of them; other
+enables, and resets, are gates. Initial values are dropped, as silicon has none.
 """
 
 from __future__ import annotations
 
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-from amaranth.back import rtlil
-from amaranth.lib import wiring
 
 from tilescore.benchmarks.gates.delays import smallest_inverter
 from tilescore.benchmarks.gates.liberty import Cell, Library
@@ -20,19 +19,49 @@ from tilescore.benchmarks.gates.netlist import Netlist, from_json
 from tilescore.benchmarks.synthesis import yosys_command
 from tilescore.rtl.spec.errors import ConfigError, ToolError
 
+GATED = 4
+"""Registers from which on a clock gate is worth its own energy: it draws that of about two flip-flops."""
+
 _SCRIPT = """\
 read_rtlil design.il
 attrmap -remove init
 synth -flatten -noabc -top design
 opt_clean -purge
-dfflibmap -liberty library.lib {flip_flops}
+{clock_gates}dfflibmap -liberty library.lib {flip_flops}
 opt_clean
-abc -liberty library.lib -constr limits.txt -D {period} {cells}
+abc -liberty library.lib -constr limits.txt -D {period} {cells} -script {abc}
 opt_clean -purge
 splitnets
 opt_clean -purge
 write_json netlist.json
 """
+
+
+_ABC = "+strash;dc2;strash;&get,-n;&dch,-f;&nf,{D};&put;buffer;upsize,{D};dnsize,{D}"
+"""Yosys' own script but for its search for equivalent nodes, which changes 1 to 3 percent and takes minutes on wide
+multipliers."""
+
+_CLOCK_GATES = """\
+dfflegalize -cell $_DFF_P_ x
+opt_clean
+opt_dff -nosdff
+opt_expr
+opt_merge
+opt_clean -purge
+clockgate -liberty library.lib {dont_use} -min_net_size {gated}
+"""
+"""Resets become part of enables first: `clockgate` leaves registers alone that have a reset, too."""
+
+SCRIPTS = _SCRIPT + _ABC + _CLOCK_GATES
+"""What a netlist depends on beside its design, its library and `Mapping`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mapping:
+    """period_ps: gates are made as large as it needs and the library allows. gated: with clock gates."""
+
+    period_ps: int
+    gated: bool
 
 
 def plain_flip_flop(library: Library) -> Cell:
@@ -53,9 +82,8 @@ def _is_plain(cell: Cell) -> bool:
     return ff is not None and cell.clock_pin is not None and ff.next_state.strip("!()' ") in cell.pins
 
 
-def map_component(component: wiring.Component, library: Library, text: str, *, period_ps: int) -> Netlist:
-    """``text`` is that of the library's file. Nets are buffered, and gates made as large as ``period_ps`` needs and the
-    library allows.
+def map_design(rtlil: str, library: Library, text: str, how: Mapping) -> Netlist:
+    """``rtlil``: Yosys' format, with a module ``design``. ``text``: that of the library's file.
 
     Raises `ToolError` if Yosys is missing or fails, `ConfigError` if the library has no plain flip-flop.
     """
@@ -65,12 +93,15 @@ def map_component(component: wiring.Component, library: Library, text: str, *, p
     chosen = plain_flip_flop(library)
     others = [cell.name for cell in library.cells.values() if cell.flip_flop and cell != chosen]
     unwanted = [name for name, cell in library.cells.items() if not cell.usable]
+    dont_use = " ".join(f"-dont_use {name}" for name in unwanted)
+    gates = how.gated and any(cell.usable and cell.clock_gate for cell in library.cells.values())
     script = _SCRIPT.format(
-        flip_flops=" ".join(f"-dont_use {name}" for name in others),
-        cells=" ".join(f"-dont_use {name}" for name in unwanted), period=period_ps)
+        clock_gates=_CLOCK_GATES.format(dont_use=dont_use, gated=GATED) if gates else "",
+        flip_flops=" ".join(f"-dont_use {name}" for name in others), cells=dont_use, period=how.period_ps,
+        abc=_ABC)
     with TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "design.il").write_text(rtlil.convert(component, name="design", emit_src=False), encoding="utf-8")
+        (folder / "design.il").write_text(rtlil, encoding="utf-8")
         (folder / "library.lib").write_text(text, encoding="utf-8")
         (folder / "limits.txt").write_text(f"set_driving_cell {smallest_inverter(library).name}\nset_load 1\n")
         (folder / "script.ys").write_text(script, encoding="utf-8")

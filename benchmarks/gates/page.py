@@ -1,188 +1,213 @@
-"""benchmarks/gates.md from the figures of `run`."""
+"""benchmarks/gates.md and the energy tables from the figures of `run`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-from tilescore.benchmarks.gates.parts import PARTS
+from tilescore.benchmarks.gates import tables
+from tilescore.benchmarks.gates.fit import above_idle, idle_energy, pe_features, registers_of, run_energy
+from tilescore.benchmarks.gates.parts import NANO, PARTS, is_judge
 from tilescore.rtl.spec.config import TileConfig
-from tilescore.rtl.spec.events import EVENT_NAMES, PAIR_EVENTS, TERM_EVENTS
-from tilescore.rtl.spec.isa import Pair, Scale
-from tilescore.sim.energy import energy_of, load_table
-from tilescore.sim.names import TABLES
+from tilescore.rtl.spec.events import EVENT_NAMES
+from tilescore.sim.energy import EnergyTable, load_table
+from tilescore.sim.structure import tile_sizes
+
+PAGE = Path(__file__).resolve().parent.parent / "gates.md"
+
+MIDDLE = 1
+"""Place of the middle wire in lists by wire."""
+
+PUBLISHED = (
+    ("INT8 multiply-accumulate of a TPUv4i model", "7 nm", 84, "AccelForge's example of that chip; the table before "
+     "this one was scaled from it, so it is no independent check"),
+    ("hybrid FP8, whole chip", "7 nm", 560, "IBM 4-core AI chip, JSSC 2022"),
+    ("tensor core", "7 nm", 720, "Ten-Four, arXiv 2512.00053"),
+    ("FP8, one PE", "28 nm", 1100, "DHFP-PE, arXiv 2604.04507"),
+    ("FP4, one PE", "28 nm", 550, "the same"),
+    ("MXFP8 and FP6, array", "not given", 1190, "SNAX MX, arXiv 2511.06313: 1,190 to 1,390"),
+    ("MXFP4, array", "not given", 490, "the same"),
+    ("MXFP8, cluster", "12 nm", 2400, "VMXDOTP"),
+    ("MXFP4, cluster", "12 nm", 1200, "the same"),
+)
+"""What, node, fJ per multiply-accumulate, source; converted from operations per second and watt at two each."""
 
 
-def page(figures: dict) -> str:
-    return "\n".join([*_head(figures), *_sizes(figures), *_energies(figures), *_elements(figures), *_tables(figures),
-                      *_published(), ""])
+def write(figures: Mapping) -> None:
+    """The tables first, as the page compares with them."""
+    tables.write(figures)
+    PAGE.write_text(page(figures), encoding="utf-8")
 
 
-def _head(figures: dict) -> Iterator[str]:
-    wires = ", ".join(f"{wire:g}" for wire in figures["wires_ff"])
+def page(figures: Mapping) -> str:
+    found = {technology.library: load_table(technology.table) for technology in tables.TECHNOLOGIES}
+    return "\n".join([*_head(figures), *_sizes(figures, found), *_energies(figures), *_gating(figures),
+                      *_judged(figures, found), *_published(found), ""])
+
+
+def _head(figures: Mapping) -> Iterator[str]:
     yield from (
-        "# Parts of the tile in standard cells", "",
+        "# Units of the tile in standard cells", "",
         "Made by `python benchmarks/gates/run.py LIBERTY ... --write`. The libraries are not part of this project; the "
         "command takes any Liberty file.", "",
-        "| library | corner | V | °C | FO4, ps |", "|---|---|---|---|---|")
+        "| library | corner | V | °C | FO4, ps | wires, fF to each sink |", "|---|---|---|---|---|---|")
     for library in figures["libraries"]:
         yield (f"| {library['name']} | {library['corner']} | {library['voltage']:g} | {library['temperature']:g} | "
-               f"{library['fo4_ps']:.0f} |")
+               f"{library['fo4_ps']:.0f} | {', '.join(f'{wire:.2f}' for wire in library['wires_ff'])} |")
     yield from (
         "",
-        f"* Mapped by Yosys and ABC for a period of {figures['period_fo4']} FO4, registers to one plain flip-flop. "
-        "No layout, no clock tree, no clock gating, no scan.",
-        f"* Wires are an assumption: {wires} fF to each sink. Longest path: clock to output, gates, setup, with the "
-        "wires' capacitance and no resistance.",
-        "* Energy is that of switched loads, of internal power tables and of leakage over one longest path. *zero* "
-        "delay: a net moves at most once per cycle. *unit* delay: every cell takes equally long, and nets glitch; "
-        "neither is the truth.",
-        "* Stimuli are recorded from the tile while it runs compiled programs. *gaussian*: a product of normal "
-        "operands, quantized as the compiler does. *layer*: input with outlier channels and weights of a synthetic "
-        "layer; for parts that do not multiply, a whole small attention layer, in its busiest window. *zeros*: the "
-        "steps of *gaussian* on zeros. *idle*: clocked, inputs held.",
-        "* *clock*: clock pins, their wires and what flip-flops draw at the edges. *combinational*: gates, and the "
+        "* Mapped by Yosys and ABC, registers to one plain flip-flop, registers that share an enable behind a clock "
+        "gate of "
+        "the library. No layout, no clock tree, no scan.",
+        "* Wires are an assumption: none, 7 and 14 times the side of the smallest inverter to each sink, at 0.2 fF/um. "
+        "Longest path: clock to output, gates, setup, with the wires' capacitance and no resistance.",
+        "* Energy is that of switched loads and of internal power tables. *zero* delay: a net moves at most once per "
+        "cycle. "
+        "*unit* delay: every cell takes equally long, and nets glitch; neither is the truth, tables take their mean.",
+        "* Stimuli are recorded from whole runs of compiled programs on the whole tile. *gaussian*, *short*: products "
+        "of "
+        "normal operands, quantized as the compiler does, with long and short sums. *layer*: input with outlier "
+        "channels "
+        "and weights of a synthetic layer; *program*: such products of random sizes. *vector*: VECTORs of one kind. "
+        "*idle*: clocked, "
+        "inputs held.",
+        "* *clock*: clock pins, their wires, what flip-flops draw at the edges, clock gates. *combinational*: gates, "
+        "and the "
         "nets that they or ports drive. *flip-flops*: their data inputs and outputs.", "")
 
 
-def _sizes(figures: dict) -> Iterator[str]:
-    yield from ("## Size and longest path", "", "| library | part | area, µm² | gates | flip-flops | "
-                + " | ".join(f"path at {wire:g} fF, ps" for wire in figures["wires_ff"]) + " | in FO4 |",
-                "|---|---|---|---|---|" + "---|" * (len(figures["wires_ff"]) + 1))
-    for library, part in _parts(figures):
-        paths = list(part["path_ps"].values())
-        yield (f"| {library['name']} | {part['label']} | {part['area']:,.0f} | {part['gates']:,} | "
-               f"{part['flip_flops']:,} | " + " | ".join(f"{path:,.0f}" for path in paths)
-               + f" | {paths[0] / library['fo4_ps']:.0f} |")
+def _sizes(figures: Mapping, found: Mapping[str, EnergyTable]) -> Iterator[str]:
+    yield from ("## Size and longest path", "",
+                "*model*: `area_of`'s share, and its error.", "",
+                "| library | part | area, um2 | model | gates | flip-flops | gated | longest path, ps | in FO4 | "
+                "leakage, nW |",
+                "|---|---|---|---|---|---|---|---|---|---|")
+    for library, name, part in _parts(figures):
+        modelled = ""
+        if library["name"] in found and name in PARTS:
+            area = modelled_area(name, found[library["name"]])
+            modelled = f"{area:,.0f} ({area / part['area'] - 1:+.0%})"
+        path = part["path_ps"][MIDDLE]
+        yield (f"| {library['name']} | {_label(name, part)} | {part['area']:,.0f} | {modelled} | {part['gates']:,} | "
+               f"{part['flip_flops']:,} | {part['gated_flip_flops']:,} by {part['clock_gates']} | {path:,.0f} | "
+               f"{path / library['fo4_ps']:.0f} | {part['leakage_nw']:,.0f} |")
     yield ""
 
 
-def _energies(figures: dict) -> Iterator[str]:
-    for title, multiplies in (("Energy of a processing element", True), ("Energy of other parts", False)):
-        rows = [(library, part, stimulus) for library, part in _parts(figures) for stimulus in part["stimuli"]
-                if any(s["macs_per_event"] for s in part["stimuli"]) == multiplies]
-        if not rows:
-            continue
-        middle = str(figures["wires_ff"][len(figures["wires_ff"]) // 2])
-        yield from (f"## {title}", "",
-                    f"fJ per cycle in which the stimulus is at work, shares at {middle} fF"
-                    + (", and per multiply-accumulate." if multiplies else "; *busy*: events per cycle."), "",
-                    "| library | part | stimulus | delay | busy | "
-                    + " | ".join(f"{wire:g} fF" for wire in figures["wires_ff"])
-                    + " | clock | combinational | flip-flops | leakage |"
-                    + (f" fJ/MAC at {middle} fF |" if multiplies else f" fJ/event at {middle} fF |"),
-                    "|---|---|---|---|---|" + "---|" * (len(figures["wires_ff"]) + 5))
-        for library, part, stimulus in rows:
-            energy = stimulus["fj_per_cycle"]
-            shares = [energy[middle][name] / energy[middle]["total"]
-                      for name in ("clock", "combinational", "flip_flops", "leakage")]
-            each = per_event(stimulus, middle)
-            if each is not None and multiplies:
-                each /= stimulus["macs_per_event"]
-            yield (f"| {library['name']} | {part['label']} | {stimulus['name']} | {stimulus['delay']} | "
-                   f"{stimulus['events'] / stimulus['cycles']:.2f} | "
-                   + " | ".join(f"{e['total']:,.0f}" for e in energy.values()) + " | "
-                   + " | ".join(f"{share:.1%}" for share in shares)
-                   + f" | {'' if each is None else f'{each:,.0f}'} |")
-        yield ""
+def modelled_area(name: str, table: EnergyTable) -> float:
+    """um2 of a part by the area model."""
+    unit = "pe" if PARTS[name].label.startswith("PE,") else name.replace("-", "_")
+    size, c = tile_sizes(PARTS[name].config)[unit], table.at("value")
+    return size.registers * c["register_area"] + size.transistors * c["transistor_area"]
 
 
-def per_event(stimulus: dict, wire: str) -> float | None:
-    """fJ, all cycles divided among the events; None if there were none."""
-    if not stimulus["events"]:
-        return None
-    return stimulus["fj_per_cycle"][wire]["total"] * stimulus["cycles"] / stimulus["events"]
-
-
-def _elements(figures: dict) -> Iterator[str]:
-    """What idling costs, and glitches."""
-    middle = str(figures["wires_ff"][len(figures["wires_ff"]) // 2])
-    yield from ("## Idle cycles, zeros and glitches of a processing element", "",
-                f"Relative to *gaussian* with zero delay, at {middle} fF.", "",
-                "| library | part | format | idle | zeros | layer | gaussian, unit delay |",
-                "|---|---|---|---|---|---|---|")
-    for library, part in _parts(figures):
-        found = {(s["name"], s["delay"]): s["fj_per_cycle"][middle]["total"] for s in part["stimuli"]}
-        for tensor_format in dict.fromkeys(name.split()[0] for name, _ in found if name.endswith(" gaussian")):
-            base = found[f"{tensor_format} gaussian", "zero"]
-            others = [found[f"{tensor_format} {name}", delay] / base for name, delay in (
-                ("idle", "zero"), ("zeros", "zero"), ("layer", "zero"), ("gaussian", "unit"))]
-            yield (f"| {library['name']} | {part['label']} | {tensor_format} | "
-                   + " | ".join(f"{x:.2f}" for x in others) + " |")
+def _energies(figures: Mapping) -> Iterator[str]:
+    yield from ("## Energy", "", "fJ per cycle of one instance, at the middle wire; the ends are no wires and zero "
+                                 "delay, "
+                "and the longest with unit delay.", "",
+                "| library | part | run | cycles | fJ per cycle | ends | clock | combinational | flip-flops | idle |",
+                "|---|---|---|---|---|---|---|---|---|---|")
+    for library, name, part in _parts(figures):
+        for run in part["runs"]:
+            value, low, high = (run_energy(run, end) for end in ("value", "low", "high"))
+            shares = [sum(run[delay][kind][MIDDLE] for delay in ("zero", "unit")) / 2 / value
+                      for kind in ("clock", "combinational", "flip_flops")]
+            yield (f"| {library['name']} | {_label(name, part)} | {run['name']} | {run['cycles']:,} | {value:,.0f} | "
+                   f"{low:,.0f} to {high:,.0f} | " + " | ".join(f"{share:.0%}" for share in shares)
+                   + f" | {idle_energy(part, 'value') / value:.0%} |")
     yield ""
 
 
-def _tables(figures: dict) -> Iterator[str]:
-    yield from (
-        "## Beside the energy tables", "",
-        "The same event by the constants of `--energy` (docs/energy.md): a k step of one PE with its registers and the "
-        "accumulation, without drain and leakage. Gates: *gaussian*, zero and unit delay, smallest and largest wire, "
-        "without leakage; ratio: gates over the table's value, at the library's voltage. A ratio means something only "
-        "where library and table are of one node: `7nm` beside ASAP7.", "",
-        "| library | part | pair | gates, fJ/MAC | " + " | ".join(
-            f"{name}, fJ/MAC (range) | ratio" for name in TABLES) + " |",
-        "|---|---|---|---|" + "---|---|" * len(TABLES))
-    low_wire, high_wire = (str(figures["wires_ff"][i]) for i in (0, -1))
-    for library in figures["libraries"]:
-        for name, part in library["parts"].items():
-            for pair in dict.fromkeys(s["pair"] for s in part["stimuli"] if s["name"].endswith("gaussian")):
-                found = {s["delay"]: s for s in part["stimuli"] if s["pair"] == pair and s["name"].endswith("gaussian")}
-                macs = found["zero"]["macs_per_event"]
-                low, high = (_dynamic(found[delay], wire) / macs
-                             for delay, wire in (("zero", low_wire), ("unit", high_wire)))
-                cells = []
-                for table in TABLES:
-                    value, least, most = (
-                        step_fj(PARTS[name].config, Pair[pair], table, end) / macs for end in ("value", "low", "high"))
-                    cells.append(f"{value:,.0f} ({least:,.0f} to {most:,.0f}) | "
-                                 f"{low / value:.2f} to {high / value:.2f}")
-                yield (f"| {library['name']} | {part['label']} | {pair} | {low:,.0f} to {high:,.0f} | "
-                       + " | ".join(cells) + " |")
+def step_energy(name: str, part: Mapping, run: Mapping, end: str = "value") -> float:
+    """fJ of one k step of a PE in a run, its clock included, whatever else the run did counted with it."""
+    steps = sum(run["events"].get(event, 0) for event in EVENT_NAMES if event.endswith("_row_steps"))
+    return 1000 * above_idle(part, run, end) / (steps / PARTS[name].config.rows) + idle_energy(part, end)
+
+
+def _gating(figures: Mapping) -> Iterator[str]:
+    yield from ("## Idle processing elements", "",
+                "fJ per cycle: at rest, and in a k step with its share of what else the run did.", "",
+                "| library | part | run | step | idle | idle over step |", "|---|---|---|---|---|---|")
+    for library, name, part in _parts(figures):
+        base = name.removesuffix("-ungated")
+        if PARTS[base].label.startswith("PE,"):
+            for run in part["runs"]:
+                step, idle = step_energy(base, part, run), idle_energy(part, "value")
+                yield (f"| {library['name']} | {_label(name, part)} | {run['name']} | {step:,.0f} | {idle:,.0f} | "
+                       f"{idle / step:.0%} |")
     yield ""
 
 
-def _dynamic(stimulus: dict, wire: str) -> float:
-    """fJ per event without leakage."""
-    energy = stimulus["fj_per_cycle"][wire]
-    return (energy["total"] - energy["leakage"]) * stimulus["cycles"] / stimulus["events"]
-
-
-def step_fj(config: TileConfig, pair: Pair, table: str, end: str) -> float:
-    """fJ of one k step in one PE by an energy table with its constants at ``end``: "value", "low" or "high".
-
-    From the counts of one step of the whole array, divided among its PEs. E2M1 steps end a scaled block each.
+def judged(figures: Mapping, library_name: str, table: EnergyTable) -> Iterator[tuple[str, str, float, float]]:
+    """(part, what, gates, table) in fJ of what no table was fitted to: idle and k step of a PE on the operands of
+    layers.
     """
-    given = load_table(table)
-    constants = replace(given, constants={
-        name: replace(given.constants[name], value=value) for name, value in given.at(end).items()})
-    scale = Scale.E4M3 if pair == Pair.E2M1 else Scale.NONE
-    counts = dict.fromkeys(EVENT_NAMES, 0) | {
-        PAIR_EVENTS[pair]: config.rows, TERM_EVENTS[scale]: config.rows, "a_group_reads": config.rows,
-        "b_group_reads": config.cols}
-    components = energy_of(counts, 0, config, constants).components
-    return 1000 * sum(components[name] for name in ("multipliers", "accumulators", "operand_registers")) / (
-        config.rows * config.cols)
+    library = next(entry for entry in figures["libraries"] if entry["name"] == library_name)
+    for name, part in library["parts"].items():
+        if name not in PARTS or not PARTS[name].label.startswith("PE,"):
+            continue
+        idle = 1000 * table.at("value")["pe_idle"] * registers_of("pe", name, part)
+        if not PARTS[name].fitted:
+            yield name, "idle", idle_energy(part, "value"), idle
+        for run in part["runs"]:
+            if is_judge(run["name"]):
+                yield name, run["name"], step_energy(name, part, run), idle + model_step(PARTS[name].config, run, table)
 
 
-def _published() -> Iterator[str]:
+def model_step(config: TileConfig, run: Mapping, table: EnergyTable) -> float:
+    """fJ above idle of one k step of a PE by a table, as `step_energy`."""
+    events = dict.fromkeys(EVENT_NAMES, 0) | run["events"]
+    constants = table.at("value")
+    steps = sum(events[event] for event in EVENT_NAMES if event.endswith("_row_steps")) / config.rows
+    return 1000 * sum(constants[name] * count for name, count in pe_features(config, events).items()) / steps
+
+
+def _judged(figures: Mapping, found: Mapping[str, EnergyTable]) -> Iterator[str]:
+    yield from ("## What the tables say of runs that they were not fitted to", "",
+                "One PE on the operands of layers, and at rest: format sets marked * were not used in the fit at "
+                "all.", "",
+                "| table | part | what | gates, fJ | table, fJ | error |", "|---|---|---|---|---|---|")
+    for library, table in found.items():
+        if any(entry["name"] == library for entry in figures["libraries"]):
+            for name, what, gates, modelled in judged(figures, library, table):
+                yield (f"| {table.name} | {PARTS[name].label}{'' if PARTS[name].fitted else ' *'} | {what} | "
+                       f"{gates:,.0f} | "
+                       f"{modelled:,.0f} | {modelled / gates - 1:+.0%} |")
+    yield ""
+
+
+def mac_energy(table: EnergyTable, end: str = "value") -> float:
+    """fJ of an E4M3 multiply-accumulate in a PE of `nano`, its clock included, in a step without an end of its sum."""
+    events = dict.fromkeys(EVENT_NAMES, 0) | {"e4m3_row_steps": NANO.rows, "unscaled_terms": NANO.rows}
+    constants = table.at(end)
+    step = sum(constants[name] * count for name, count in pe_features(NANO, events).items())
+    idle = constants["pe_idle"] * tile_sizes(NANO)["pe"].registers
+    return 1000 * (step + idle) / NANO.lanes
+
+
+def _published(found: Mapping[str, EnergyTable]) -> Iterator[str]:
+    own = {table.name: [mac_energy(table, end) for end in ("value", "low", "high")] for table in found.values()}
     yield from (
         "## Published figures", "",
-        "Energy per multiply-accumulate, of whole cores or chips where nothing else is said, converted from operations "
-        "per second and watt at two operations each. Nodes, voltages, memories and rounding differ.", "",
-        "| what | node | fJ/MAC | source |", "|---|---|---|---|",
-        "| INT8 multiply-accumulate of a TPUv4i model | 7 nm | 84 | AccelForge's example of that chip |",
-        "| hybrid FP8, whole chip | 7 nm | 560 | IBM 4-core AI chip, JSSC 2022 |",
-        "| INT4, whole chip | 7 nm | 118 | the same |",
-        "| INT4 dot product, whole core, 0.46 to 0.67 V | 5 nm | 21 to 52 | Keller et al., JSSC 2023 |",
-        "| MXFP8, MXFP4, cluster | 12 nm | 2,400, 1,200 | VMXDOTP |",
-        "| MXFP8, cluster, 0.8 V | 12 nm | 5,600 | MXDOTP, arXiv 2505.13159 |",
-        "| MXINT8, FP8 and FP6, FP4, array | not given | 3,000, 1,200 to 1,400, 490 | SNAX MX, arXiv 2511.06313 |",
-        "| FP8, FP4, one PE | 28 nm | 1,100, 550 | DHFP-PE, arXiv 2604.04507 |",
-        "| tensor core | 7 nm | 720 | Ten-Four, arXiv 2512.00053 |",
-        "| 8-bit multiply and 32-bit add | 45 nm, 0.9 V | 300 | Horowitz, ISSCC 2014 |")
+        "fJ per multiply-accumulate, of whole cores or chips where nothing else is said, beside an E4M3 one in a PE "
+        "by the "
+        "tables: " + "; ".join(f"`{name}` {value:,.0f} ({low:,.0f} to {high:,.0f})"
+                               for name, (value, low, high) in own.items())
+        + ". Nodes, voltages, memories and rounding differ.", "",
+        "| what | node | fJ/MAC | " + " | ".join(f"ratio to `{name}`" for name in own) + " | source |",
+        "|---|---|---|" + "---|" * len(own) + "---|")
+    for what, node, energy, source in PUBLISHED:
+        ratios = " | ".join(f"{energy / value:.2f}" for value, _, _ in own.values())
+        yield f"| {what} | {node} | {energy:,} | {ratios} | {source} |"
 
 
-def _parts(figures: dict) -> Iterator[tuple[dict, dict]]:
+def _label(name: str, part: Mapping) -> str:
+    return part["label"] + (", no clock gates" if name.endswith("-ungated") else "")
+
+
+def _parts(figures: Mapping) -> Iterator[tuple[Mapping, str, Mapping]]:
     for library in figures["libraries"]:
-        for part in library["parts"].values():
-            yield library, part
+        for name, part in library["parts"].items():
+            yield library, name, part
+
+

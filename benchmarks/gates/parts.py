@@ -1,141 +1,173 @@
-"""Parts of the tile that are mapped, and the stimuli that each is priced on."""
+"""Parts of the tile that are mapped, the runs that each is priced on, and what is recorded of them.
+
+A run is a whole program on a whole tile, so that a part's energy is that of the tile's own events and cycles. Gaussian
+operands and the VECTORs of one kind are what tables are fitted to; the runs on a layer's operands are there to be
+compared with what the tables say.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from amaranth.lib import wiring
+import numpy as np
 
+from tilescore import rtl
 from tilescore.benchmarks.gates import programs
-from tilescore.benchmarks.gates.stimuli import Place, Recording, record
-from tilescore.rtl.dma.address import ChipWalk, DramWalk, RowAddress
-from tilescore.rtl.matrix.drain import DrainLane
-from tilescore.rtl.matrix.operand_edge import OperandEdge
-from tilescore.rtl.matrix.pe import ProcessingElement, a_operand_layout
+from tilescore.benchmarks.gates.stimuli import Place, record
+from tilescore.benchmarks.gates.store import Store
+from tilescore.rtl.dma.load_unit import LoadUnit
+from tilescore.rtl.dma.store_unit import StoreUnit
+from tilescore.rtl.matrix.acc_lane import AccLane
+from tilescore.rtl.matrix.operand_slice import OperandSlice
+from tilescore.rtl.matrix.pe import ProcessingElement
 from tilescore.rtl.spec.config import TileConfig, load_tile
-from tilescore.rtl.spec.formats import PAIRS
-from tilescore.rtl.spec.isa import Pair
+from tilescore.rtl.tile import Tile
 from tilescore.rtl.vector.lane import VectorLane
 from tilescore.rtl.vector.unit import VectorUnit
+from tilescore.sim.program import Program
+from tilescore.sim.timing import time_program
 
+RTL = Path(rtl.__file__).parent
 NANO = load_tile("nano")
-MIXED = replace(NANO, formats=("e4m3", "e2m1", "e4m3xe2m1"), scales=("e4m3",))
-"""The formats of `edge` and the scales of NVFP4."""
 
-WINDOW = 128
-"""Cycles that are counted."""
 
-SETTLE = 48
-"""Cycles before them: longer than every pipeline."""
+def tile(formats: str, scales: str = "", acc_bits: int = 64) -> TileConfig:
+    """`nano` with other formats; 12 ACC banks divide by every number of planes."""
+    return replace(NANO, formats=tuple(formats.split()), scales=tuple(scales.split()), acc_bits=acc_bits, acc_banks=12)
+
+
+W4A8 = "e4m3 e2m1 e4m3xe2m1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """event: what one event is. products: formats of the operands that the part multiplies; none: it sees the layer.
-    whole_run: the part has state that only the run from its start brings about."""
+    """runs: names of the programs that it is priced on, see `runs_of`. fitted: tables may use its runs; else it is only
+    compared with what they say."""
 
     name: str
     label: str
     config: TileConfig
     place: Place
-    event: str
-    products: tuple[str, ...] = ()
-    whole_run: bool = False
+    runs: tuple[str, ...]
+    fitted: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stimulus:
-    """cycles: inputs of the component, counted from ``skip`` on; events: in the counted ones. macs: of one event, and
-    the element pair, if it multiplies. glitches: also counted with unit delays."""
+_PE = Place(kind=ProcessingElement)
 
-    name: str
-    cycles: list[dict[str, int]]
-    skip: int
-    events: int
-    macs: int = 0
-    pair: Pair | None = None
-    glitches: bool = False
+
+def _pe(name: str, label: str, config: TileConfig, *formats: str, fitted: bool = True) -> Part:
+    """A part that tables are not fitted to sees the operands of layers, the others normal ones."""
+    kind = "gaussian" if fitted else "layer"
+    return Part(name=name, label=f"PE, {label}", config=config, place=_PE, fitted=fitted,
+                runs=tuple(f"{kind} {name}" for name in formats))
+
+
+def _unit(name: str, label: str, kind: type, *runs: str, without: tuple[type, ...] = (),
+          where: Callable = lambda component: True) -> Part:
+    return Part(name=name, label=label, config=NANO, place=Place(kind=kind, without=without, where=where), runs=runs)
+
+
+_VECTOR_RUNS = tuple(f"vector {kind}" for kind in programs.VECTOR_KINDS)
+
+
+PARTS = {part.name: part for part in (
+    Part(name="pe", label="PE, E4M3", config=NANO, place=_PE, runs=("gaussian e4m3", "short e4m3", "layer e4m3")),
+    _pe("pe-nvfp4", "E2M1, E4M3 scales", tile("e2m1", "e4m3"), "nvfp4"),
+    _pe("pe-mxfp8", "E4M3, E8M0 scales", tile("e4m3", "e8m0"), "mxfp8"),
+    _pe("pe-e5m2", "E5M2, W = 80", tile("e5m2", acc_bits=80), "e5m2"),
+    _pe("pe-presets", "E4M3 + E2M1 + E4M3xE2M1, E4M3 and E8M0 scales", tile(W4A8, "e4m3 e8m0"),
+        "e4m3", "nvfp4", "mxfp8"),
+    _pe("pe-mxfp4", "E2M1, E8M0 scales", tile("e2m1", "e8m0"), "mxfp4", fitted=False),
+    _pe("pe-w4a8", "E4M3 + E2M1 + E4M3xE2M1, E4M3 scales", tile(W4A8, "e4m3"), "e4m3", "nvfp4", fitted=False),
+    Part(name="pe-programs", label="PE, E4M3, in other programs", config=NANO, place=_PE, fitted=False,
+         runs=("program 1", "program 2", "program 3")),
+    Part(name="pe-4x8", label="PE, E4M3, in an array of 4 x 8", config=replace(NANO, name="4x8", cols=8), place=_PE,
+         fitted=False, runs=("program 4", "program 5")),
+    _unit("vector", "vector lane", VectorLane, *_VECTOR_RUNS),
+    _unit("acc", "ACC lane with drain (without memories)", AccLane, "gaussian e4m3", "short e4m3", "vector copy"),
+    _unit("a-slice", "A slice (without memories)", OperandSlice, "gaussian e4m3", "vector codes",
+          where=lambda component: component.is_a),
+    _unit("b-slice", "B slice (without memories)", OperandSlice, "gaussian e4m3", "short e4m3",
+          where=lambda component: not component.is_a),
+    _unit("load", "load unit (without memories)", LoadUnit, "gaussian e4m3", "vector copy"),
+    _unit("store", "store unit (without memories)", StoreUnit, "gaussian e4m3", "vector copy"),
+    _unit("vector-control", "vector unit without lanes", VectorUnit, "vector copy", "vector sum",
+          without=(VectorLane,)),
+    _unit("control", "the rest of the tile: dispatch, issue, sequencers, counters", Tile,
+          "gaussian e4m3", "vector copy",
+          without=(ProcessingElement, OperandSlice, AccLane, LoadUnit, StoreUnit, VectorUnit)),
+)}
+
+M, N = 8, 8
+"""Rows of the operands of a product."""
+
+
+def program_of(name: str, config: TileConfig) -> Program:
+    """"vector KIND": see `programs.vector_program`. "gaussian FORMAT", "short FORMAT", with
+    results that leave every few steps, and "layer FORMAT": a product on operands of that kind. "program SEED": an E4M3
+    product of random size on operands of a layer."""
+    kind, _, what = name.partition(" ")
+    if kind == "program":
+        rng = np.random.default_rng(int(what))
+        m, n, k = int(4 * rng.integers(1, 12)), int(8 * rng.integers(1, 6)), int(16 * rng.integers(2, 8))
+        return programs.product_program(config, "e4m3", *programs.layer_operands(m, n, k, int(what)))
+    if kind == "vector":
+        return programs.vector_program(config, what)
+    k = 32 if kind == "short" else 256 if what in ("nvfp4", "mxfp4") else 128
+    operands = programs.layer_operands if kind == "layer" else programs.gaussian_operands
+    return programs.product_program(config, what, *operands(M, N, k))
+
+
+def is_judge(run: str) -> bool:
+    """Tables are not fitted to the runs on a layer's operands."""
+    return run.startswith(("layer ", "program "))
 
 
 @dataclass(frozen=True)
-class Stimulated:
-    """component: the part as it was recorded, to be mapped."""
+class Run:
+    """What a program did: cycles, events of the whole tile, and by part the inputs of its components in each cycle.
+    key: digest of what that depends on."""
 
-    component: wiring.Component
-    stimuli: list[Stimulus]
-
-
-_PE = Place(kind=ProcessingElement, event="a_in.tags.valid", last=True)
-"""That of the last row and column: the results of those above pass through it."""
-
-PARTS = {part.name: part for part in (
-    Part(name="pe", label="PE, E4M3", config=NANO, place=_PE, event="k step", products=("e4m3",)),
-    Part(name="pe-mixed", label="PE, E4M3 + E2M1 + E4M3xE2M1, E4M3 scales", config=MIXED, place=_PE, event="k step",
-         products=("e4m3", "nvfp4")),
-    Part(name="vector", label="vector lane", config=NANO, event="element",
-         place=Place(kind=VectorLane, event="acc_x.en", owner=VectorUnit)),
-    Part(name="drain", label="drain lane (merge, round, mask, row maximum)", config=NANO, event="result",
-         place=Place(kind=DrainLane, event="control_in.valid")),
-    Part(name="edge", label="edge of an A slice (without its memories)", config=NANO, event="group",
-         place=Place(kind=OperandEdge, event="step.rows")),
-    Part(name="chip-walk", label="DMA: on-chip address", config=NANO, event="beat", whole_run=True,
-         place=Place(kind=ChipWalk, event="step")),
-    Part(name="dram-walk", label="DMA: DRAM address", config=NANO, event="beat", whole_run=True,
-         place=Place(kind=DramWalk, event="step")),
-    Part(name="row-address", label="DMA: address of an indexed row", config=NANO, event="advance",
-         place=Place(kind=RowAddress, event="advance")),
-)}
-
-_OPERANDS = {"gaussian": programs.gaussian_operands, "layer": programs.layer_operands}
-_PAIRS = {"e4m3": Pair.E4M3, "nvfp4": Pair.E2M1}
+    name: str
+    key: str
+    cycles: int
+    events: dict[str, int]
+    inputs: dict[str, list[list[dict[str, int]]]]
 
 
-def stimulate(parts: list[Part], window: int = WINDOW) -> dict[str, Stimulated]:
-    """By part. Parts that see the layer share its run."""
-    result = {part.name: _with_products(part, window) for part in parts if part.products}
-    others = [part for part in parts if not part.products]
-    for config in dict.fromkeys(part.config for part in others):
-        group = [part for part in others if part.config == config]
-        recordings = record(programs.layer_program(config), [part.place for part in group])
-        for part, recording in zip(group, recordings, strict=True):
-            result[part.name] = Stimulated(recording.component, [
-                _window(part, "layer", recording, window), _idle(recording, "idle", window)])
-    return result
+def record_parts(parts: Sequence[Part], store: Store) -> Iterator[tuple[Part, str, list[Run]]]:
+    """Every part with its design's text and its runs. Parts of one configuration share the runs' recordings."""
+    for config in dict.fromkeys(part.config for part in parts):
+        group = [part for part in parts if part.config == config]
+        names = list(dict.fromkeys(name for part in group for name in part.runs))
+        found = {name: record_run(program_of(name, config), [part for part in group if name in part.runs], name, store)
+                 for name in names}
+        for part in group:
+            yield part, found[part.runs[0]][1][part.name], [found[name][0] for name in part.runs]
 
 
-def _with_products(part: Part, window: int) -> Stimulated:
-    component, stimuli = None, []
-    for tensor_format in part.products:
-        pair = _PAIRS[tensor_format]
-        for name, operands in _OPERANDS.items():
-            program = programs.product_program(part.config, tensor_format, *operands(tensor_format))
-            recording, = record(program, [part.place])
-            component = component or recording.component
-            found = replace(_window(part, f"{tensor_format} {name}", recording, window), pair=pair,
-                            macs=PAIRS[pair].products_per_step(part.config.lanes))
-            stimuli.append(found)
-            if name == "gaussian":
-                stimuli += [
-                    replace(found, name=f"{tensor_format} zeros", cycles=_zeroed(part, found.cycles), glitches=False),
-                    _idle(recording, f"{tensor_format} idle", window)]
-    assert component is not None
-    return Stimulated(component, stimuli)
+def record_run(program: Program, parts: Sequence[Part], name: str, store: Store) -> tuple[Run, dict[str, str]]:
+    """The run, and the text of each part's design."""
+    key = f"{_digest(program)} {name} {[part.name for part in parts]}"
+
+    def make() -> tuple[Run, dict[str, str]]:
+        recordings = record(program, [part.place for part in parts])
+        timing = time_program(program)
+        inputs = {part.name: [component[:timing.cycles] for component in recording.inputs]
+                  for part, recording in zip(parts, recordings, strict=True)}
+        run = Run(name, key, timing.cycles, {event: count for event, count in timing.events.items() if count}, inputs)
+        return run, {part.name: recording.rtlil for part, recording in zip(parts, recordings, strict=True)}
+
+    return store.get("run", key, make)
 
 
-def _zeroed(part: Part, cycles: list[dict[str, int]]) -> list[dict[str, int]]:
-    """The same steps of a PE on zeros: tags and drain control stay, operands, scales and sums are 0."""
-    tags = a_operand_layout(part.config)["tags"]
-    kept = {"a_in": ((1 << tags.width) - 1) << tags.offset, "start": 1, "shift": 1}
-    return [{name: value & kept.get(name, 0) for name, value in cycle.items()} for cycle in cycles]
-
-
-def _window(part: Part, name: str, recording: Recording, window: int) -> Stimulus:
-    first = recording.busiest(window)
-    start = 0 if part.whole_run else max(0, first - SETTLE)
-    return Stimulus(name=name, cycles=recording.inputs[start:first + window], skip=first - start,
-                    events=sum(recording.events[first:first + window]), glitches=True)
-
-
-def _idle(recording: Recording, name: str, window: int) -> Stimulus:
-    """Clocked, with the inputs that the end of the run leaves."""
-    return Stimulus(name=name, cycles=[recording.inputs[-1]] * (SETTLE + window // 4), skip=SETTLE, events=0)
+def _digest(program: Program) -> str:
+    """Of the program, its data, and the sources of the hardware that it runs on."""
+    found = hashlib.sha256(repr((program.config, program.instructions)).encode())
+    found.update(program.initial_dram().tobytes())
+    for path in sorted(RTL.rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()

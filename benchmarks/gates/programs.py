@@ -1,11 +1,10 @@
-"""Programs whose runs give the stimuli: one matrix product of given operands, and a small attention layer."""
+"""Programs whose runs give the stimuli: matrix products of given operands, and VECTOR instructions of one kind each."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tilescore.compiler.builder import ProgramBuilder
-from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.dram import float_matrix, float_output
 from tilescore.compiler.emitter import Emitter
 from tilescore.compiler.gemm import GemmProblem, Group, emit_gemm
@@ -15,37 +14,31 @@ from tilescore.compiler.quantize import store, tensor_factor
 from tilescore.compiler.schedule import GemmSchedule
 from tilescore.compiler.tensors import synthetic
 from tilescore.compiler.tiles.buffers import place
+from tilescore.compiler.tiles.expr import Assign, Codes, Elem, Reduction, Shape, exp2
 from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.isa import Quant, Reduce
 from tilescore.rtl.spec.tensor_formats import TENSOR_FORMATS
 from tilescore.sim.program import Program
 
-M, N = 4, 16
-"""Rows of the operands of a product."""
+VECTOR_ROWS = 32
+"""Rows of one VECTOR of `vector_program`."""
 
-K_BYTES = 256
-"""Codes of a row: 32 steps of 8 lanes to one result."""
-
-LAYER = Workload(layer=AttentionLayer(hidden=32, heads=1, kv_heads=1, head_dim=32), tokens=16)
+VECTOR_KINDS = ("copy", "add", "sum", "exp2", "codes")
+"""What `vector_program` computes of x: 0.75 x; 0.75 x + z; 0.75 x and its row sums; exp2(0.75 x); E4M3 codes of it."""
 
 
-def elements(tensor_format: str) -> int:
-    """k of a product."""
-    return K_BYTES * 8 // TENSOR_FORMATS[tensor_format].bits
+def gaussian_operands(m: int, n: int, k: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """(m, k) and (n, k), standard normal."""
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((m, k), np.float32), rng.standard_normal((n, k), np.float32)
 
 
-def gaussian_operands(tensor_format: str) -> tuple[np.ndarray, np.ndarray]:
-    """Both standard normal."""
-    rng = np.random.default_rng(1)
-    k = elements(tensor_format)
-    return rng.standard_normal((M, k), np.float32), rng.standard_normal((N, k), np.float32)
-
-
-def layer_operands(tensor_format: str) -> tuple[np.ndarray, np.ndarray]:
+def layer_operands(m: int, n: int, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Input and the first weights of the Q projection of a synthetic attention layer: the input has outlier channels
     (`compiler.tensors`), to which the scale of a whole tensor has to reach."""
-    layer = AttentionLayer(hidden=elements(tensor_format), heads=4, kv_heads=2, head_dim=elements(tensor_format) // 4)
-    tensors = synthetic(Workload(layer=layer, tokens=M), 0)
-    return tensors.x, tensors.wq[:N]
+    layer = AttentionLayer(hidden=k, heads=4, kv_heads=2, head_dim=k // 4)
+    tensors = synthetic(Workload(layer=layer, tokens=m), seed)
+    return tensors.x, tensors.wq[:n]
 
 
 def product_program(config: TileConfig, tensor_format: str, a: np.ndarray, b: np.ndarray) -> Program:
@@ -75,6 +68,25 @@ def product_program(config: TileConfig, tensor_format: str, a: np.ndarray, b: np
     return builder.finish()
 
 
-def layer_program(config: TileConfig) -> Program:
-    """`LAYER`, with data."""
-    return compile_layer(LAYER, config).program
+def vector_program(config: TileConfig, kind: str, repeats: int = 4) -> Program:
+    """VECTORs of one of `VECTOR_KINDS` on normal operands: rows from 0 to ACC rows twice `VECTOR_ROWS` further."""
+    builder = ProgramBuilder(config)
+    emitter = Emitter(builder)
+    rng = np.random.default_rng(2)
+    source = float_matrix(builder, "x", 2 * VECTOR_ROWS, config.cols,
+                          lambda: rng.standard_normal((2 * VECTOR_ROWS, config.cols), np.float32))
+    out = float_matrix(builder, "out", VECTOR_ROWS, config.cols)
+    emitter.load_rows(source, first_row=0, rows=2 * VECTOR_ROWS, addr=0)
+    for _ in range(repeats):
+        emitter.compute(Shape(rows=VECTOR_ROWS), _statement(config, kind))
+    emitter.store_acc(out, first_row=0, rows=VECTOR_ROWS, first_byte=0, row_bytes=4 * config.cols, addr=0, pitch=0)
+    float_output(builder, "out", out, VECTOR_ROWS, config.cols)
+    return builder.finish()
+
+
+def _statement(config: TileConfig, kind: str) -> Assign:
+    value, to = Elem(0) * 0.75, Elem(2 * VECTOR_ROWS)
+    sums = Reduction(Reduce.SUM, config.acc_addr(config.acc_banks))
+    return {"copy": Assign(value=value, to=to), "add": Assign(value=value + Elem(VECTOR_ROWS, "z"), to=to),
+            "sum": Assign(value=value, to=to, reduce=sums), "exp2": Assign(value=exp2(value), to=to),
+            "codes": Assign(value=value, to=Codes(addr=0, pitch=1, quant=Quant.E4M3))}[kind]

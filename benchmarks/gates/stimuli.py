@@ -6,15 +6,15 @@ the edge of the array decodes them, for any part and any set of formats.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 from amaranth.hdl import Fragment, Value
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
+from tilescore.benchmarks.gates.cuts import cut, fragments
 from tilescore.rtl.spec.errors import SimulationError
 from tilescore.rtl.tile import Tile
 from tilescore.sim.hardware.amaranth_run import _Bench  # the tile's DRAM and start, cycle by cycle
@@ -26,55 +26,43 @@ MAX_CYCLES = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A part in the tile: the first component of class ``kind``, or the last. An *event* is a cycle in which ``event``,
-    a path of members of that component or of the first one of class ``owner``, is not 0.
-    """
+    """A part in the tile: the components of class ``kind`` for which ``where`` holds, without the parts ``without``."""
 
     kind: type[wiring.Component]
-    event: str
-    owner: type[wiring.Component] | None = None
-    last: bool = False
+    where: Callable[[Any], bool] = lambda component: True
+    without: tuple[type[wiring.Component], ...] = ()
 
 
 @dataclass(frozen=True)
 class Recording:
-    """component: that which was recorded. inputs: values of its input ports in each cycle; events: 1 in its cycles."""
+    """rtlil: of the first component (`cuts.Design`). inputs: of every component, values of the design's input ports in
+    each cycle."""
 
-    component: wiring.Component
-    inputs: list[dict[str, int]]
-    events: list[int]
-
-    def busiest(self, cycles: int) -> int:
-        """First cycle of the window with most events, the earliest of several. Raises `SimulationError` if the run is
-        shorter."""
-        if len(self.inputs) < cycles:
-            raise SimulationError(f"a run of {len(self.inputs)} cycles has no window of {cycles}")
-        totals = [0]
-        for event in self.events:
-            totals.append(totals[-1] + event)
-        return max(range(len(self.inputs) - cycles + 1), key=lambda first: totals[first + cycles] - totals[first])
+    rtlil: str
+    inputs: list[list[dict[str, int]]]
 
 
 def record(program: Program, places: Sequence[Place]) -> list[Recording]:
-    """Run ``program`` on its tile and record all places at once; the run ends when the program does."""
+    """Run ``program`` on its tile and record all places at once, from the cycle of ``start`` to the end of the run."""
     tile = Tile(program.config)
     fragment = Fragment.get(tile, None)
-    components = list(_components(fragment))
-    recordings = [Recording(_first(components[::-1] if place.last else components, place.kind), [], [])
-                  for place in places]
-    signals = [_input_ports(recording.component) for recording in recordings]
-    events = [reduce(_member, place.event.split("."),
-                     _first(components, place.owner) if place.owner else recording.component)
-              for place, recording in zip(places, recordings, strict=True)]
-    samples = [value for ports in signals for value in ports.values()] + [Value.cast(event) for event in events]
+    components = [origin for part in fragments(fragment) for origin in part.origins or ()]
+    recordings: list[Recording] = []
+    watched: list[tuple[list[dict[str, int]], dict[str, Value]]] = []
+    for place in places:
+        found = [c for c in components if type(c) is place.kind and place.where(c)]
+        if not found:
+            raise SimulationError(f"the tile has no {place.kind.__name__}")
+        designs = [cut(fragment, component, place.without) for component in found]
+        recordings.append(Recording(designs[0].rtlil(), [[] for _ in designs]))
+        watched += [(inputs, design.inputs) for inputs, design in zip(recordings[-1].inputs, designs, strict=True)]
+    samples = [value for _, ports in watched for value in ports.values()]
 
     async def watch(ctx: Any) -> None:
         async for _, _, *values in ctx.tick().sample(*samples):
             found = iter(values)
-            for recording, ports in zip(recordings, signals, strict=True):
-                recording.inputs.append({name: next(found) % (1 << len(port)) for name, port in ports.items()})
-            for recording in recordings:
-                recording.events.append(int(next(found) != 0))
+            for inputs, ports in watched:
+                inputs.append({name: next(found) % (1 << len(port)) for name, port in ports.items()})
 
     bench = _Bench(tile, program, MAX_CYCLES, DramModel())
     simulator = Simulator(fragment)
@@ -85,27 +73,3 @@ def record(program: Program, places: Sequence[Place]) -> list[Recording]:
     if not bench.result().finished:
         raise SimulationError(f"{program} is not finished after {MAX_CYCLES} cycles")
     return recordings
-
-
-def _member(value: Any, name: str) -> Any:
-    return getattr(value, name)
-
-
-def _components(fragment: Fragment) -> Iterator[object]:
-    """All components of an elaborated design, parents first."""
-    yield from fragment.origins or ()
-    for inner, _, _ in fragment.subfragments:
-        yield from _components(inner)
-
-
-def _first(components: list[object], kind: type) -> wiring.Component:
-    found = next((c for c in components if type(c) is kind), None)
-    if not isinstance(found, wiring.Component):
-        raise SimulationError(f"the tile has no {kind.__name__}")
-    return found
-
-
-def _input_ports(component: wiring.Component) -> dict[str, Value]:
-    """Ports by their names in a netlist: members joined by two underscores."""
-    return {"__".join(map(str, path)): Value.cast(value)
-            for path, member, value in component.signature.flatten(component) if member.flow == wiring.In}

@@ -28,7 +28,7 @@ _VECTOR_READERS = ("x", "y", "z", "w")
 
 def drain_event_bits(config: TileConfig) -> dict[str, int]:
     """Width of each event output of the drain."""
-    return {"ev_drain_rows": 1, "ev_rowmax_rows": 1,
+    return {"ev_drain_rows": 1, "ev_statistic_reads": 1, "ev_statistic_writes": 1,
             "ev_acc_row_reads": config.acc_planes.bit_length(), "ev_acc_row_writes": config.acc_planes.bit_length()}
 
 
@@ -69,7 +69,7 @@ class AccBuffer(wiring.Component):
     conflict : Out(1)
         Two reads or two writes of this cycle are in the same bank; y may read the very row that x reads.
     ev_* : Out
-        Events of the drain, counted at the last lane.
+        Events of the drain, counted at the last lane and behind it.
     """
 
     control: data.View
@@ -84,6 +84,9 @@ class AccBuffer(wiring.Component):
     store: Any
     status: data.View
     conflict: Signal
+    ev_drain_rows: Signal
+    ev_statistic_reads: Signal
+    ev_statistic_writes: Signal
     ev_acc_row_reads: Signal
     ev_acc_row_writes: Signal
 
@@ -106,7 +109,7 @@ class AccBuffer(wiring.Component):
         self._requests(m, lanes, row_maximum)
         self._selected(m, lanes, row_maximum)
         self._words(m, lanes, row_maximum)
-        self._events(m, lanes[-1].control_out)
+        self._events(m, lanes[-1].control_out, row_maximum)
         return m
 
     def _drain(self, m: Module, lanes: list, row_maximum: RowMaximum) -> None:
@@ -202,11 +205,10 @@ class AccBuffer(wiring.Component):
             m.d.sync += beat.eq(stored.word_select(part, len(beat)))
         m.d.comb += self.store.data.eq(beat)
 
-    def _events(self, m: Module, control: data.View) -> None:
+    def _events(self, m: Module, control: data.View, row_maximum: RowMaximum) -> None:
         planes = self.config.acc_planes
-        events = {"ev_drain_rows": control.valid, "ev_rowmax_rows": control.valid & control.rowmax}
-        for name, event in events.items():
-            m.d.comb += getattr(self, name).eq(event)
+        m.d.comb += [self.ev_drain_rows.eq(control.valid), self.ev_statistic_reads.eq(row_maximum.read.en),
+                     self.ev_statistic_writes.eq(row_maximum.write.en)]
         with m.If(control.valid):
             with m.If(control.merge):
                 m.d.comb += self.ev_acc_row_reads.eq(planes)

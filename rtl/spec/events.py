@@ -39,9 +39,10 @@ EVENTS = (
     *(Event(name, "cols PEs", f"block of an array row ended and added, {name.removesuffix('_terms').replace('_', ' ')}")
       for name in TERM_EVENTS.values()),
     Event("drain_rows", "cols values", "valid result row drained: merged, rounded, masked"),
-    Event("rowmax_rows", "row", "running row maximum updated while draining"),
+    Event("statistic_reads", "32 bits", "running row maximum read from ACC by the drain"),
+    Event("statistic_writes", "32 bits", "row maximum of the drain or row reduction of the vector unit written to ACC"),
     Event("acc_row_reads", "cols x 32 bits",
-          "row read from ACC by the drain (a raw row: one per plane) or the vector unit"),
+          "row read from ACC by the drain (a raw row: one per plane) or the vector unit (x squared: once)"),
     Event("acc_row_writes", "cols x 32 bits",
           "row written to ACC by the drain (a raw row: one per plane) or the vector unit"),
     Event("acc_beat_writes", "bus beat", "beat written to ACC by a load"),
@@ -109,7 +110,8 @@ def _matmul_counts(i: Instruction, config: TileConfig) -> dict[str, int]:
         "a_group_reads": i.m_rows * i.k_steps * i.n_tiles,
         "b_group_reads": panels * -(-i.k_steps // PAIRS[Pair(i.pair)].b_steps) * i.n_tiles * config.cols,
         "drain_rows": result_rows,
-        "rowmax_rows": result_rows if i.rowmax else 0,
+        "statistic_reads": result_rows - (i.m_rows if i.rowmax_init else 0) if i.rowmax else 0,
+        "statistic_writes": result_rows if i.rowmax else 0,
         "acc_row_reads": result_rows * planes if i.merge else 0,
         "acc_row_writes": result_rows * (planes if i.raw else 1),
     }
@@ -120,11 +122,12 @@ def _matmul_counts(i: Instruction, config: TileConfig) -> dict[str, int]:
 
 def _vector_counts(i: Instruction) -> dict[str, int]:
     beats = i.rows * i.tiles
-    operands = 1 + sum(kind != Source.IMM for kind in (i.y_kind, i.z_kind, i.w_kind))
+    operands = 1 + sum(kind != Source.IMM for kind in (i.y_kind, i.z_kind, i.w_kind)) - squares(i)
     return {
         "vector_rows": beats,
         "acc_row_reads": beats * operands,
         "acc_row_writes": beats if i.dest == Dest.ACC else 0,
+        "statistic_writes": i.rows if i.reduce != Reduce.NONE else 0,
         "a_row_writes": beats if i.dest == Dest.A else 0,
         "vector_adds": beats if i.combine != Combine.NONE else 0,
         "vector_functions": beats if i.func != Func.NONE else 0,
@@ -132,3 +135,8 @@ def _vector_counts(i: Instruction) -> dict[str, int]:
         "vector_quantizations": beats if i.dest == Dest.A else 0,
         "block_quantizations": beats if i.dest == Dest.A and QUANT_FORMATS[Quant(i.quant)].block else 0,
     }
+
+
+def squares(i: Instruction) -> bool:
+    """A VECTOR's y is the very rows of x, which are read once."""
+    return i.y_kind == Source.ACC and i.y == i.x_addr

@@ -32,7 +32,8 @@ def request_layout(config: TileConfig) -> data.StructLayout:
 
     end: last request of its instruction, whose signal masks are ``rd_mask`` and ``wr_mask``. first, last:
     first and last tile of the row. slice, sub: of a row of codes in operand buffer A, where ``dst_addr`` is
-    the group. tile: number of the column tile, the bits that a block quantizer looks at.
+    the group. tile: number of the column tile, the bits that a block quantizer looks at. squares: see
+    `events.squares`.
     """
     bits = {field.name: field.bits for field in HEADER + SPEC_BY_NAME["VECTOR"].fields}
     return data.StructLayout(
@@ -43,6 +44,7 @@ def request_layout(config: TileConfig) -> data.StructLayout:
             "wr_mask": bits["signal_wr"],
             "x_addr": config.acc_addr_bits,
             "x_swap": bits["x_swap"],
+            "squares": 1,
             "y": operand_layout(config),
             "z": operand_layout(config),
             "w": operand_layout(config),
@@ -147,7 +149,10 @@ class VectorSequencer(wiring.Component):
             m.d.sync += [column.eq(0), element.eq(row + 1)]
         with m.Else():
             m.d.sync += [column.eq(column + command.pitch), element.eq(element + command.pitch)]
-        m.d.sync += request.x_addr.eq(command.x_addr + element)
+        m.d.sync += [
+            request.x_addr.eq(command.x_addr + element),
+            request.squares.eq((command.y_kind == Source.ACC) & (command.y == command.x_addr)),
+        ]
         for name in ("y", "z", "w"):
             operand, kind, base = request[name], command[f"{name}_kind"], command[name]
             offset = Signal(bits, name=f"{name}_offset")

@@ -33,6 +33,7 @@ _EVENT_BITS = {
     "ev_vector_rows": 1,
     "ev_acc_row_reads": 3,
     "ev_acc_row_writes": 1,
+    "ev_statistic_writes": 1,
     "ev_a_row_writes": 1,
     "ev_vector_adds": 1,
     "ev_vector_functions": 1,
@@ -93,7 +94,7 @@ class VectorUnit(wiring.Component):
     acc_d : write port of ACC, all lanes of one row; acc_r : one lane of one row (reductions).
     a_vec : write port of operand buffer A, see `operand_slice.slice_ports`
         A row of codes, and the scale bytes of the blocks that begin with it.
-    ev_* : events of this cycle (`rtl/spec/events.py`); acc_r is part of the reduction and not an event of its own.
+    ev_* : events of this cycle (`rtl/spec/events.py`).
     """
 
     unit: Any
@@ -107,6 +108,7 @@ class VectorUnit(wiring.Component):
     ev_vector_rows: Signal
     ev_acc_row_reads: Signal
     ev_acc_row_writes: Signal
+    ev_statistic_writes: Signal
     ev_a_row_writes: Signal
     ev_vector_adds: Signal
     ev_vector_functions: Signal
@@ -295,8 +297,10 @@ class VectorUnit(wiring.Component):
         valid = control.at("valid", 0)
         m.d.comb += [
             self.ev_vector_rows.eq(valid),
-            self.ev_acc_row_reads.eq(self.acc_x.en + self.acc_y.en + self.acc_z.en + self.acc_w.en),
+            self.ev_acc_row_reads.eq(
+                self.acc_x.en + (self.acc_y.en & ~control.at("squares", 0)) + self.acc_z.en + self.acc_w.en),
             self.ev_acc_row_writes.eq(self.acc_d.en),
+            self.ev_statistic_writes.eq(self.acc_r.en),
             self.ev_a_row_writes.eq(self.a_vec.valid),
             self.ev_vector_adds.eq(valid & (control.at("combine", 0) != Combine.NONE)),
             self.ev_vector_functions.eq(valid & (control.at("func", 0) != Func.NONE)),

@@ -57,12 +57,12 @@ def test_timing_alone_needs_no_data(tiny_programs, rng: np.random.Generator) -> 
 
 def test_to_dict_is_json_with_the_agreed_names(tiny_programs, rng: np.random.Generator) -> None:
     program = tiny_programs["attention"](NANO, rng)
-    result = simulate(replace(program, meta={"useful_macs": 1234}), energy_table="45nm")
+    result = simulate(replace(program, meta={"useful_macs": 1234}), energy_table="130nm")
     report = json.loads(json.dumps(result.to_dict()))
     assert {"cycles", "dram_bytes", "ledger", "energy", "instructions", "levels", "wall_s"} <= set(report)
     assert set(report["levels"]["reference"]) == {"cycles", "result_sha256"}
     assert set(report["ledger"]) == set(LEDGER_UNITS) and set(report["events"]) == set(EVENT_NAMES)
-    assert report["energy"]["table"] == "45nm"
+    assert report["energy"]["table"] == "130nm"
     assert report["energy"]["pj_per_op"] == pytest.approx(report["energy"]["total_pj"] / 2468)
     assert report["dram_bytes"]["read"] == result.events["dram_read_beats"] * NANO.bus_bytes
 

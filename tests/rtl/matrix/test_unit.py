@@ -16,7 +16,8 @@ from tilescore.rtl.spec.events import event_counts
 from tilescore.rtl.spec.isa import Matmul
 from tilescore.tests.rtl.matrix.bench import CONFIGS, SHALLOW, MatmulModel, UnitBench, random_matmul
 
-CORE_EVENTS = ("a_group_reads", "b_group_reads", "drain_rows", "rowmax_rows", "acc_row_reads", "acc_row_writes")
+CORE_EVENTS = ("a_group_reads", "b_group_reads", "drain_rows", "statistic_reads", "statistic_writes", "acc_row_reads",
+               "acc_row_writes")
 
 
 def run_program(config: TileConfig, rng: np.random.Generator, program: list[Matmul], gaps: list[int], *,

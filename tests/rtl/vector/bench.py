@@ -18,6 +18,7 @@ EVENTS = (
     "vector_rows",
     "acc_row_reads",
     "acc_row_writes",
+    "statistic_writes",
     "a_row_writes",
     "vector_adds",
     "vector_functions",

@@ -29,6 +29,7 @@ def expected_requests(config, i):
                 "last": int(tile == i.tiles - 1),
                 "end": int((row, tile) == (i.rows - 1, i.tiles - 1)),
                 "x_swap": i.x_swap,
+                "squares": int(i.y_kind == Source.ACC and i.y == i.x_addr),
                 "rd_mask": i.signal_rd,
                 "wr_mask": i.signal_wr,
                 "combine": i.combine,

@@ -134,6 +134,18 @@ def test_every_swap_of_lanes(rng):
     check(config, [programs.instruction(x_swap=swap, dest=int(Dest.ACC)) for swap in range(4)], acc, a)
 
 
+def test_x_squared_is_read_once(rng):
+    """y at x's own rows is one read, anywhere else another; a column at x's address is read again in every row."""
+    config = make_config(4)
+    acc, a = initial_memories(config, rng)
+    programs = Programs(config, rng)
+    common = {"rows": 5, "tiles": 1, "x_addr": 40, "z_kind": int(Source.IMM), "w_kind": int(Source.IMM),
+              "dest": int(Dest.ACC), "reduce": int(Reduce.NONE)}
+    for y_kind, y, reads in ((Source.ACC, 40, 5), (Source.ACC, 41, 10), (Source.COLUMN, 40, 10), (Source.IMM, 40, 5)):
+        run = check(config, [programs.instruction(**common, y_kind=int(y_kind), y=y)], acc, a)
+        assert run.events["acc_row_reads"] == reads
+
+
 def test_instructions_of_one_row(rng):
     config = make_config(4)
     acc, a = initial_memories(config, rng)

@@ -1,0 +1,109 @@
+"""The energy tables beside the figures of gates that they are made from, and beside figures that they were not fitted
+to.
+
+The figures are those of `benchmarks/gates/run.py`; nothing here maps or simulates a netlist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import pytest
+
+from tilescore.benchmarks.gates.fit import idle_energy, run_energy
+from tilescore.benchmarks.gates.page import PAGE, judged, model_step, modelled_area, page
+from tilescore.benchmarks.gates.parts import PARTS
+from tilescore.benchmarks.gates.run import FIGURES, read_figures
+from tilescore.benchmarks.gates.tables import FOLDER, TECHNOLOGIES, Technology, constants_of, text
+from tilescore.rtl.spec.events import EVENT_NAMES
+from tilescore.sim.energy import EnergyTable, load_table
+from tilescore.sim.structure import tile_sizes
+
+STEP, PROGRAM, AREA = 0.15, 0.20, 0.25
+"""Allowed errors of a PE's step and idle energy, of a program's energy in the array, and of a unit's area."""
+
+ARRAY = ("pe_idle", "e4m3_bit", "e2m1_bit")
+
+technologies = pytest.mark.parametrize("technology", TECHNOLOGIES, ids=lambda technology: technology.table)
+
+
+@pytest.fixture(scope="module")
+def figures() -> dict:
+    return read_figures(FIGURES)
+
+
+def parts_of(figures: Mapping, technology: Technology, *names: str) -> Mapping:
+    """The parts of the technology's library; skips the test if ``names`` are not among them."""
+    parts = next(entry for entry in figures["libraries"] if entry["name"] == technology.library)["parts"]
+    missing = [name for name in names if name not in parts]
+    if missing:
+        pytest.skip(f"the figures of {technology.library} lack {', '.join(missing)}")
+    return parts
+
+
+@technologies
+def test_tables_are_those_of_the_figures(figures: dict, technology: Technology) -> None:
+    path = FOLDER / f"{technology.table}.toml"
+    assert path.read_text(encoding="utf-8") == text(technology, constants_of(technology, figures))
+
+
+def test_the_page_is_that_of_the_figures(figures: dict) -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(figures)
+
+
+@technologies
+def test_steps_and_idling_of_what_was_not_fitted(figures: dict, technology: Technology) -> None:
+    """Operands of layers, and format sets that the fit did not see."""
+    found = list(judged(figures, technology.library, load_table(technology.table)))
+    assert {name for name, what, _, _ in found if what == "idle"} >= {"pe-mxfp4"}
+    wrong = [(name, what, modelled / gates) for name, what, gates, modelled in found
+             if what == "idle" or what.startswith("layer ") if abs(modelled / gates - 1) > STEP]
+    assert wrong == []
+
+
+def programs(figures: Mapping, technology: Technology, table: EnergyTable) -> Iterator[tuple[str, float, float]]:
+    """(run, gates, table): pJ of one PE over the run, seeded programs on arrays of 4 x 4 and 4 x 8."""
+    parts = parts_of(figures, technology)
+    for name in (name for name in ("pe-programs", "pe-4x8") if name in parts):
+        config = PARTS[name].config
+        for run in parts[name]["runs"]:
+            steps = sum(run["events"].get(event, 0) for event in EVENT_NAMES if event.endswith("_row_steps"))
+            idle = table.at("value")["pe_idle"] * tile_sizes(config)["pe"].registers
+            modelled = idle * run["cycles"] + model_step(config, run, table) * steps / config.rows / 1000
+            yield run["name"], run_energy(run, "value") * run["cycles"] / 1000, modelled
+
+
+@technologies
+def test_programs(figures: dict, technology: Technology) -> None:
+    parts_of(figures, technology, "pe-4x8")
+    found = list(programs(figures, technology, load_table(technology.table)))
+    assert len(found) >= 2
+    assert [(run, modelled / gates) for run, gates, modelled in found if abs(modelled / gates - 1) > PROGRAM] == []
+
+
+@technologies
+@pytest.mark.parametrize("name", ARRAY)
+def test_a_constant_twice_too_high_is_noticed(figures: dict, technology: Technology, name: str) -> None:
+    """By the very comparisons above."""
+    if name == "e4m3_bit":
+        parts_of(figures, technology, "pe")
+    table = load_table(technology.table)
+    constant = table.constants[name]
+    wrong = replace(table, constants=table.constants | {name: replace(constant, value=2 * constant.value)})
+    steps = [modelled / gates for _, _, gates, modelled in judged(figures, technology.library, wrong)]
+    assert max(abs(ratio - 1) for ratio in steps) > STEP
+
+
+@technologies
+def test_area_of_units(figures: dict, technology: Technology) -> None:
+    table, parts = load_table(technology.table), parts_of(figures, technology)
+    errors = {name: modelled_area(name, table) / part["area"] - 1 for name, part in parts.items() if name in PARTS}
+    assert {name: error for name, error in errors.items() if abs(error) > AREA} == {}
+
+
+@technologies
+def test_clock_gates_lower_the_idle_energy(figures: dict, technology: Technology) -> None:
+    parts = parts_of(figures, technology, "pe", "pe-ungated")
+    gated, plain = (idle_energy(parts[name], "value") for name in ("pe", "pe-ungated"))
+    assert gated < plain
