@@ -151,6 +151,7 @@ def _run(commands: argparse._SubParsersAction) -> None:
                      "listing with cycles, schedule and tile there; default for the demo: out")
     run.add_argument("--html", type=Path, metavar="FILE", help="write the page of the run: figures, and a timeline "
                      "down to one instruction")
+    run.add_argument("--trace", type=Path, metavar="FILE", help="write a trace for ui.perfetto.dev, as out.pftrace")
     run.add_argument("--baseline", type=Path, metavar="PATH", help="report.json or a folder of `run --out`: the page "
                      "shows changes against it")
 

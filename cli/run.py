@@ -21,8 +21,9 @@ from ..sim.energy import EnergyTable, load_table
 from ..sim.legality.verifier import verify
 from ..sim.names import LEVELS
 from ..sim.timeline import timeline_of
+from ..sim.visual.trace import trace
 from .compare import saved_report
-from .files import check_targets, output_folder, write_text
+from .files import check_targets, output_folder, write_bytes, write_text
 from .ignored import check_layer_options, refuse
 from .layer import build, data_needed, report
 from .tiles import tile_of
@@ -46,8 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_layer_options(arguments, layers, data_needed(arguments))
     baselines = _baselines(arguments, layers)
     pages = [path for path in (arguments.html, arguments.out and arguments.out / "report.html") if path]
-    if arguments.html:
-        check_targets([arguments.html])
+    check_targets([path for path in (arguments.html, arguments.trace) if path])
     with output_folder(arguments.out) if arguments.out else contextlib.nullcontext():
         done = _play(arguments, layers, demo)
         try:
@@ -59,8 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
                 text = run_page(done.views, baselines)
                 for path in pages:
                     write_text(path, text)
+            if arguments.trace:
+                write_bytes(arguments.trace, b"".join(done.traces))
         if arguments.out and not arguments.json:
             print(f"\nWritten to {arguments.out}/: report.json, {', '.join(done.files)}")
+        if arguments.trace and not arguments.json:
+            print(f"Trace for ui.perfetto.dev: {arguments.trace}")
         if pages and not arguments.json:
             print(f"Page to look at: {', '.join(map(str, pages))}")
     return 0
@@ -81,11 +85,12 @@ def _baselines(arguments: argparse.Namespace, layers: tuple[str, ...]) -> dict[s
 
 @dataclass(frozen=True)
 class _Done:
-    """What a run has made: per layer a report, a packed timeline, a view; a report per cross-check; texts of files."""
+    """What a run has made: per layer a report, a packed timeline, a view, a trace; per cross-check a report; texts."""
 
     reports: list[dict] = field(default_factory=list)
     timelines: list[dict] = field(default_factory=list)
     views: list[LayerView] = field(default_factory=list)
+    traces: list[bytes] = field(default_factory=list)
     checks: list[dict] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
 
@@ -103,6 +108,9 @@ def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) ->
             _announce(made)
         if arguments.out or arguments.html:
             done.views.append(view_of(made, compiled.program, timing))
+        if arguments.trace:
+            name = f"{made['model']} {layer} on {made['tile']}"
+            done.traces.append(trace(compiled.program, timing, name, len(done.traces) + 1))
         if arguments.out:
             done.timelines.append(timeline_of(compiled.program, timing).to_dict())
             done.files[f"{layer}.txt"] = listing(compiled.program, timing)

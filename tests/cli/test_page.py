@@ -12,10 +12,13 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
+from tilescore.tests.sim.visual.trace_reader import read
 
 LAYER = ("--model", "qwen3-30b-a3b", "--layer", "moe", "--tokens", "2", "--tile", "edge", "--level", "timing")
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -67,7 +70,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     said = tilescore("run", *LAYER, "--out", folder / "run")
     assert f"Page to look at: {folder / 'run/report.html'}\n" in said
-    tilescore("run", *LAYER, "--format", "nvfp4", "--html", folder / "fp4.html", "--baseline", folder / "run")
+    tilescore("run", *LAYER, "--format", "nvfp4", "--html", folder / "fp4.html", "--baseline", folder / "run",
+              "--trace", folder / "fp4.pftrace")
     tilescore("compare", folder / "run", "format=nvfp4", *LAYER[:-2], "--html", folder / "both.html")
     return folder
 
@@ -136,6 +140,28 @@ def test_changes_against_a_baseline(folder: Path, report: dict) -> None:
     assert change < 0
     assert f'<em class="better">{change:,} ({100 * change / report["cycles"]:.2f} %)</em>' in text
     assert "Changes are against edge" in text
+
+
+def test_numbers_in_the_trace_are_those_of_another_process(folder: Path) -> None:
+    report = json.loads(tilescore("run", *LAYER, "--format", "nvfp4", "--json"))
+    found = read((folder / "fp4.pftrace").read_bytes())
+    for word, key in (("read", "read"), ("written", "write")):
+        assert found["samples"][f"DRAM {word} in all [B]"][-1][1] == report["dram_bytes"][key]
+    slices = [s for s in found["slices"] if s["track"] in ("load", "store", "matrix", "vector")]
+    for unit, causes in report["ledger"].items():
+        spent = Counter()
+        for s in slices:
+            if s["track"] == unit:
+                spent[s["name"] if s["kind"] == "stall" else "busy"] += s["end"] - s["start"]
+        if unit != "dispatch":
+            assert spent["busy"] == sum(causes.get(name, 0) for name in ("busy", "compute", "fill"))
+            assert {c: spent[c] for c in causes if c.startswith("wait")} == {
+                c: n for c, n in causes.items() if c.startswith("wait")}
+    inside = [s for s in slices if s["kind"] == "instruction"]
+    assert sum(s.get("dram_bytes", 0) for s in inside) == sum(report["dram_bytes"][k] for k in ("read", "write"))
+    memories = Reader((folder / "fp4.html").read_text()).data["report"]["memories"][0]
+    for name, (peak, _, _) in memories.items():
+        assert max(value for _, value in found["samples"][f"{name} in use [B]"]) == peak
 
 
 def test_a_comparison_has_the_rows_of_compare(folder: Path, report: dict) -> None:

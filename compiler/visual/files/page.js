@@ -120,10 +120,12 @@ class Viewer {
     for (const unit of this.names) for (const phase of new Set(this.units[unit].phase)) phases.add(phase);
     const place = this.root.querySelector(".phases");
     for (const phase of phases) {
-      const swatch = document.createElement("span");
+      const entry = document.createElement("span"), swatch = document.createElement("span");
       swatch.className = "swatch";
       swatch.style.background = this.phaseColour(phase);
-      place.append(swatch, this.records.texts[phase] || "program");
+      entry.className = "entry";
+      entry.append(swatch, this.records.texts[phase] || "program");
+      place.append(entry, " ");
     }
   }
 

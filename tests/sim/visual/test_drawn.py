@@ -74,13 +74,12 @@ def test_every_cycle_of_a_unit_has_one_cause_and_busy_ones_are_its_instructions(
 
 def test_the_last_stall_ends_where_its_instruction_issues(program: Program, timing: Timing) -> None:
     found = segments_of(program, timing)
-    for index, cause, cycles in timing.stalls.tolist():
-        if cause < STALL_CAUSES.index("queue_full") and index >= 0:
-            spans = found[program.instructions[index].spec.unit.name.lower()][STALL_CAUSES[cause]]
-            later = timing.stalls[(timing.stalls[:, 0] == index) & (timing.stalls[:, 1] < 6)]
-            position = later[:, 1].tolist().index(cause)
-            start = int(timing.issue[index]) - int(later[position:, 2].sum())
-            assert (start, cycles) in set(zip(spans.start.tolist(), spans.length.tolist(), strict=True))
+    own = timing.stalls[(timing.stalls[:, 0] >= 0) & (timing.stalls[:, 1] < STALL_CAUSES.index("queue_full"))]
+    for row, (index, cause, cycles) in enumerate(own.tolist()):
+        spans = found[program.instructions[index].spec.unit.name.lower()][STALL_CAUSES[cause]]
+        later = own[row:][own[row:, 0] == index, 2].sum()
+        assert (timing.issue[index] - later, cycles) in set(
+            zip(spans.start.tolist(), spans.length.tolist(), strict=True))
 
 
 # ---- occupancy ----
