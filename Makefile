@@ -1,4 +1,4 @@
-# make           set up .venv, then the main example: a real model's layers to a report, written to out/
+# make           set up .venv, then the main example: a real model's layers to out/report.html
 # make test      set up .venv, then the test suite; every skip is printed with its reason
 # make slow      the tests marked slow           make oracle   install torch, torchao, modelopt, transformers: more tests
 # make fpga      install FuseSoC and LiteX: more tests of the exported folder

@@ -8,9 +8,11 @@ from ..compiler.comparison import compare, exceeded, parse_limits
 from ..compiler.comparison_text import markdown, text
 from ..compiler.provenance import check_report
 from ..compiler.report import report_compiled
+from ..compiler.visual.comparison_page import comparison_page
 from ..rtl.spec.errors import ConfigError, WorkloadError
 from ..sim.energy import load_table
 from ..sim.lib.json_file import read_json
+from .files import check_targets, write_text
 from .ignored import check_layer_options
 from .layer import build
 from .parser import parser
@@ -23,8 +25,12 @@ def run(arguments: argparse.Namespace) -> int:
     limits = parse_limits(arguments.fail) if arguments.fail else {}
     if len(arguments.sides) < 2:
         raise ConfigError(f"compare: expected at least two sides, got {len(arguments.sides)}")
+    if arguments.html:
+        check_targets([arguments.html])
     reports = [_side(arguments, side) for side in arguments.sides]
     comparison = compare(reports, arguments.sides)
+    if arguments.html:
+        write_text(arguments.html, comparison_page(comparison, reports))
     excess = {name: exceeded(comparison, limits, i) for i, name in enumerate(comparison.names) if i}
     if arguments.json:
         failed = {name: [found.name for found in parts] for name, parts in excess.items() if parts}
@@ -41,7 +47,7 @@ def _side(arguments: argparse.Namespace, side: str) -> dict:
     """The report that a word of the command line stands for."""
     path = Path(side)
     if path.is_dir() or (path.suffix == ".json" and path.is_file()):
-        if (report := _saved(arguments, path)) is not None:
+        if (report := saved_report(path, arguments.layer)) is not None:
             return report
         return _run(arguments, side, [f"--schedule={side}"])
     if side == BASE:
@@ -68,7 +74,7 @@ def _run(arguments: argparse.Namespace, side: str, options: list[str]) -> dict:
     return report_compiled(compiled, energy=load_table(own.energy), seed=own.seed)
 
 
-def _saved(arguments: argparse.Namespace, path: Path) -> dict | None:
+def saved_report(path: Path, layer: str | None) -> dict | None:
     """The report of one layer in a report.json or its folder; None when the file is a schedule."""
     file = path / "report.json" if path.is_dir() else path
     values = read_json(file, ConfigError)
@@ -79,11 +85,11 @@ def _saved(arguments: argparse.Namespace, path: Path) -> dict | None:
         raise ConfigError(f"{file}: layers: expected a list of reports, got {str(layers)[:60]}")
     for report in layers:
         check_report(report, str(file))
-    chosen = [report for report in layers if arguments.layer in (None, report["layer"])]
+    chosen = [report for report in layers if layer in (None, report["layer"])]
     if len(chosen) != 1:
         names = ", ".join(report["layer"] for report in layers)
         raise WorkloadError(f"{file}: has the layers {names}; choose one with --layer" if len(chosen) > 1 else
-                            f"{file}: --layer {arguments.layer}: not in it; allowed: {names}")
+                            f"{file}: --layer {layer}: not in it; allowed: {names}")
     return chosen[0]
 
 

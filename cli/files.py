@@ -33,6 +33,12 @@ def write_text(path: Path, text: str) -> None:
         atomic_file.write_text(path, text)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write all of ``data`` or nothing."""
+    with named_errors(path), atomic_file.atomic_file(path) as file:
+        file.write(data)
+
+
 @contextlib.contextmanager
 def named_errors(path: Path) -> Iterator[None]:
     """What the system says against writing ``path``, as a `ConfigError` with its name."""

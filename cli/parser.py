@@ -147,8 +147,13 @@ def _run(commands: argparse._SubParsersAction) -> None:
                    "--model olmoe-1b-7b --layer moe --phase decode --batch 16 --format nvfp4 --json")
     workload_options(run)
     simulation_options(run)
-    run.add_argument("--out", type=Path, metavar="DIR", help="also write report.json and, per layer, its listing with "
-                     "cycles, schedule and tile there; default for the demo: out")
+    run.add_argument("--out", type=Path, metavar="DIR", help="also write report.json, report.html and, per layer, its "
+                     "listing with cycles, schedule and tile there; default for the demo: out")
+    run.add_argument("--html", type=Path, metavar="FILE", help="write the page of the run: figures, and a timeline "
+                     "down to one instruction")
+    run.add_argument("--trace", type=Path, metavar="FILE", help="write a trace for ui.perfetto.dev, as out.pftrace")
+    run.add_argument("--baseline", type=Path, metavar="PATH", help="report.json or a folder of `run --out`: the page "
+                     "shows changes against it")
 
 
 def _compile(commands: argparse._SubParsersAction) -> None:
@@ -182,6 +187,7 @@ def _compare(commands: argparse._SubParsersAction) -> None:
     energy_options(compare)
     compare.add_argument("--fail", metavar="NAME:PERCENT%[,...]", help="exit with 1 if cycles, energy or bytes grow by "
                          "more, as cycles:0%%,energy:1%%")
+    compare.add_argument("--html", type=Path, metavar="FILE", help="also write a page, the sides next to each other")
     output = compare.add_mutually_exclusive_group()
     json_option(output)
     output.add_argument("--markdown", action="store_true", help="Markdown tables, for a pull request")

@@ -13,14 +13,17 @@ from ..compiler.listing import listing
 from ..compiler.report import describe, headline, phase_table, table
 from ..compiler.schedule import to_text
 from ..compiler.slices import SLICE_NUMERICS, slice_tensors, slice_workload
+from ..compiler.visual.run_page import LayerView, run_page, view_of
 from ..rtl.spec.config import load_tile
-from ..rtl.spec.errors import WorkloadError
+from ..rtl.spec.errors import ConfigError, WorkloadError
 from ..rtl.spec.tile_file import tile_toml
 from ..sim.energy import EnergyTable, load_table
 from ..sim.legality.verifier import verify
 from ..sim.names import LEVELS
 from ..sim.timeline import timeline_of
-from .files import output_folder, write_text
+from ..sim.visual.trace import trace
+from .compare import saved_report
+from .files import check_targets, output_folder, write_bytes, write_text
 from .ignored import check_layer_options, refuse
 from .layer import build, data_needed, report
 from .tiles import tile_of
@@ -42,6 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise WorkloadError("--layer is needed with --model; allowed: attention, moe")
     layers = ("attention", "moe") if demo else (arguments.layer,)
     check_layer_options(arguments, layers, data_needed(arguments))
+    baselines = _baselines(arguments, layers)
+    pages = [path for path in (arguments.html, arguments.out and arguments.out / "report.html") if path]
+    check_targets([path for path in (arguments.html, arguments.trace) if path])
     with output_folder(arguments.out) if arguments.out else contextlib.nullcontext():
         done = _play(arguments, layers, demo)
         try:
@@ -49,17 +55,42 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             if arguments.out:
                 _write(arguments.out, done)
+            if pages:
+                text = run_page(done.views, baselines)
+                for path in pages:
+                    write_text(path, text)
+            if arguments.trace:
+                write_bytes(arguments.trace, b"".join(done.traces))
         if arguments.out and not arguments.json:
             print(f"\nWritten to {arguments.out}/: report.json, {', '.join(done.files)}")
+        if arguments.trace and not arguments.json:
+            print(f"Trace for ui.perfetto.dev: {arguments.trace}")
+        if pages and not arguments.json:
+            print(f"Page to look at: {', '.join(map(str, pages))}")
     return 0
+
+
+def _baselines(arguments: argparse.Namespace, layers: tuple[str, ...]) -> dict[str, dict]:
+    """{layer: report} of ``--baseline``, empty without."""
+    path = arguments.baseline
+    if path is None:
+        return {}
+    if not (arguments.html or arguments.out):
+        refuse(arguments, ("baseline",), "--html or --out is needed too")
+    found = {layer: saved_report(path, layer) for layer in layers}
+    if None in found.values():
+        raise ConfigError(f"--baseline {path}: is a schedule, expected a report.json or a folder of `run --out`")
+    return {layer: report for layer, report in found.items() if report is not None}
 
 
 @dataclass(frozen=True)
 class _Done:
-    """What a run has made: a report and a packed timeline per layer, a report per cross-check, other files' texts."""
+    """What a run has made: per layer a report, a packed timeline, a view, a trace; per cross-check a report; texts."""
 
     reports: list[dict] = field(default_factory=list)
     timelines: list[dict] = field(default_factory=list)
+    views: list[LayerView] = field(default_factory=list)
+    traces: list[bytes] = field(default_factory=list)
     checks: list[dict] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
 
@@ -75,6 +106,11 @@ def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) ->
         done.reports.append(made)
         if demo and not arguments.json:
             _announce(made)
+        if arguments.out or arguments.html:
+            done.views.append(view_of(made, compiled.program, timing))
+        if arguments.trace:
+            name = f"{made['model']} {layer} on {made['tile']}"
+            done.traces.append(trace(compiled.program, timing, name, len(done.traces) + 1))
         if arguments.out:
             done.timelines.append(timeline_of(compiled.program, timing).to_dict())
             done.files[f"{layer}.txt"] = listing(compiled.program, timing)

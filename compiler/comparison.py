@@ -56,6 +56,12 @@ class Comparison:
         """The row of that name. Raises `KeyError`."""
         return {row.name: row for row in self.rows}[name]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from .visual.comparison_tables import comparison_html  # it shows what this module defines
+
+        return comparison_html(self)
+
     def to_dict(self) -> dict:
         """Of JSON types; every row, also the equal ones."""
         return {
@@ -74,7 +80,7 @@ def compare(reports: Sequence[dict], names: Sequence[str]) -> Comparison:
     if len(reports) < 2:
         raise CompileError(f"compare: expected at least two reports, got {len(reports)}")
     rows = []
-    found = [dict(_quantities(report)) for report in reports]
+    found = [dict(quantities(report)) for report in reports]
     for key in dict.fromkeys(itertools.chain.from_iterable(found)):
         section, name, unit = key
         # A cause, component or phase that a report does not have took no cycles and no energy there.
@@ -103,7 +109,7 @@ def _settings(reports: Sequence[dict]) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "energy table", tuple(str(report["energy"]["table"]) for report in reports)
 
 
-def _quantities(report: dict) -> Iterator[tuple[tuple[str, str, str], float | int | None]]:
+def quantities(report: dict) -> Iterator[tuple[tuple[str, str, str], float | int | None]]:
     """((section, name, unit), value) of everything that is compared."""
     totals, energy = "totals", report["energy"]
     dram = report["dram_bytes"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from .comparison import Comparison, Row, growth
 
 _ALWAYS = ("totals",)
-_DECIMALS = {"%": 2, "us": 2, "pJ": 1, "W": 3, "cycles": 0, "B": 0, "MAC": 0}
+_DECIMALS = {"%": 2, "us": 2, "pJ": 1, "uJ": 2, "W": 3, "cycles": 0, "B": 0, "MAC": 0}
 
 
 def number(value: float | int | None, unit: str = "") -> str:
@@ -35,13 +35,13 @@ def change(row: Row, position: int) -> str:
 def text(comparison: Comparison) -> str:
     """The comparison for a terminal."""
     return "\n\n".join("\n".join([*([title] if title else []), *_columns(cells)]) if cells else title
-                       for title, cells in _parts(comparison)) + "\n"
+                       for title, cells in parts(comparison)) + "\n"
 
 
 def markdown(comparison: Comparison) -> str:
     """The comparison as Markdown tables."""
     blocks = []
-    for title, cells in _parts(comparison):
+    for title, cells in parts(comparison):
         lines = [f"**{title}**", ""] if title and cells else [title] if title else []
         if cells:
             head, *rest = cells
@@ -50,22 +50,22 @@ def markdown(comparison: Comparison) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _parts(comparison: Comparison) -> list[tuple[str, list[list[str]]]]:
+def parts(comparison: Comparison) -> list[tuple[str, list[list[str]]]]:
     """(title or sentence, table cells with the head first) of each part."""
     head = ["", *_with_changes(comparison.names, lambda i: "change")]
-    parts: list[tuple[str, list[list[str]]]] = [(f"note: {note}", []) for note in comparison.notes]
+    found: list[tuple[str, list[list[str]]]] = [(f"note: {note}", []) for note in comparison.notes]
     settings = [[key, *values] for key, values in comparison.settings if len(set(values)) > 1]
     if settings:
-        parts.append(("settings that differ", [["", *comparison.names], *settings]))
+        found.append(("settings that differ", [["", *comparison.names], *settings]))
     for section in dict.fromkeys(row.section for row in comparison.rows):
         rows = [row for row in comparison.rows if row.section == section and (section in _ALWAYS or row.differs)]
         if rows:
-            cells = [[_label(row), *_with_changes([number(v, row.unit) for v in row.values],
+            cells = [[label(row), *_with_changes([number(v, row.unit) for v in row.values],
                                                   lambda i, row=row: change(row, i))] for row in rows]
-            parts.append((section, [head, *cells]))
+            found.append((section, [head, *cells]))
     for position, name in enumerate(comparison.names[1:], 1):
-        parts += [(sentence, []) for sentence in sentences(comparison, position, name)]
-    return parts
+        found += [(sentence, []) for sentence in sentences(comparison, position, name)]
+    return found
 
 
 def sentences(comparison: Comparison, position: int, name: str) -> list[str]:
@@ -91,7 +91,7 @@ def sentences(comparison: Comparison, position: int, name: str) -> list[str]:
     return found
 
 
-def _label(row: Row) -> str:
+def label(row: Row) -> str:
     return f"{row.name} [{row.unit}]" if row.unit else row.name
 
 

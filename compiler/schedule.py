@@ -11,10 +11,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from ..rtl.spec.errors import CompileError
 from ..sim.lib.atomic_file import write_text
 from ..sim.lib.json_file import read_json
+from ..sim.visual.tables import table
 
 
 def _require(where: str, name: str, value: object, low: int) -> None:
@@ -28,8 +30,25 @@ def _require_parts(where: str, schedule: object, **parts: type) -> None:
             raise CompileError(f"schedule: {where}: {name} must be a {cls.__name__}, got {getattr(schedule, name)!r}")
 
 
+class _Shown:
+    """What a notebook shows of a schedule."""
+
+    def _repr_html_(self) -> str:
+        values = to_dict(cast("Schedule", self))
+        rows = [[f"{part}.{name}".strip("."), value] for part, own in _parts(values) for name, value in own]
+        return table(["", values["kind"]], rows)
+
+
+def _parts(values: dict, prefix: str = "") -> Iterator[tuple[str, list[tuple[str, int | bool]]]]:
+    """(name of the part, its own values), outermost first."""
+    yield prefix, [(k, v) for k, v in values.items() if k != "kind" and not isinstance(v, dict)]
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _parts(value, f"{prefix}.{key}".strip("."))
+
+
 @dataclass(frozen=True, kw_only=True)
-class GemmSchedule:
+class GemmSchedule(_Shown):
     """How C[m, n] = sum over k of A[m, k] * B[n, k] is cut.
 
     m_tile: rows of A that are on chip at once; B is read once per m_tile rows.
@@ -63,7 +82,7 @@ class GemmSchedule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoreSchedule:
+class CoreSchedule(_Shown):
     """How softmax(Q K^T) V is cut.
 
     q_rows: query rows of one head per sub-tile; kv_tile: keys per load and matmul, pieces of a softmax block
@@ -81,7 +100,7 @@ class CoreSchedule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionSchedule:
+class AttentionSchedule(_Shown):
     """Projections q, k, v (transposed: features are its rows), core and output projection."""
 
     q: GemmSchedule
@@ -96,7 +115,7 @@ class AttentionSchedule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoESchedule:
+class MoESchedule(_Shown):
     """Router, the experts' two GEMMs (gate and up share one), and the weighted combine.
 
     combine_rows, combine_tiles: tokens and column tiles per step of the combine.

@@ -10,6 +10,7 @@ from .hardware.run import RtlRun
 from .program import Program, Region
 from .reference.matmul_model import Status
 from .timing import Timing
+from .visual.tables import result_html
 
 TIMES = ("dispatch", "issue", "rd", "retire")
 
@@ -52,6 +53,14 @@ class Result:
     def __repr__(self) -> str:
         return (f"Result(tile={self.tile!r}, levels={list(self.levels)}, cycles={self.cycles}, "
                 f"instructions={self.instructions})")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        totals = {"cycles": self.cycles, "DRAM read [B]": self.dram_bytes["read"],
+                  "DRAM written [B]": self.dram_bytes["write"], "energy [pJ]": self.energy.total_pj,
+                  "pJ per op": self.energy.pj_per_op, "instructions": self.instructions,
+                  "levels": ", ".join(self.levels)}
+        return result_html(self.tile, totals, self.ledger, self.energy.components)
 
     @property
     def dram_bytes(self) -> dict[str, int]:

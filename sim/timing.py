@@ -42,7 +42,7 @@ STALL_CAUSES = (*(f"wait_{unit.name.lower()}" for unit in QUEUE_UNITS), "idle", 
 
 _IDLE, _OUTSTANDING, _QUEUE_FULL, _SYNC, _FETCH, _HALT = range(len(QUEUE_UNITS), len(STALL_CAUSES))
 
-_NOT_SHAPE = {
+NOT_SHAPE = {
     "dram_addr", "row_stride", "scale_addr", "addr", "row_offset", "pitch", "index_addr", "src_byte", "a_addr",
     "b_addr", "a_pitch", "b_pitch", "acc_addr", "acc_pitch", "mask_step", "mask_base", "rowmax_addr",
     "x_addr", "y", "z", "w", "dst_addr", "dst_pitch", "reduce_addr"} | {f.name for f in HEADER}
@@ -135,7 +135,7 @@ class _Shapes:
 
 
 def _shape_fields(spec) -> list[str]:
-    return [f.name for f in spec.fields if f.name not in _NOT_SHAPE]
+    return [f.name for f in spec.fields if f.name not in NOT_SHAPE]
 
 
 class _Tokens:

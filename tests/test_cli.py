@@ -274,8 +274,8 @@ def test_own_tile_and_energy_table(model: str, run: Run, tmp_path: Path) -> None
 def test_out_writes_report_and_listing(model: str, run: Run, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     report = run("run", *layer(model, "attention"), "--out", out, "--json")
-    assert sorted(p.name for p in out.iterdir()) == ["attention.schedule.json", "attention.txt", "report.json",
-                                                     "tile.toml"]
+    assert sorted(p.name for p in out.iterdir()) == ["attention.schedule.json", "attention.txt", "report.html",
+                                                     "report.json", "tile.toml"]
     written = strict_json((out / "report.json").read_text())
     assert written["layers"][0].pop("timeline")["instructions"] == report["instructions"]
     assert written == {"layers": [report], "cross_checks": []}
@@ -283,7 +283,8 @@ def test_out_writes_report_and_listing(model: str, run: Run, tmp_path: Path) -> 
     assert len([line for line in lines if not line.startswith(("#", ";"))]) == report["instructions"]
     said = run("run", *layer(model, "moe"), "--out", out)
     assert f"Written to {out}/: report.json, moe.txt, moe.schedule.json, tile.toml" in said
-    assert len(list(out.iterdir())) == 6
+    assert f"Page to look at: {out}/report.html" in said
+    assert len(list(out.iterdir())) == 7
 
 
 def test_a_full_disk_costs_the_files_not_the_report(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -319,8 +320,8 @@ def test_demo(small_demo: Path, run: Run) -> None:
     assert "tiny attention" in text and "tiny moe" in text
     assert text.count("Cross-check on nano") == 2 and "equal at reference, timing" in text
     assert sorted(str(p.relative_to(small_demo)) for p in small_demo.rglob("*.*")) == [
-        "out/attention.schedule.json", "out/attention.txt", "out/moe.schedule.json", "out/moe.txt", "out/report.json",
-        "out/tile.toml"]
+        "out/attention.schedule.json", "out/attention.txt", "out/moe.schedule.json", "out/moe.txt", "out/report.html",
+        "out/report.json", "out/tile.toml"]
     report = strict_json((small_demo / "out/report.json").read_text())
     for part in ("layers", "cross_checks"):
         assert [r["layer"] for r in report[part]] == ["attention", "moe"]

@@ -95,7 +95,9 @@ class BlockTerm(wiring.Component):
         exponent = Signal(range(low, high + 2), reset_less=True)
         nan = Signal(name="scale_nan", reset_less=True)
         if not shape.fp32:
-            factor = Signal(shape.factor_bits, reset_less=True) if shape.factor_bits else None
+            factor = None
+            if shape.factor_bits:
+                factor = Signal(shape.factor_bits, reset_less=True)
             with m.If(self.enable[1]):
                 m.d.sync += [exponent.eq(a.exponent + b.exponent), nan.eq(a.nan | b.nan)]
                 if factor is not None:

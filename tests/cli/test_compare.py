@@ -74,7 +74,7 @@ def test_a_run_can_be_had_again_from_its_files(saved: Path, tmp_path: Path) -> N
     """Provenance: tile, schedule and command line in the folder of one run give another with equal figures."""
     folder = saved / "before"
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["moe.schedule.json", "moe.txt", "report.json", "tile.toml"]
+    assert names == ["moe.schedule.json", "moe.txt", "report.html", "report.json", "tile.toml"]
     (report,) = json.loads((folder / "report.json").read_text())["layers"]
     assert load_tile(folder / "tile.toml").digest == report["tile_digest"]
     assert load_schedule(folder / "moe.schedule.json") is not None
