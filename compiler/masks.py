@@ -8,8 +8,10 @@ last token.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class KeyMask:
 
     def seen(self, first: int, count: int) -> np.ndarray:
         """(count, keys) bool, for queries from position ``first`` on."""
+        import numpy as np  # not at the start: reading a model's layers needs none
+
         visible = first + np.arange(count) + 1 if self.causal else np.full(count, self.keys)
         return np.arange(self.keys) < visible[:, None]
 
