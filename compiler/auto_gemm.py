@@ -171,4 +171,4 @@ def _streamed(config: TileConfig, problem: GemmProblem, purpose: str, buffers: B
                      f"{problem.k} with {candidate(1, sizes[-1]).group_tiles} column tiles per epilogue fits tile "
                      f"{config.name}: buffer A has {config.a_banks * config.a_bank_groups} groups per slice, buffer B "
                      f"{config.b_banks} banks of {config.b_bank_groups}, the accumulator buffer {config.acc_banks} "
-                     f"banks of {config.acc_bank_rows} rows")
+                     f"banks of {config.acc_bank_rows} rows, stat_banks = {config.stat_banks}")

@@ -103,8 +103,8 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 SLOW_BUILD = """
 import sys
 from dataclasses import replace
-from tilescore.sim import rtl_verilator
-rtl_verilator.MODEL = replace(rtl_verilator.MODEL, verilog=lambda config: "module tile(input clk); endmodule\\n")
+from tilescore.sim.hardware import verilator_run
+verilator_run.MODEL = replace(verilator_run.MODEL, verilog=lambda config: "module tile(input clk); endmodule\\n")
 from tilescore.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """

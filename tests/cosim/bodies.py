@@ -61,7 +61,7 @@ class Board(Protocol):
         ...
 
     def trace(self) -> tuple[np.ndarray, int]:
-        """As `rtl_run.RawRun.trace`, and cycles until done or 0, of the last program."""
+        """As `run.RawRun.trace`, and cycles until done or 0, of the last program."""
         ...
 
     def violations(self) -> list[str]:
