@@ -12,7 +12,7 @@ from tilescore.rtl.spec.events import EVENT_NAMES, event_counts
 from tilescore.rtl.spec.isa import QUEUE_UNITS, Gather, Halt, Load, Matmul, Scatter, Store, Sync, Unit, Vector
 from tilescore.rtl.spec.ledger import LEDGER_UNITS, ledger_causes
 from tilescore.sim.program import Program
-from tilescore.sim.timing import _NOT_SHAPE, BOOT, Timing, time_program
+from tilescore.sim.timing import NOT_SHAPE, BOOT, Timing, time_program
 
 NANO = load_tile("nano")
 SMALL = TileConfig(**{**NANO.to_dict(), "formats": ("e4m3",), "queue_depth": 2, "dma_outstanding": 2,
@@ -231,7 +231,7 @@ def test_addresses_change_neither_duration_nor_events(rng: np.random.Generator) 
             continue
         before = duration(i, NANO), event_counts(i, NANO)
         for field in i.spec.fields:
-            if field.name in _NOT_SHAPE:
+            if field.name in NOT_SHAPE:
                 setattr(i, field.name, int(rng.integers(0, 2)) if field.bits == 1 else 3)
         assert (duration(i, NANO), event_counts(i, NANO)) == before
 

@@ -54,7 +54,8 @@ CASES = [pytest.param(fmt, bits, id=f"{format_name(fmt)}-{bits}") for bits in (6
 
 @pytest.mark.parametrize(("fmt", "acc_bits"), CASES)
 def test_sums_and_flags_by_definition(fmt: TermFormat, acc_bits: int, rng: np.random.Generator) -> None:
-    for specials in (0.0, 0.01):
+    seen = False
+    for specials in (0.0, 0.0, 0.01):  # small scales may leave nothing of one draw
         steps = (1 << fmt.block) * int(rng.integers(1, 4)) if fmt.scale != Scale.NONE else int(rng.integers(1, 9))
         arrays = operands(rng, fmt, 4, 3, steps, specials)
         total, flags = matmul_terms(*arrays, fmt, lanes=LANES, acc_bits=acc_bits)
@@ -63,4 +64,5 @@ def test_sums_and_flags_by_definition(fmt: TermFormat, acc_bits: int, rng: np.ra
                 exact, expected_flags = dot(arrays[0][m], arrays[1][n], arrays[2][m], arrays[3][n], fmt, LANES)
                 assert int(total[m, n]) == wrapped(exact, acc_bits), (m, n)
                 assert flags[m, n] == expected_flags, (m, n)
-    assert total.any()
+        seen |= bool(total.any())
+    assert seen
