@@ -557,6 +557,7 @@ def test_the_numerics_of_a_report(model: str, run: Run, tmp_path: Path) -> None:
     assert again["numerics"] == blocks["numerics"] and again["levels"]["reference"] == b
 
 
+@pytest.mark.slow
 def test_scale_rules_change_bytes_errors_and_results(model: str, run: Run, rng: np.random.Generator,
                                                      tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", rng.standard_normal((8, 256)).astype(np.float32))

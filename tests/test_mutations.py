@@ -231,12 +231,14 @@ def test_every_bug_has_its_place(tmp_path: Path) -> None:
         compile((tmp_path / "planted" / file).read_text(), file, "exec")
 
 
+@pytest.mark.slow
 @needs_verilator
 def test_without_a_bug_nothing_is_reported(mutant: Path, programs: list[Program], tmp_path: Path) -> None:
     for program in programs:
         assert difference(mutant, 0, program, tmp_path) is None
 
 
+@pytest.mark.slow
 @needs_verilator
 @pytest.mark.parametrize("number", range(1, len(BUGS) + 1), ids=[bug.name for bug in BUGS])
 def test_bugs_in_the_hardware_are_caught(number: int, mutant: Path, programs: list[Program], tmp_path: Path) -> None:
@@ -400,6 +402,7 @@ def patched_duration(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str,
     yield change
 
 
+@pytest.mark.slow
 @needs_verilator
 @pytest.mark.parametrize("name", ["LOAD", "GATHER", "STORE", "SCATTER", "MATMUL", "VECTOR"])
 @pytest.mark.parametrize("field", ["occupancy", "rd", "wr"])
@@ -409,6 +412,7 @@ def test_wrong_durations_are_caught(name: str, field: str, patched_duration: Cal
     assert any(difference(mutant, 0, program, tmp_path) for program in programs)
 
 
+@pytest.mark.slow
 @needs_verilator
 def test_wrong_rounding_in_the_reference_is_caught(monkeypatch: pytest.MonkeyPatch, mutant: Path,
                                                    programs: list[Program], tmp_path: Path) -> None:

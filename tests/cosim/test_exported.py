@@ -1,8 +1,8 @@
 """The exported tile in a simulator, with cocotbext-axi's memory and register master on its ports.
 
 The bodies are in `bodies.py`; each checks every result against the reference level, every cycle against the timing
-model with the recorded durations of DMA, and every cycle on the pins against the rules of AXI. A few seeds run always,
-the numbers that the tile has to pass with ``--slow``.
+model with the recorded durations of DMA, and every cycle on the pins against the rules of AXI. All of it runs with
+``--slow``; `test_compiled.py` plays the same bodies on the compiled tile in every run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tilescore.tests.cosim.simulators import SIMULATORS, exported_verilog, needs
 from tilescore.tests.cosim.tiles import LAYERS, TILES, layer_program
 
 simulators = pytest.mark.parametrize("simulator", [pytest.param(name, marks=needs(name)) for name in SIMULATORS])
+pytestmark = pytest.mark.slow
 other_widths = pytest.mark.parametrize("width", [width for width in TILES if width != 128])
 
 
@@ -31,14 +32,10 @@ def job(tmp_path: Path) -> Callable[..., Any]:
     return run
 
 
-# ---- always ----
-
-
 def of_each(argument: str, *cases: Any) -> pytest.MarkDecorator:
-    """Every case on every simulator. Icarus plays some 800 cycles per second: with ``--slow``."""
+    """Every case on every simulator."""
     return pytest.mark.parametrize(("simulator", argument), [
-        pytest.param(name, case, id=f"{name}-{case if isinstance(case, str) else case[0]}",
-                     marks=[needs(name), *([pytest.mark.slow] if name == "icarus" else [])])
+        pytest.param(name, case, id=f"{name}-{case if isinstance(case, str) else case[0]}", marks=needs(name))
         for name in SIMULATORS for case in cases])
 
 
@@ -63,10 +60,6 @@ def test_mishap(simulator: str, mishap: tuple[str, ...], job: Callable, seed: in
     assert sum(result[key] for key in counted) == 1
 
 
-# ---- with --slow ----
-
-
-@pytest.mark.slow
 @simulators
 def test_many_seeds(simulator: str, job: Callable, seed: int, depth: int) -> None:
     """An attention and an MoE layer under random stalls."""
@@ -74,7 +67,6 @@ def test_many_seeds(simulator: str, job: Callable, seed: int, depth: int) -> Non
     assert job(simulator, 128, "layers", seeds=list(range(base, base + count)))["runs"] == 2 * count
 
 
-@pytest.mark.slow
 @simulators
 @other_widths
 def test_other_widths(simulator: str, width: int, job: Callable, seed: int, depth: int) -> None:
@@ -87,7 +79,6 @@ def test_other_widths(simulator: str, width: int, job: Callable, seed: int, dept
     assert job(simulator, width, "layers", seeds=list(range(base, base + count)))["runs"] == 2 * count
 
 
-@pytest.mark.slow
 @simulators
 def test_resets(simulator: str, job: Callable, seed: int, depth: int) -> None:
     """At random cycles, soft and hard, most while the program runs; fewer where the simulator is slow."""
@@ -96,7 +87,6 @@ def test_resets(simulator: str, job: Callable, seed: int, depth: int) -> None:
     assert result["resets"] == count and result["running"] > count // 2
 
 
-@pytest.mark.slow
 @simulators
 def test_error_responses(simulator: str, job: Callable, seed: int, depth: int) -> None:
     count = {"icarus": 4, "verilator": 20}[simulator] * depth
@@ -104,14 +94,12 @@ def test_error_responses(simulator: str, job: Callable, seed: int, depth: int) -
     assert sum(result.values()) == count and min(result.values()) > 0
 
 
-@pytest.mark.slow
 @simulators
 def test_hung_memories(simulator: str, job: Callable, seed: int, depth: int) -> None:
     count = {"icarus": 2, "verilator": 4}[simulator] * depth
     assert job(simulator, 128, "hangs", ["attention"], seed=seed % 1000, count=count)["hangs"] == count
 
 
-@pytest.mark.slow
 @simulators
 def test_corrupted_programs(simulator: str, job: Callable, seed: int, depth: int) -> None:
     count = {"icarus": 4, "verilator": 30}[simulator] * depth

@@ -12,7 +12,7 @@ from tilescore.rtl.spec.events import EVENT_NAMES, event_counts
 from tilescore.rtl.spec.isa import QUEUE_UNITS, Gather, Halt, Load, Matmul, Scatter, Store, Sync, Unit, Vector
 from tilescore.rtl.spec.ledger import LEDGER_UNITS, ledger_causes
 from tilescore.sim.program import Program
-from tilescore.sim.timing import NOT_SHAPE, BOOT, Timing, time_program
+from tilescore.sim.timing import BOOT, NOT_SHAPE, Timing, time_program
 
 NANO = load_tile("nano")
 SMALL = TileConfig(**{**NANO.to_dict(), "formats": ("e4m3",), "queue_depth": 2, "dma_outstanding": 2,

@@ -254,6 +254,7 @@ def test_stalls_change_only_the_times(reference, rng, axi_memory, lite_host) -> 
     assert (memory.data == after).all()
 
 
+@pytest.mark.slow
 def test_base_moves_the_whole_memory(reference, axi_memory, lite_host) -> None:
     before, after, _ = reference
     memory = axi_memory(np.concatenate([np.zeros(8192, np.uint8), before]), bus_bytes=16, latency=1)
@@ -267,7 +268,7 @@ def test_base_moves_the_whole_memory(reference, axi_memory, lite_host) -> None:
     assert (memory.data[8192:] == after).all() and not memory.data[:8192].any()
 
 
-@pytest.mark.always("write")
+@pytest.mark.slow
 @pytest.mark.parametrize("cases", [
     pytest.param([("READ", B_AT + 32)], id="read"),
     pytest.param([("WRITE", OUT_AT + 512)], id="write"),
@@ -396,6 +397,7 @@ def test_programs_that_are_none(rng, axi_memory, lite_host) -> None:
     Board(memory, lite_host).run(body)
 
 
+@pytest.mark.slow
 def test_start_while_busy_and_interrupt_enable(reference, axi_memory, lite_host) -> None:
     """A second START changes nothing; without enable there is no interrupt, but its cause is kept."""
     before, after, log = reference
