@@ -1,7 +1,7 @@
 """Random verified programs give the same results and the same cycles at every level.
 
 Five tiles that differ in every parameter, two of them with programs that mix element formats, block scales and
-quantizers: 90 programs on two of the tiles per run, besides those with delays; 1,250 on all five with --slow,
+quantizers: 60 programs on two of the tiles per run, besides those with delays; 1,250 on all five with --slow,
 and N times as many with --slow --depth N. The seed that repeats a run is printed at its start and end. Equal means:
 every byte of all outputs (all of A with its scale bytes and ACC at the end of the program, and what was stored
 before), dispatch, issue, rd and retire cycle of every instruction, the ledger, the event counters and the status
@@ -110,7 +110,7 @@ def check_many(tile: TileConfig, seed: int, count: int, stall_per_mille: int = 0
 @needs_verilator
 @tiles(EVERY_TILE)
 def test_levels_agree(tile: TileConfig, seed: int) -> None:
-    assert check_many(tile, seed, 45) == 0
+    assert check_many(tile, seed, 30) == 0
 
 
 @needs_verilator

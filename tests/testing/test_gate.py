@@ -219,6 +219,7 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_project_of_its_own(project: Project) -> None:
     """No baseline, written, passing, passing in two processes, failing with the table, renewed: six runs."""
     status, shown = project.run()
