@@ -220,10 +220,9 @@ def test_header_text(files, tmp_path: Path) -> None:
     assert found["refused"] > 300 and found["runs"] > 5, found
 
 
-@pytest.mark.parametrize("part", range(2))
-def test_payloads(files, tmp_path: Path, part: int) -> None:
+def test_payloads(files, tmp_path: Path) -> None:
     def change(header: dict, payload: bytes, rng: np.random.Generator) -> tuple[bytes, bytes]:
         return json.dumps(header).encode(), mutate_payload(header, payload, rng)
 
-    found = outcomes(files, tmp_path / "p.tsp", 500, change, 3 + part)
-    assert min(found[stage] for stage in ("refused", "rejected", "stopped", "runs")) >= 1, found
+    found = outcomes(files, tmp_path / "p.tsp", 1000, change, 3)
+    assert min(found[stage] for stage in ("refused", "rejected", "stopped", "runs")) >= 3, found
