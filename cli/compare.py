@@ -6,16 +6,14 @@ from pathlib import Path
 
 from ..compiler.comparison import compare, exceeded, parse_limits
 from ..compiler.comparison_text import markdown, text
-from ..compiler.provenance import check_report
 from ..compiler.report import report_compiled
-from ..compiler.visual.comparison_page import comparison_page
 from ..rtl.spec.errors import ConfigError, WorkloadError
 from ..sim.energy import load_table
-from ..sim.lib.json_file import read_json
 from .files import check_targets, write_text
 from .ignored import check_layer_options
 from .layer import build
 from .parser import parser
+from .saved_reports import saved_report
 from .tiles import tile_of
 
 BASE = "base"
@@ -30,6 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     reports = [_side(arguments, side) for side in arguments.sides]
     comparison = compare(reports, arguments.sides)
     if arguments.html:
+        from ..compiler.visual.comparison_page import comparison_page  # not loaded where no page is asked for
+
         write_text(arguments.html, comparison_page(comparison, reports))
     excess = {name: exceeded(comparison, limits, i) for i, name in enumerate(comparison.names) if i}
     if arguments.json:
@@ -72,24 +72,3 @@ def _run(arguments: argparse.Namespace, side: str, options: list[str]) -> dict:
     check_layer_options(own, (own.layer,), data=False)
     compiled, _ = build(own, own.layer, False, tile_of(own))
     return report_compiled(compiled, energy=load_table(own.energy), seed=own.seed)
-
-
-def saved_report(path: Path, layer: str | None) -> dict | None:
-    """The report of one layer in a report.json or its folder; None when the file is a schedule."""
-    file = path / "report.json" if path.is_dir() else path
-    values = read_json(file, ConfigError)
-    if isinstance(values, dict) and "kind" in values and not path.is_dir():
-        return None
-    layers = values.get("layers") if isinstance(values, dict) and "layers" in values else [values]
-    if not isinstance(layers, list) or not layers:
-        raise ConfigError(f"{file}: layers: expected a list of reports, got {str(layers)[:60]}")
-    for report in layers:
-        check_report(report, str(file))
-    chosen = [report for report in layers if layer in (None, report["layer"])]
-    if len(chosen) != 1:
-        names = ", ".join(report["layer"] for report in layers)
-        raise WorkloadError(f"{file}: has the layers {names}; choose one with --layer" if len(chosen) > 1 else
-                            f"{file}: --layer {layer}: not in it; allowed: {names}")
-    return chosen[0]
-
-

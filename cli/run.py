@@ -7,13 +7,13 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..compiler.compile import CompiledLayer, compile_layer
 from ..compiler.listing import listing
 from ..compiler.report import describe, headline, phase_table, table
 from ..compiler.schedule import to_text
 from ..compiler.slices import SLICE_NUMERICS, slice_tensors, slice_workload
-from ..compiler.visual.run_page import LayerView, run_page, view_of
 from ..rtl.spec.config import load_tile
 from ..rtl.spec.errors import ConfigError, WorkloadError
 from ..rtl.spec.tile_file import tile_toml
@@ -21,12 +21,14 @@ from ..sim.energy import EnergyTable, load_table
 from ..sim.legality.verifier import verify
 from ..sim.names import LEVELS
 from ..sim.timeline import timeline_of
-from ..sim.visual.trace import trace
-from .compare import saved_report
 from .files import check_targets, output_folder, write_bytes, write_text
 from .ignored import check_layer_options, refuse
 from .layer import build, data_needed, report
+from .saved_reports import saved_report
 from .tiles import tile_of
+
+if TYPE_CHECKING:
+    from ..compiler.visual.run_page import LayerView
 
 DEFAULT_MODEL, DEFAULT_TOKENS = "qwen3-30b-a3b", 128
 OUT = Path("out")
@@ -56,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.out:
                 _write(arguments.out, done)
             if pages:
+                from ..compiler.visual.run_page import run_page
+
                 text = run_page(done.views, baselines)
                 for path in pages:
                     write_text(path, text)
@@ -89,7 +93,7 @@ class _Done:
 
     reports: list[dict] = field(default_factory=list)
     timelines: list[dict] = field(default_factory=list)
-    views: list[LayerView] = field(default_factory=list)
+    views: list["LayerView"] = field(default_factory=list)
     traces: list[bytes] = field(default_factory=list)
     checks: list[dict] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
@@ -107,8 +111,12 @@ def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) ->
         if demo and not arguments.json:
             _announce(made)
         if arguments.out or arguments.html:
+            from ..compiler.visual.run_page import view_of  # as what draws a trace, loaded only where it is asked for
+
             done.views.append(view_of(made, compiled.program, timing))
         if arguments.trace:
+            from ..sim.visual.trace import trace
+
             name = f"{made['model']} {layer} on {made['tile']}"
             done.traces.append(trace(compiled.program, timing, name, len(done.traces) + 1))
         if arguments.out:

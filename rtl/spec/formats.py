@@ -104,8 +104,6 @@ E8M0 = FormatSpec(name="e8m0", exponent_bits=8, mantissa_bits=0, bias=127, signe
 ELEMENTS = (E4M3, E5M2, E2M1)
 """Formats of elements, as the hardware numbers them."""
 
-FORMATS_BY_NAME = {spec.name: spec for spec in (E4M3, E5M2, E2M1, E8M0)}
-
 E4M3_MAX_CODE = 0x7E
 """Magnitude code of 448."""
 

@@ -39,7 +39,7 @@ def guards(module: Module) -> dict[str, str]:
         read(register.enable or "", EAGER)
         read(register.value, guard_of_read(register, alone))
     for write in module.writes:
-        guard = f"{write_guard(write)}"
+        guard = write_guard(write)
         read(guard, EAGER)
         guard = f"{write.memory}: {guard}" if write.memory in alone else guard
         for value in (write.enable, write.address, write.data):

@@ -19,7 +19,7 @@ from tilescore.rtl.spec.isa import Space, Unit
 from tilescore.sim.legality.accesses import accesses
 from tilescore.sim.program import Program
 from tilescore.sim.simulate import simulate
-from tilescore.sim.timing import STALL_CAUSES, Timing, time_program
+from tilescore.sim.timing import STALL_CAUSES, Timing
 from tilescore.sim.visual.bars import energy_bars, ledger_bars
 from tilescore.sim.visual.fields import alike, field_columns
 from tilescore.sim.visual.occupancy import MEMORIES, Occupancy, occupancy_of, sizes, values_of
@@ -28,19 +28,8 @@ from tilescore.sim.visual.records import records
 from tilescore.sim.visual.segments import segments_of
 from tilescore.sim.visual.svg import percentages, ticks
 from tilescore.sim.visual.timelines import activity, bin_edges, occupancy
-from tilescore.testing.random_program import random_program
 
 NANO = load_tile("nano")
-
-
-@pytest.fixture
-def program(rng: np.random.Generator) -> Program:
-    return random_program(NANO, rng, 60)
-
-
-@pytest.fixture
-def timing(program: Program) -> Timing:
-    return time_program(program)
 
 
 def used(program: Program, timing: Timing) -> dict[str, Occupancy]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,25 +12,14 @@ from hypothesis import strategies as st
 from tilescore.rtl.spec.config import load_tile
 from tilescore.rtl.spec.isa import QUEUE_UNITS
 from tilescore.sim.program import Program
-from tilescore.sim.timing import Timing, time_program
+from tilescore.sim.timing import Timing
 from tilescore.sim.visual.fields import field_columns
 from tilescore.sim.visual.occupancy import occupancy_of, values_of
 from tilescore.sim.visual.protobuf import varint
 from tilescore.sim.visual.trace import tokens, trace
-from tilescore.testing.random_program import random_program
 from tilescore.tests.sim.visual.trace_reader import fields, read
 
 NANO = load_tile("nano")
-
-
-@pytest.fixture
-def program(rng: np.random.Generator) -> Program:
-    return random_program(NANO, rng, 60)
-
-
-@pytest.fixture
-def timing(program: Program) -> Timing:
-    return time_program(program)
 
 
 def test_slices_sum_to_the_ledger(program: Program, timing: Timing) -> None:
