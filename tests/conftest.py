@@ -21,6 +21,8 @@ from tilescore.sim.legality import initialized
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("tilescore")
     group.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    group.addoption("--depth", type=int, default=1, metavar="N",
+                    help="N times as many random programs, stalls and mishaps in the slow tests")
     group.addoption("--update-golden", action="store_true", help="write the goldens of tests/golden anew")
     group.addoption("--seed", type=int, help="seed of everything random in the suite (default: a fresh one)")
 
