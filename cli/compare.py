@@ -70,5 +70,5 @@ def _run(arguments: argparse.Namespace, side: str, options: list[str]) -> dict:
             raise WorkloadError(f"compare {side!r}: --{name} is needed (or {name}=... in it), unless it is a saved "
                                 "report")
     check_layer_options(own, (own.layer,), data=False)
-    compiled, _ = build(own, own.layer, False, tile_of(own))
+    compiled = build(own, own.layer, False, tile_of(own)).layer
     return report_compiled(compiled, energy=load_table(own.energy), seed=own.seed)

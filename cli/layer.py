@@ -3,6 +3,8 @@
 import argparse
 import sys
 import time
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from ..rtl.spec.errors import CompileError, DoesNotFit, WorkloadError
 from ..sim.energy import EnergyTable
 from ..sim.hardware.toolchain import missing_for_verilator
 from ..sim.legality.verifier import verify
+from ..sim.lib.filled_array import FilledArray
 from ..sim.lib.progress import Progress
 from ..sim.program import Program
 from ..sim.simulate import simulate
@@ -60,17 +63,33 @@ def workload_of(arguments: argparse.Namespace, layer: str, model: ModelConfig) -
                     batch=arguments.batch, mask=arguments.mask)
 
 
-def build(arguments: argparse.Namespace, layer: str, data: bool, config: TileConfig) -> tuple[CompiledLayer, float]:
-    """Compile and verify one layer; the layer and the seconds that took."""
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A verified layer, the seconds that took, and its memory for the reference level, which is being made."""
+
+    layer: CompiledLayer
+    seconds: float
+    filling: FilledArray | None
+
+
+def build(arguments: argparse.Namespace, layer: str, data: bool, config: TileConfig, *,
+          levels: Collection[str] = ()) -> Built:
+    """Compile and verify one layer, for simulation at ``levels``."""
     start = time.perf_counter()
     with Progress(f"compile {layer}"):
         model = model_of(arguments)
         compiled = _compiled(arguments, layer, data, config, model)
         compiled.program.meta.update(describe(compiled, config, seed=arguments.seed))
         compiled.program.meta["data"] = data
-        verify(compiled.program)
+        filling = compiled.program.filling_dram() if "reference" in levels else None
+        try:
+            verify(compiled.program)
+        except BaseException:
+            if filling:
+                filling.stop()
+            raise
     note(model, arguments.weights)
-    return compiled, time.perf_counter() - start
+    return Built(layer=compiled, seconds=time.perf_counter() - start, filling=filling)
 
 
 def _weights(arguments: argparse.Namespace, model: ModelConfig, workload: Workload) -> LayerTensors:
@@ -106,14 +125,14 @@ def _compiled(arguments: argparse.Namespace, layer: str, data: bool, config: Til
 
 def report(program: Program, energy: EnergyTable, *, expected: np.ndarray | None,
            expected_routed: np.ndarray | None, compile_s: float, levels: tuple[str, ...],
-           command: list[str]) -> tuple[dict, Timing]:
+           command: list[str], filling: FilledArray | None = None) -> tuple[dict, Timing]:
     """Simulate ``program``, which carries its description, at ``levels``; the report, and the times of instructions."""
     if "rtl" in levels and (missing := missing_for_verilator()):
         print("tilescore: the rtl level runs in Amaranth's simulator, some 1000 times slower than under Verilator, "
               f"which lacks: {', '.join(missing)}", file=sys.stderr)
     start = time.perf_counter()
     with Progress(f"simulate {program.meta['layer']}") as progress:
-        result = simulate(program, levels, energy_table=energy, progress=progress)
+        result = simulate(program, levels, energy_table=energy, progress=progress, filling=filling)
     made = layer_report(program.meta, program, result, energy, expected=expected, expected_routed=expected_routed,
                         compile_s=compile_s, simulate_s=time.perf_counter() - start, command=command)
     return made, result.timing

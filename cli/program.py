@@ -25,8 +25,8 @@ def compile_(arguments: argparse.Namespace) -> int:
     config = tile_of(arguments)
     outputs = (arguments.output, arguments.listing, arguments.schedule_out)
     check_targets([path for path in outputs if path is not None])
-    compiled, seconds = build(arguments, arguments.layer, not arguments.no_data, config)
-    program = compiled.program
+    built = build(arguments, arguments.layer, not arguments.no_data, config)
+    compiled, program = built.layer, built.layer.program
     if compiled.expected is not None:
         program = embed_expected(program, compiled.expected)
     if compiled.expected_routed is not None and compiled.flipped:
@@ -38,7 +38,7 @@ def compile_(arguments: argparse.Namespace) -> int:
     if arguments.schedule_out:
         write_text(arguments.schedule_out, to_text(compiled.schedule))
     print(f"{arguments.output}: {len(program.instructions)} instructions for tile {config.name}, "
-          f"{program.dram_bytes:,} bytes of DRAM, {seconds:.2f} s")
+          f"{program.dram_bytes:,} bytes of DRAM, {built.seconds:.2f} s")
     return 0
 
 

@@ -103,10 +103,11 @@ def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) ->
     config, energy, data = tile_of(arguments), load_table(arguments.energy), data_needed(arguments)
     done = _Done()
     for layer in layers:
-        compiled, seconds = build(arguments, layer, data, config)
+        built = build(arguments, layer, data, config, levels=arguments.level)
+        compiled = built.layer
         made, timing = report(compiled.program, energy, expected=compiled.expected,
-                              expected_routed=compiled.expected_routed, compile_s=seconds,
-                              levels=arguments.level, command=arguments.words)
+                              expected_routed=compiled.expected_routed, compile_s=built.seconds,
+                              levels=arguments.level, command=arguments.words, filling=built.filling)
         done.reports.append(made)
         if demo and not arguments.json:
             _announce(made)

@@ -337,9 +337,9 @@ def test_demo_says_what_a_layer_gave_before_the_next_is_compiled(small_demo: Pat
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     build = cli_run.build
 
-    def marked(arguments: Any, layer: str, *rest: Any) -> Any:
+    def marked(arguments: Any, layer: str, *rest: Any, **more: Any) -> Any:
         print(f"compile {layer}")
-        return build(arguments, layer, *rest)
+        return build(arguments, layer, *rest, **more)
 
     monkeypatch.setattr(cli_run, "build", marked)
     lines = run("run", "--tile", "nano").splitlines()
