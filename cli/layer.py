@@ -13,10 +13,10 @@ from ..compiler.layers import Workload
 from ..compiler.models import ModelConfig, attention_layer, load_model, moe_layer
 from ..compiler.numerics import from_options
 from ..compiler.report import describe, layer_report
-from ..compiler.schedule import load_schedule, to_dict
+from ..compiler.schedule import load_schedule
 from ..compiler.tensors import LayerTensors
 from ..rtl.spec.config import TileConfig
-from ..rtl.spec.errors import CompileError, DoesNotFit, WorkloadError
+from ..rtl.spec.errors import DoesNotFit, WorkloadError
 from ..sim.energy import EnergyTable
 from ..sim.hardware.toolchain import missing_for_verilator
 from ..sim.legality.verifier import verify
@@ -88,8 +88,6 @@ def _compiled(arguments: argparse.Namespace, layer: str, data: bool, config: Til
     workload = workload_of(arguments, layer, model)
     check_seed(arguments, workload)
     schedule = load_schedule(arguments.schedule) if arguments.schedule else None
-    if schedule is not None and (kind := to_dict(schedule)["kind"]) != layer:
-        raise CompileError(f"schedule file {arguments.schedule}: expected kind {layer}, got {kind}")
     tensors = None
     if arguments.weights:
         tensors = _weights(arguments, model, workload)

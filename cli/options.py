@@ -52,7 +52,7 @@ def workload_options(command: argparse.ArgumentParser) -> None:
     add("--weights", type=Path, metavar="PATH", help="safetensors file, index or folder; default: seeded "
         "synthetic tensors")
     add("--layer-index", type=int, default=0, metavar="I", help="layer in the safetensors file")
-    add("--schedule", type=Path, metavar="FILE", help="a schedule in JSON; default: chosen by rule")
+    add("--schedule", type=Path, metavar="FILE", help="a schedule in TOML; default: chosen by rule")
     add("--format", default="e4m3", metavar="NAME|W:A:KV", help=f"{', '.join(PRESET_NAMES)}, or formats of weights, "
         "activations and KV cache")
     add("--seed", type=int, default=0, metavar="S", help="of synthetic tensors and of zipf routing")

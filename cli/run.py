@@ -122,7 +122,7 @@ def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) ->
         if arguments.out:
             done.timelines.append(timeline_of(compiled.program, timing).to_dict())
             done.files[f"{layer}.txt"] = listing(compiled.program, timing)
-            done.files[f"{layer}.schedule.json"] = to_text(compiled.schedule)
+            done.files[f"{layer}.schedule.toml"] = to_text(compiled.schedule)
         if demo and data:
             done.checks.append(_cross_check(compiled, energy, arguments))
     done.files["tile.toml"] = tile_toml(config)

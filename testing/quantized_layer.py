@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..compiler.attention.softmax import P_GAIN
 from ..compiler.formats import E4M3, query_format
 from ..compiler.graph.evaluate import Key, Walk, terms_key
 from ..compiler.graph.ir import Slot
 from ..compiler.graph.layers import layer_graph
 from ..compiler.graph.slots import SQUARE, slot_format
-from ..compiler.moe.logits import kept_products, term_values
+from ..compiler.kernels.softmax import P_GAIN
+from ..compiler.logits import kept_products, term_values
 from ..compiler.numerics import DEFAULT, Numerics
 from ..compiler.quantize import stored_values
 from ..compiler.routing import Routing

@@ -30,7 +30,6 @@ from tilescore.compiler.graph.evaluate import float64_layer  # noqa: E402
 from tilescore.compiler.layers import Workload  # noqa: E402
 from tilescore.compiler.models import attention_layer, load_model, moe_layer  # noqa: E402
 from tilescore.compiler.report import rel_rms_error  # noqa: E402
-from tilescore.compiler.schedule import AttentionSchedule  # noqa: E402
 from tilescore.compiler.tensors import AttentionTensors, MoETensors  # noqa: E402
 from tilescore.rtl.spec.config import TileConfig  # noqa: E402
 from tilescore.testing.quantized_layer import quantized_layer  # noqa: E402
@@ -68,7 +67,6 @@ def test_attention(family: str, phase: str, tile: TileConfig, tmp_path: Path, se
     tensors = with_plain_input(tensors, seed)
     assert isinstance(tensors, AttentionTensors)
     compiled, result = compile_and_play(tensors.workload, tile, tensors=tensors)
-    assert isinstance(compiled.schedule, AttentionSchedule)
     scales = calibrate(float64_layer(tensors).ranges)
     quantized = quantized_layer(tensors, scales, compiled.numerics)
     check(result, quantized, their_attention(model, tensors, own_rotary=True))
