@@ -26,7 +26,7 @@ from .numerics import DEFAULT, Numerics
 from .products import check_built
 from .routing import Routing, forced_choice, forced_route, topk_softmax_route
 from .schedule import Schedule
-from .tensors import LayerTensors, MoETensors, synthetic
+from .tensors import LayerTensors, synthetic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,6 @@ def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTenso
         tensors = synthetic(workload, seed)
     choice, flips = None, None
     if routed:
-        assert isinstance(tensors, MoETensors), "tensors are those of the workload"
         choice = _choice(workload, tensors, routing, seed, numerics)
         flips = None if routing else flipped_tokens(float64_logits(tensors), choice.chosen)
     steps = plan(graph, config, numerics, choice)
@@ -90,7 +89,7 @@ def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTenso
     program = steps.program(schedule, calibrate(trace.ranges, numerics), tensors)
     return _compiled(workload, program, schedule, numerics, routing=choice, routing_source=routing, tensors=tensors,
                      expected=trace.out, flipped=None if flips is None else int(flips.sum()),
-                     expected_routed=None if flips is None or not isinstance(tensors, MoETensors) else
+                     expected_routed=None if flips is None else
                      float64_routed(tensors, trace.out, flips))
 
 
@@ -101,7 +100,6 @@ def _compiled(workload: Workload, program: Program, schedule: Schedule, numerics
 
 
 def _choice(workload: Workload, tensors: LayerTensors, routing: str | None, seed: int, numerics: Numerics) -> Routing:
-    assert isinstance(tensors, MoETensors), "tensors are those of the workload"
     layer, logits = workload.moe, tile_logits(tensors, numerics.router_terms)
     if routing is None:
         return topk_softmax_route(logits, layer.top_k, norm_topk=layer.norm_topk)

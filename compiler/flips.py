@@ -5,17 +5,15 @@ choice between near ties, not a rounding of the result, so errors are reported w
 tile's choice) and with them (the float64 layer with its own).
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from .graph.evaluate import float64_layer
 from .layers import Workload
 from .routing import topk_softmax_route
-from .tensors import MoETensors
+from .tensors import LayerTensors
 
 
-def float64_logits(tensors: MoETensors) -> np.ndarray:
+def float64_logits(tensors: LayerTensors) -> np.ndarray:
     """The router's logits, ``(rows, experts)`` float64."""
     return tensors.x.astype(np.float64) @ tensors.router.astype(np.float64).T
 
@@ -34,12 +32,12 @@ def margins(logits: np.ndarray, top_k: int) -> np.ndarray:
     return ordered[:, top_k - 1] - ordered[:, top_k]
 
 
-def float64_routed(tensors: MoETensors, out: np.ndarray, flipped: np.ndarray) -> np.ndarray:
+def float64_routed(tensors: LayerTensors, out: np.ndarray, flipped: np.ndarray) -> np.ndarray:
     """The float64 layer with its own routing, (rows, hidden); ``out`` is the layer with the tile's, ``flipped`` the
     tokens in which they differ. Only those are computed."""
     if not flipped.any():
         return out
     few = Workload(layer=tensors.workload.layer, tokens=int(flipped.sum()))
     routed = out.copy()
-    routed[flipped] = float64_layer(replace(tensors, workload=few, x=tensors.x[flipped])).out
+    routed[flipped] = float64_layer(tensors.replace(few, x=tensors.x[flipped])).out
     return routed

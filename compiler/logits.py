@@ -26,7 +26,7 @@ import numpy as np
 
 from ..rtl.spec.element_values import decode_e4m3_float
 from ..sim.numerics.arithmetic import round_acc_to_fp32
-from .tensors import MoETensors, per_tensor_scale, quantize_per_tensor
+from .tensors import LayerTensors, per_tensor_scale, quantize_per_tensor
 
 _EXACT_CHUNK = 1 << 15
 """Elements of k that float64 sums exactly: in units of 2**-9, terms and sums of them are below 2**18, so that up to
@@ -57,7 +57,7 @@ def split_terms(x: np.ndarray, scale: float, terms: int) -> list[np.ndarray]:
     return codes
 
 
-def input_scales(tensors: MoETensors) -> tuple[float, float]:
+def input_scales(tensors: LayerTensors) -> tuple[float, float]:
     """E4M3 scales of x and the router, as the router multiplies them."""
     x, router = (float(per_tensor_scale(float(np.abs(a).max(initial=0.0)))) for a in (tensors.x, tensors.router))
     return x, router
@@ -77,7 +77,7 @@ def kept_products(x: list[np.ndarray], router: list[np.ndarray], unit: float = 1
     return total
 
 
-def accumulated_logits(tensors: MoETensors, terms: int) -> np.ndarray:
+def accumulated_logits(tensors: LayerTensors, terms: int) -> np.ndarray:
     """(rows, experts) float32: what the tile's drain makes of the router's accumulators, without the scales."""
     total = np.zeros((len(tensors.x), len(tensors.router)), np.int64)
     for start in range(0, tensors.x.shape[1], _EXACT_CHUNK):
@@ -88,7 +88,7 @@ def accumulated_logits(tensors: MoETensors, terms: int) -> np.ndarray:
     return round_acc_to_fp32(total, -18, 0)
 
 
-def tile_logits(tensors: MoETensors, terms: int) -> np.ndarray:
+def tile_logits(tensors: LayerTensors, terms: int) -> np.ndarray:
     """(rows, experts) float64: the router's logits exactly as the tile's drain rounds them, dequantized."""
     x_scale, router_scale = input_scales(tensors)
     return accumulated_logits(tensors, terms).astype(np.float64) * (x_scale * router_scale)

@@ -19,7 +19,6 @@ from ..operands import Operand, k_unit, place_operand
 from ..quantize import StoredTensor, store
 from ..routing import Routing
 from ..schedule import GatherAddSchedule, GemmSchedule, KernelSchedule, Schedule
-from ..tensors import MoETensors
 from ..tiles.buffers import align, place
 from .steps import Job, Layer, Stage, Step
 
@@ -102,7 +101,6 @@ class ToSlots(Step):
         hidden, width, tensors = problems[0].layer_k, problems[1].k, job.tensors
 
         def stored(name: str, shape: tuple[int, int]) -> StoredTensor:
-            assert isinstance(tensors, MoETensors)
             values = getattr(tensors.expert(expert), name)
             return store(_padded(values, shape), formats.weights, job.scales[expert, name], rule, square=True)
 

@@ -17,7 +17,6 @@ from tilescore.compiler.lowering.plan import choose_schedule
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.schedule import FlashSchedule
-from tilescore.compiler.tensors import AttentionTensors
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.sim.timing import time_program
 from tilescore.testing.quantized_layer import quantized_layer
@@ -36,7 +35,6 @@ def with_core(workload: Workload, tile: TileConfig, *, data: bool = True, block:
 
 def distance_from_model(compiled: CompiledLayer) -> float:
     held = compiled.tensors
-    assert isinstance(held, AttentionTensors)
     model = quantized_layer(held, calibrate(float64_layer(held).ranges), compiled.numerics)
     return rel_rms_error(play(compiled.program), model)
 

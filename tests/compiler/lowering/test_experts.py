@@ -17,7 +17,7 @@ from tilescore.compiler.logits import input_scales
 from tilescore.compiler.lowering.experts import ToSlots
 from tilescore.compiler.lowering.plan import layer_plan
 from tilescore.compiler.routing import Routing
-from tilescore.compiler.tensors import MoETensors
+from tilescore.compiler.tensors import LayerTensors
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.element_values import decode_e4m3_float
 from tilescore.sim.reference.run import run_reference
@@ -32,8 +32,7 @@ def compiled_on(tile: TileConfig, workload: Workload = WORKLOAD, *, data: bool =
     return compile_layer(workload, tile, seed=2, data=data)
 
 
-def held_of(compiled: CompiledLayer) -> MoETensors:
-    assert isinstance(compiled.tensors, MoETensors)
+def held_of(compiled: CompiledLayer) -> LayerTensors:
     return compiled.tensors
 
 

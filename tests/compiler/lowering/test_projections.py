@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,7 @@ from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.lowering.projections import row_segments
-from tilescore.compiler.tensors import AttentionTensors, synthetic
+from tilescore.compiler.tensors import LayerTensors, synthetic
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.element_values import decode_e4m3_float
 from tilescore.sim.reference.run import run_reference
@@ -30,11 +28,11 @@ def memory_of(compiled: CompiledLayer) -> dict[str, np.ndarray]:
             if s.name == "q" or "cache" in s.name}
 
 
-def expected_projections(held: AttentionTensors) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+def expected_projections(held: LayerTensors) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """q, k, v of the new tokens, (rows, heads, head_dim) float64, of quantized input and weights, not quantized
     themselves; and their scales."""
     scales = calibrate(float64_layer(held).ranges)
-    rounded = dataclasses.replace(held, **{
+    rounded = held.replace(**{
         name: fake_quantize(getattr(held, name), scales[name]).astype(np.float32)
         for name in ("x", "wq", "wk", "wv")})
     values = float64_layer(rounded).values
@@ -76,7 +74,6 @@ def test_codes_of_q_k_and_v(tile: TileConfig, layer: AttentionLayer, request_: d
     workload = Workload(layer=layer, **request_)
     compiled = compile_layer(workload, tile, seed=1)
     held, memory = compiled.tensors, memory_of(compiled)
-    assert isinstance(held, AttentionTensors)
     exact, scales = expected_projections(held)
     size, old, keys = layer.head_dim, workload.cached, workload.keys
     q = memory["q"].reshape(workload.rows, layer.heads, -1)
@@ -102,7 +99,6 @@ def test_position_zero_is_not_rotated() -> None:
     layer = AttentionLayer(hidden=48, heads=2, kv_heads=1, head_dim=16)
     compiled = compile_layer(Workload(layer=layer, tokens=3), EDGE, seed=1)
     held = compiled.tensors
-    assert isinstance(held, AttentionTensors)
     scales = calibrate(float64_layer(held).ranges)
     plain = fake_quantize(held.x[:1], scales["x"]) @ fake_quantize(held.wq, scales["wq"]).T
     check(memory_of(compiled)["q"].reshape(3, 2, 32)[:1, :, :16].reshape(1, 32), plain, scales["q"])
@@ -114,10 +110,9 @@ def test_small_tokens_have_their_norm_beside_large_ones() -> None:
     layer = AttentionLayer(hidden=48, heads=4, kv_heads=1, head_dim=32, qk_norm="head")
     workload = Workload(layer=layer, tokens=8)
     held = synthetic(workload, 1)
-    assert isinstance(held, AttentionTensors)
     sizes = 100 * 2.0 ** -np.arange(0, 16, 2)
     x = np.random.default_rng(0).standard_normal(held.x.shape) * sizes[:, None]
-    held = dataclasses.replace(held, x=x.astype(np.float32))
+    held = held.replace(x=x.astype(np.float32))
     q = float64_layer(held).values["q"]
     scale = calibrate(float64_layer(held).ranges)["q"]
     found = memory_of(compile_layer(workload, EDGE, tensors=held))["q"].reshape(8, 4, 32) * scale
