@@ -97,7 +97,18 @@ class GatherAddSchedule(KernelSchedule):
     n_tiles: int
 
 
-KERNELS: dict[str, type[KernelSchedule]] = {cls.loop: cls for cls in (GemmSchedule, FlashSchedule, GatherAddSchedule)}
+@dataclass(frozen=True, kw_only=True)
+class RowwiseSchedule(KernelSchedule):
+    """How FP32 rows are added, normalized and quantized. m_tile, n_tiles: rows and column tiles on chip at once."""
+
+    loop = "rowwise"
+
+    m_tile: int
+    n_tiles: int
+
+
+KERNELS: dict[str, type[KernelSchedule]] = {
+    cls.loop: cls for cls in (GemmSchedule, FlashSchedule, GatherAddSchedule, RowwiseSchedule)}
 
 
 @dataclass(frozen=True, kw_only=True)
