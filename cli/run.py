@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..compiler.compile import CompiledLayer, compile_layer
+from ..compiler.layers import LAYER_KINDS
 from ..compiler.listing import listing
 from ..compiler.report import describe, headline, phase_table, table
 from ..compiler.schedule import to_text
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     if demo:
         _fill_in_demo(arguments)
     elif arguments.layer is None:
-        raise WorkloadError("--layer is needed with --model; allowed: attention, moe")
+        raise WorkloadError(f"--layer is needed with --model; allowed: {', '.join(LAYER_KINDS)}")
     layers = ("attention", "moe") if demo else (arguments.layer,)
     check_layer_options(arguments, layers, data_needed(arguments))
     baselines = _baselines(arguments, layers)

@@ -16,7 +16,8 @@ from ..sim.program import Program
 from .fit import Change, smallest_change
 from .flips import flipped_tokens, float64_logits, float64_routed
 from .graph.calibrate import Scales, calibrate
-from .graph.evaluate import float64_layer
+from .graph.evaluate import float64_layer, float64_routing
+from .graph.ir import Graph, Role, Slot
 from .graph.layers import layer_graph
 from .graph.ops.router import Router
 from .layers import Workload
@@ -61,7 +62,8 @@ def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTenso
     """Compile ``workload`` for ``config``.
 
     tensors: default, seeded synthetic ones. schedule: default, chosen by `auto`. routing: a name or file for
-    `forced_choice`; default, the top k of the tile's own logits. numerics: what decides the result's bits.
+    `forced_choice`; default, the top k of the tile's own logits, or of the float64
+    layer's where the tile makes what its router reads. numerics: what decides the result's bits.
     Raises `CompileError` or `WorkloadError`.
     """
     if schedule is not None and not isinstance(schedule, Schedule):
@@ -77,8 +79,10 @@ def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTenso
         tensors = synthetic(workload, seed)
     choice, flips = None, None
     if routed:
-        choice = _choice(workload, tensors, routing, seed, numerics)
-        flips = None if routing else flipped_tokens(float64_logits(tensors), choice.chosen)
+        assert tensors is not None
+        choice = _choice(graph, tensors, routing, seed, numerics)
+        if routing is None and _given_to_router(graph):
+            flips = flipped_tokens(float64_logits(tensors), choice.chosen)
     steps = plan(graph, config, numerics, choice)
     schedule = schedule or steps.schedule()
     if not data:
@@ -99,12 +103,25 @@ def _compiled(workload: Workload, program: Program, schedule: Schedule, numerics
     return CompiledLayer(workload=workload, program=program, schedule=schedule, numerics=numerics, **values)
 
 
-def _choice(workload: Workload, tensors: LayerTensors, routing: str | None, seed: int, numerics: Numerics) -> Routing:
-    layer, logits = workload.moe, tile_logits(tensors, numerics.router_terms)
+def _given_to_router(graph: Graph) -> bool:
+    """Does the router read the layer's input, so that the tile's own logits are known before the program runs?"""
+    linear = next(node for node in graph.nodes if Slot.TERMS in node.op.slots)
+    return graph.values[linear.inputs[0]].role is Role.INPUT
+
+
+def _choice(graph: Graph, tensors: LayerTensors, routing: str | None, seed: int, numerics: Numerics) -> Routing:
+    """Forced, or the top k of the tile's own logits; where these are not known yet, of the float64 layer's."""
+    router = next(node.op for node in graph.nodes if isinstance(node.op, Router))
+    if _given_to_router(graph):
+        logits = tile_logits(tensors, numerics.router_terms)
+        own = topk_softmax_route(logits, router.top_k, norm_topk=router.norm_topk)
+    else:
+        own, logits = float64_routing(tensors)
     if routing is None:
-        return topk_softmax_route(logits, layer.top_k, norm_topk=layer.norm_topk)
-    chosen = forced_choice(routing, tokens=workload.rows, experts=layer.experts, top_k=layer.top_k, seed=seed)
-    return forced_route(logits, chosen, norm_topk=layer.norm_topk)
+        return own
+    rows, experts = logits.shape
+    chosen = forced_choice(routing, tokens=rows, experts=experts, top_k=router.top_k, seed=seed)
+    return forced_route(logits, chosen, norm_topk=router.norm_topk)
 
 
 def fitting_change(workload: Workload, config: TileConfig, *, tensors: LayerTensors | None = None,
@@ -119,5 +136,5 @@ def fitting_change(workload: Workload, config: TileConfig, *, tensors: LayerTens
         return smallest_change(config, compiles, compiles)
     graph, choice = layer_graph(workload), None
     if any(isinstance(node.op, Router) for node in graph.nodes):
-        choice = _choice(workload, tensors or synthetic(workload, seed), routing, seed, numerics)
+        choice = _choice(graph, tensors or synthetic(workload, seed), routing, seed, numerics)
     return smallest_change(config, lambda tile: plan(graph, tile, numerics, choice).schedule(), compiles)

@@ -322,6 +322,9 @@ def moe_layer(model: ModelConfig) -> MoELayer:
 def mlp_layer(model: ModelConfig) -> MlpLayer:
     """The model's dense feed-forward layer. Raises WorkloadError naming every key that asks for something not built or
     is not understood."""
+    if model.num_experts and model.model_type in FAMILIES:
+        raise WorkloadError(f"{model.source}: mlp: the model has experts, no dense feed-forward layer; expected "
+                            "layer moe")
     if problems := mlp_blockers(model.raw, model.model_type) + _not_understood(model.unknown):
         raise WorkloadError(f"{model.source}: mlp: {'; '.join(problems)}")
     if model.intermediate_size is None:

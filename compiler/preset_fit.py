@@ -4,7 +4,7 @@ import numpy as np
 
 from ..rtl.spec.config import PRESETS, TileConfig, load_tile
 from ..rtl.spec.errors import CompileError
-from .layers import Layer, MoELayer, Workload
+from .layers import DecoderLayer, Layer, MoELayer, Workload
 from .lowering.plan import choose_schedule
 from .numerics import DEFAULT
 from .routing import Routing
@@ -27,7 +27,9 @@ def preset_exceptions(layer: Layer) -> dict[str, str]:
 
 def _find_schedule(workload: Workload, config: TileConfig) -> None:
     routing = None
-    if isinstance(moe := workload.layer, MoELayer):
+    layer = workload.layer
+    moe = layer.feed_forward if isinstance(layer, DecoderLayer) else layer
+    if isinstance(moe, MoELayer):
         chosen = balanced(tokens=workload.rows, experts=moe.experts, top_k=moe.top_k, seed=0)
         routing = Routing(experts=moe.experts, chosen=chosen, weights=np.ones(chosen.shape, np.float32))
     choose_schedule(workload, config, routing=routing)

@@ -34,6 +34,10 @@ BOUNDS = ("compute_cycles", "dram_cycles", "vector_cycles")
 """Fields of `Bounds` that are reported."""
 
 
+MAY_BE_ZERO = ("context", "flipped_tokens", "useful_macs", "compute_cycles")
+"""Of a description: a norm multiplies no matrices."""
+
+
 def describe(compiled: CompiledLayer, config: TileConfig, *, seed: int | None) -> dict:
     """What a program file must remember of its layer, so that `simulate` reports what `run` reports."""
     workload = compiled.workload
@@ -66,7 +70,7 @@ def check_description(program: Program) -> None:
     """Raise `ProgramError` unless ``program`` has a result ``out`` and in ``meta`` what `describe` puts there."""
     def need(meta: dict, keys: dict, prefix: str = "") -> None:
         for key, kind in keys.items():
-            value, low = meta.get(key), 0 if key in ("context", "flipped_tokens") else 1
+            value, low = meta.get(key), 0 if key in MAY_BE_ZERO else 1
             if type(value) is not kind or (isinstance(value, int) and not low <= value < 1 << 63):
                 kind_name = {str: "a string", dict: "an object",
                              int: f"an integer of at least {low} and below 2**63"}[kind]

@@ -50,6 +50,17 @@ class Block:
     rows: np.ndarray
 
 
+def gated_product(emitter: Emitter, group: Group, gated: int, to: Codes, *, gate: float, up: float, product: float,
+                  activation: Callable[[Expr], Expr] = silu) -> None:
+    """Codes of activation(gate) * up of a group whose column tiles are gate and up in turn. gated: a region of its
+    size; gate, up, product: factors of both, and of the codes."""
+    left, right, own = Elem(group.addr), Elem(group.addr + group.pitch), Elem(gated)
+    emitter.compute(
+        Shape(rows=group.rows, tiles=group.tiles // 2, pitch=2 * group.pitch),
+        Assign(to=own, value=activation(left * gate), label="silu"),
+        Assign(to=to, value=own * right, scale=up if to.relative_to is not None else up / product, label="product"))
+
+
 def expert_blocks(experts: Sequence[Expert], m_tile: int) -> list[Block]:
     """Blocks of at most ``m_tile`` rows, in the order of the experts."""
     blocks, slot = [], 0
@@ -204,16 +215,12 @@ class Grouped:
 
     def _gate(self, group: Group, expert: Expert, h: int) -> None:
         """product = activation(gate) * up, quantized into A."""
-        gate, up, gated = Elem(group.addr), Elem(group.addr + group.pitch), Elem(self.gated)
         scaled = self.activations.scaled
         product = Codes(addr=h + self.activations.bytes_of(group.n0 // 2) // self.config.lanes, pitch=self.h_pitch,
                         quant=self.activations.quant, scale_rule=self.data.rule,
                         relative_to=Imm(expert.product) if scaled else None)
-        self.emitter.compute(
-            Shape(rows=group.rows, tiles=group.tiles // 2, pitch=2 * group.pitch),
-            Assign(to=gated, value=expert.activation(gate * expert.gate), label="silu"),
-            Assign(to=product, value=gated * up, scale=expert.up if scaled else expert.up / expert.product,
-                   label="product"))
+        gated_product(self.emitter, group, self.gated, product, gate=expert.gate, up=expert.up, product=expert.product,
+                      activation=expert.activation)
 
     def _weigh(self, group: Group, block: Block, weights: int) -> None:
         data = self.data

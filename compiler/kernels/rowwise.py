@@ -50,6 +50,19 @@ def padded_columns(columns: int, config: TileConfig, *formats: TensorFormat) -> 
     return align(columns, max(config.cols, config.bus_bytes, k_unit(config, *formats) if formats else 1))
 
 
+COPIES = 4
+"""Blocks that take turns: one is loaded, one has its squares taken, one is normalized, one is stored."""
+
+
+MATMUL_CYCLES = 64
+"""Of a MATMUL by an identity matrix, per panel of rows."""
+
+
+def sum_unit(config: TileConfig) -> int:
+    """Column tiles of `SUM_BLOCK` columns."""
+    return max(1, SUM_BLOCK // config.cols)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Norm:
     """weights: (1, columns) FP32. amax: largest magnitude of the rows; features: elements of a row."""
@@ -97,7 +110,7 @@ class RowwiseProblem:
 
     def unit(self, config: TileConfig) -> int:
         """Column tiles of a piece are a multiple of this, but for the last."""
-        return min(self.tiles(config), max(1, SUM_BLOCK // config.cols))
+        return min(self.tiles(config), sum_unit(config))
 
     def block(self, schedule: RowwiseSchedule) -> int:
         """Rows of a block."""
@@ -109,8 +122,8 @@ class RowwiseProblem:
                      ) // config.lanes
 
     def buffers(self, schedule: RowwiseSchedule, config: TileConfig, copies: int = 1) -> list[Buffer]:
-        """Everything on chip. copies: of rows and addends that there must be. A piece is fetched, then written, and
-        what only one of the two needs may lie where the other's is."""
+        """Everything on chip. copies: of rows, and at most two of addends, that there must be. A piece is fetched, then
+        written, and what only one of the two needs may lie where the other's is."""
         rows, all_tiles = self.block(schedule), self.tiles(config)
         tiles = min(schedule.n_tiles, all_tiles)
         size, words, panels = (rows * tiles,), (-(-rows // config.cols),), -(-rows // config.rows)
@@ -120,13 +133,13 @@ class RowwiseProblem:
             return Buffer(name=name, memory=Memory.ACC, sizes=size, least=least, most=most, keys=keys,
                           alive=frozenset(alive))
 
-        found = [values("rows", least=copies, most=2)]
+        found = [values("rows", least=copies, most=COPIES)]
         if self.inputs == 2:
-            found.append(values("addends", "fetch", least=copies, most=2))
+            found.append(values("addends", "fetch", least=min(copies, 2), most=2))
         if self.norm:
             found.append(values("norm weights") if tiles == all_tiles else values("norm weights", "write", most=2))
-            found += [Buffer(name=name, memory=Memory.STATISTICS, sizes=words, most=2, keys="m_tile")
-                      for name in ("sums of squares", "sums of all squares", "norms")]
+            found += [Buffer(name=name, memory=Memory.STATISTICS, sizes=words, most=most, keys="m_tile")
+                      for name, most in (("sums of squares", COPIES), ("sums of all squares", 2), ("norms", 2))]
         if self.terms > 1:
             found += [values("what terms leave", "write"), values("decoded terms", "write")]
             width = identity_width(config)
@@ -138,13 +151,24 @@ class RowwiseProblem:
         return found
 
 
+    def place(self, schedule: RowwiseSchedule, config: TileConfig) -> dict[str, list[int]]:
+        """Addresses of `buffers`, apart where there is room. Raises `DoesNotFit`."""
+        buffers = self.buffers(schedule, config)
+        apart = [replace(buffer, alive=frozenset()) for buffer in buffers]
+        return place(apart if fits(apart, config, self.name) else buffers, config, self.name)
+
+
 def identity_width(config: TileConfig) -> int:
-    """Rows and columns of the identity matrix: whole column tiles, groups and bus beats."""
-    return max(config.cols, config.lanes, config.bus_bytes)
+    """Rows and columns of the identity matrix: whole column tiles, groups and bus beats. Wide enough that a MATMUL,
+    which takes (width / lanes) * (width / cols) cycles per panel, is not mostly its start."""
+    width = max(config.cols, config.lanes, config.bus_bytes)
+    while (2 * width) ** 2 <= MATMUL_CYCLES * config.lanes * config.cols:
+        width *= 2
+    return width
 
 
 def rowwise_schedule(config: TileConfig, problem: RowwiseProblem) -> RowwiseSchedule:
-    """Whole rows if some fit, two blocks of them if possible; then the largest pieces. Raises `DoesNotFit`."""
+    """Whole rows if some fit, as many blocks of them as take turns; then the largest pieces. Raises `DoesNotFit`."""
     def works(rows: int, tiles: int, copies: int) -> bool:
         return fits(problem.buffers(RowwiseSchedule(m_tile=rows, n_tiles=tiles), config, copies), config, problem.name)
 
@@ -154,7 +178,7 @@ def rowwise_schedule(config: TileConfig, problem: RowwiseProblem) -> RowwiseSche
         sizes.append(max(unit, align(sizes[-1] // 2, unit)))
     counts = list(row_counts(config, problem.rows))
     for tiles in sizes:
-        for copies in (2, 1):
+        for copies in range(COPIES, 0, -1):
             rows = first_that(counts, lambda rows, tiles=tiles, copies=copies: works(rows, tiles, copies))
             if rows is not None:
                 return RowwiseSchedule(m_tile=rows, n_tiles=tiles)
@@ -192,7 +216,7 @@ class Rowwise:
         self.floats, self.codes, self.identity, self.scale_rule = floats, codes, identity, scale_rule
         self.pitch, self.step = problem.block(schedule), min(schedule.n_tiles, tiles)
         self.tiles = tiles
-        self.place = place(problem.buffers(schedule, config), config, name)
+        self.place = problem.place(schedule, config)
         self.turns = {key: cycle(addresses) for key, addresses in self.place.items()}
         self.gain = 2.0 ** ((22 - (SUM_BLOCK - 1).bit_length()) // 2)
 
@@ -255,6 +279,7 @@ class _Block:
     def __init__(self, kernel: Rowwise, m0: int, rows: int):
         self.kernel, self.emitter, self.config, self.m0, self.rows = kernel, kernel.emitter, kernel.config, m0, rows
         self.norm, self._first = kernel.norm, True
+        self._sums: list[int] = []
         if self.norm is not None:
             self.total, self.rstd = kernel.next("sums of all squares"), kernel.next("norms")
 
@@ -302,15 +327,22 @@ class _Block:
 
     def _add_squares(self, norm: Norm, x: int, tiles: int) -> None:
         kernel = self.kernel
-        unit, scale, total = kernel.problem.unit(self.config), (kernel.gain / norm.amax) ** 2, Elem(self.total)
+        unit, scale = kernel.problem.unit(self.config), (kernel.gain / norm.amax) ** 2
         for tile in range(0, tiles, unit):
             sums = self.total if self._first else kernel.next("sums of squares")
             own = Elem(self._at(x, tile))
             self.emitter.compute(self.shape(min(unit, tiles - tile)), Assign(
                 value=own * own, scale=scale, reduce=Reduction(Reduce.SUM, sums), label="sum of squares"))
             if not self._first:
-                self.emitter.compute(self._words, Assign(to=total, value=total + Elem(sums), label="sum of all"))
+                self._sums.append(sums)
             self._first = False
+            if len(self._sums) == len(kernel.place["sums of squares"]):
+                self._add_sum()
+
+    def _add_sum(self) -> None:
+        """The oldest sum that is left, into that of all: late, since a row sum takes its time."""
+        total = Elem(self.total)
+        self.emitter.compute(self._words, Assign(to=total, value=total + Elem(self._sums.pop(0)), label="sum of all"))
 
     @property
     def _folded(self) -> float:
@@ -327,6 +359,8 @@ class _Block:
         """1 / rms of every row."""
         norm = self.norm
         assert norm is not None
+        while self._sums:
+            self._add_sum()
         mean = (norm.amax / self.kernel.gain) ** 2 / norm.features
         self.emitter.compute(self._words, Assign(to=Elem(self.rstd), value=rsqrt(Elem(self.total) * mean + norm.eps),
                                                  scale=self._folded, label="1 / rms"))
@@ -360,7 +394,7 @@ class _Block:
         """Codes of ``value(tile) * scale`` from every column tile on."""
         stage = self._codes(target, value, tiles, scale)
         for to in (target.to, *target.also):
-            self._store_codes(to, stage, first * self.config.cols, tiles)
+            self._store_codes(to, stage, first * self.config.cols, tiles, to.k)
 
     def _codes(self, target: CodesTarget, value: Callable[[int], Expr], tiles: int, scale: float | None) -> int:
         kernel, tensor_format = self.kernel, target.format
@@ -373,11 +407,12 @@ class _Block:
             self.emitter.compute(self.shape(count), Assign(to=codes, value=value(tile), scale=scale, label="quantize"))
         return stage
 
-    def _store_codes(self, to: Operand, stage: int, k0: int, tiles: int) -> None:
-        """Staged codes of ``tiles`` column tiles to element ``k0`` on, a chunk of block scales at a time."""
+    def _store_codes(self, to: Operand, stage: int, k0: int, tiles: int, most: int) -> None:
+        """Staged codes of ``tiles`` column tiles to elements ``k0`` on below ``most``, a chunk of block scales at a
+        time."""
         kernel, tensor_format = self.kernel, to.format
         pitch = kernel.problem.stage_pitch(self.config, tensor_format, kernel.step)
-        end = min(k0 + tiles * self.config.cols, to.k)
+        end = min(k0 + tiles * self.config.cols, most)
         chunk = to.scales.chunk if to.scales is not None else end
         start = k0
         while start < end:
@@ -396,11 +431,13 @@ class _Block:
         for term in range(target.terms):
             own, factor = rest, scale if rest == x else None
             stage = self._codes(target, lambda tile, own=own: Elem(self._at(own, tile)), tiles, factor)
-            self._store_codes(target.to, stage, term * k + first * self.config.cols, tiles)
-            if term + 1 == target.terms:
+            last = term + 1 == target.terms
+            if not last:  # before the store: the next term waits for it
+                self._decode(stage, kernel.place["decoded terms"][0], tiles)
+            self._store_codes(target.to, stage, term * k + first * self.config.cols, tiles, (term + 1) * k)
+            if last:
                 return
             decoded, left = kernel.place["decoded terms"][0], kernel.place["what terms leave"][0]
-            self._decode(stage, decoded, tiles)
             for tile, count in kernel.spans(tiles):
                 value = Elem(self._at(rest, tile))
                 self.emitter.compute(self.shape(count), Assign(
@@ -414,8 +451,9 @@ class _Block:
         (identity,), width = kernel.place["identity matrix"], identity_width(config)
         mode = matmul_mode(TERM, TERM, width, config, kernel.name)
         for tile in range(0, tiles, width // config.cols):
+            columns = min(width, (tiles - tile) * config.cols)  # of fewer, the corner of the matrix
             self.emitter.matmul(
                 label="decode terms", a_addr=stage + tile * config.cols // config.lanes, b_addr=identity,
                 a_pitch=kernel.problem.stage_pitch(config, TERM, kernel.step), b_pitch=width // config.lanes,
-                k_steps=width // mode.k_per_step, m_rows=self.rows, n_tiles=width // config.cols,
+                k_steps=columns // mode.k_per_step, m_rows=self.rows, n_tiles=columns // config.cols,
                 acc_addr=self._at(to, tile), acc_pitch=kernel.pitch, **mode.fields)

@@ -102,11 +102,11 @@ class ToSlots(Step):
 
         def stored(name: str, shape: tuple[int, int]) -> StoredTensor:
             values = getattr(tensors.expert(expert), name)
-            return store(_padded(values, shape), formats.weights, job.scales[expert, name], rule, square=True)
+            return store(padded(values, shape), formats.weights, job.scales[expert, name], rule, square=True)
 
         def gate_up() -> StoredTensor:
             sides = [stored(name, (width, hidden)) for name in ("gate", "up")]
-            return StoredTensor(*(_alternate([getattr(side, part) for side in sides], builder.config.cols)
+            return StoredTensor(*(alternate([getattr(side, part) for side in sides], builder.config.cols)
                                   for part in ("codes", "scales")))
 
         made = (gate_up, lambda: stored("down", (hidden, width)))
@@ -158,12 +158,13 @@ class FromSlots(Step):
         return {self.name: gather_add_schedule(self.kernel, self.layer.config)}
 
     def ask(self, job: Job) -> None:
-        job.ask(Stage.RESULTS, self.makes, lambda builder: float_matrix(
-            builder, self.makes, self.kernel.rows, self.kernel.columns))
+        job.ask(Stage.RESULTS, self.layer.floats_key(self.makes), lambda builder: float_matrix(
+            builder, self.makes, self.kernel.rows, self.layer.columns(self.makes)))
 
     def emit(self, job: Job) -> None:
-        self.kernel.emit(job.emitter, job.schedule[self.name], row_slots(routing_of(self.layer)),
-                         job.memory[slots_key(self.node)], job.memory[self.makes], self.place(job.schedule))
+        memory, layer = job.memory, self.layer
+        self.kernel.emit(job.emitter, job.schedule[self.name], row_slots(routing_of(layer)),
+                         memory[slots_key(self.node)], memory[layer.floats_key(self.makes)], self.place(job.schedule))
 
 
 def row_slots(routing: Routing) -> np.ndarray:
@@ -177,13 +178,13 @@ def row_slots(routing: Routing) -> np.ndarray:
     return np.sort(slot_of, axis=1)
 
 
-def _padded(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def padded(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """``values`` with zeros behind its rows and columns, itself if it has the shape."""
     return values if values.shape == shape else np.pad(values, [(0, n - m) for m, n in zip(values.shape, shape,
                                                                                          strict=True)])
 
 
-def _alternate(sides: list[np.ndarray], cols: int) -> np.ndarray:
+def alternate(sides: list[np.ndarray], cols: int) -> np.ndarray:
     """Blocks of ``cols`` rows of the first and of the second array in turn."""
     width, size = sides[0].shape
     return np.stack([side.reshape(width // cols, cols, size) for side in sides], axis=1).reshape(2 * width, size)

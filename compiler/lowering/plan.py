@@ -12,10 +12,12 @@ from ..builder import ProgramBuilder
 from ..dram import float_output
 from ..emitter import Emitter
 from ..graph.calibrate import Scales
-from ..graph.ir import Graph, Node, Role
+from ..graph.ir import Graph, Node, Role, Slot
 from ..graph.layers import layer_graph
+from ..graph.ops.add import Add
 from ..graph.ops.attention import Attention
 from ..graph.ops.experts import Experts
+from ..graph.ops.gate import Gate
 from ..graph.ops.linear import Linear
 from ..graph.ops.rms_norm import RmsNorm
 from ..graph.ops.rotary import Rotary
@@ -27,8 +29,10 @@ from ..schedule import KernelSchedule, Schedule
 from ..tensors import LayerTensors
 from .core import Core
 from .experts import FromSlots, ToSlots, slots_key
+from .gated import ToProduct
 from .projections import ToHeads, ToRows, ToValues
 from .router import ToWeights
+from .rows import ToFormats
 from .steps import Job, Layer, Step
 
 
@@ -50,7 +54,7 @@ class Plan:
         """That of the graph, but for steps that are better early."""
         left, order = list(self.steps), []
         while left:
-            waiting = {step.makes for step in left}
+            waiting = {value for step in left for value in (step.makes, *step.also)}
             ready = [step for step in left if waiting.isdisjoint(step.reads)]
             order.append(min(ready, key=lambda step: not step.early))
             left.remove(order[-1])
@@ -64,7 +68,8 @@ class Plan:
             if not isinstance(schedule[name], cls):
                 raise CompileError(f"schedule: {name}: kernel: expected {cls.loop}, got {schedule[name].loop}")
         _check_names("order", schedule.order, tuple(step.name for step in self.steps))
-        steps, made = {step.name: step for step in self.steps}, {step.makes: step.name for step in self.steps}
+        steps = {step.name: step for step in self.steps}
+        made = {value: step.name for step in self.steps for value in (step.makes, *step.also)}
         for position, name in enumerate(schedule.order):
             for value in steps[name].reads:
                 if value in made and made[value] not in schedule.order[:position]:
@@ -95,7 +100,7 @@ class Plan:
                 except DoesNotFit as error:
                     raise DoesNotFit(f"{error}{step.smaller(schedule)}") from None
         out = next(value for value in values.values() if value.role is Role.OUTPUT)
-        float_output(builder, out.name, job.memory[out.name], *out.shape)
+        float_output(builder, out.name, job.memory[self.layer.floats_key(out.name)], *out.shape)
         return builder.finish()
 
 
@@ -134,9 +139,15 @@ def _steps(layer: Layer) -> Iterator[Step]:
     for node in graph.nodes:
         if node.name in fused:
             continue
-        if isinstance(node.op, Linear):
+        if isinstance(node.op, Linear) and (gate := _gate(graph, node)) is not None:
+            gated, up = (next(part for part in graph.nodes if part.output == name) for name in gate.inputs)
+            fused |= {gated.name, up.name, gate.name}
+            yield ToProduct(layer=layer, name=gate.output, reads=gated.inputs, makes=gate.output, gate=gated, up=up)
+        elif isinstance(node.op, Linear):
             step, following = _linear(layer, node)
             fused |= {other.name for other in following}
+            if isinstance(step, ToRows) and layer.quantized(step.makes):
+                raise CompileError(f"{node.name}: no kernel quantizes {step.makes} for what reads it as codes")
             yield step
         elif isinstance(node.op, Attention):
             yield Core(layer=layer, name=node.name, reads=node.inputs, makes=node.output, node=node)
@@ -145,6 +156,10 @@ def _steps(layer: Layer) -> Iterator[Step]:
             yield ToSlots(layer=layer, name=node.name, reads=node.inputs, makes=slots, node=node)
             yield FromSlots(layer=layer, name=node.name.replace("experts", "combine"), reads=(slots,),
                             makes=node.output, node=node)
+        elif layer.rowwise(node):
+            norm = node if isinstance(node.op, RmsNorm) else _norm_of(graph, node)
+            fused |= {norm.name} if norm else set()
+            yield _rows(layer, node if isinstance(node.op, Add) else None, norm)
         else:
             raise CompileError(f"{node.name}: no kernel computes {type(node.op).__name__} of "
                                f"{' and '.join(node.inputs)} here")
@@ -170,6 +185,31 @@ def _linear(layer: Layer, node: Node) -> tuple[Step, list[Node]]:
         return ToWeights(layer=layer, name=node.name, reads=reads, makes=reader.output, linear=node,
                          router=reader), [reader]
     return ToRows(layer=layer, name=node.output, reads=node.inputs, makes=node.output, node=node), []
+
+
+def _gate(graph: Graph, linear: Node) -> Node | None:
+    """The Gate whose sides are this Linear and another one of the same x, read by it alone."""
+    gate = _only_reader(graph, linear)
+    if gate is None or not isinstance(gate.op, Gate):
+        return None
+    sides = [node for node in graph.nodes if node.output in gate.inputs]
+    alike = len(sides) == 2 and all(isinstance(node.op, Linear) and _only_reader(graph, node) is gate for node in sides)
+    return gate if alike and sides[0].inputs[0] == sides[1].inputs[0] else None
+
+
+def _norm_of(graph: Graph, add: Node) -> Node | None:
+    """The norm that reads a sum, if there is one and it alone quantizes it."""
+    norms = [node for node in graph.consumers(add.output) if isinstance(node.op, RmsNorm)]
+    codes = [node for node in graph.consumers(add.output) if Slot.FP32 not in node.op.slots]
+    return norms[0] if len(norms) == 1 and not codes else None
+
+
+def _rows(layer: Layer, add: Node | None, norm: Node | None) -> Step:
+    """The step of a sum, a norm, or a norm of a sum."""
+    parts = [part for part in (add, norm) if part is not None]
+    makes, inside = parts[-1].output, tuple(part.output for part in parts[:-1])
+    reads = tuple(name for part in parts for name in part.inputs if name not in inside)
+    return ToFormats(layer=layer, name=makes, reads=reads, makes=makes, also=inside, add=add, norm=norm)
 
 
 def _only_reader(graph: Graph, node: Node) -> Node | None:

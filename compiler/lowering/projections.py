@@ -30,7 +30,7 @@ from ..schedule import GemmSchedule, KernelSchedule, Schedule
 from ..tiles.buffers import Buffer, align, place
 from ..tiles.expr import Assign, Codes, Elem
 from .head_sizes import mixed_head, rotated_head, spread_heads
-from .steps import Job, Stage, Step
+from .steps import Job, Stage, Step, scales_key
 
 if TYPE_CHECKING:
     from ..layers import Workload
@@ -258,7 +258,7 @@ class ToValues(Projection):
             make = layer.stored(job, self.x, problem.b)
             job.ask(Stage.OTHER_FORMS, self._scales, lambda builder: place_scales(
                 builder, self._scales, problem.n, problem.k, problem.b, (lambda: make().scales) if make else None,
-                chunk=schedule.k_tile, packed=True))
+                chunk=schedule.k_tile, packed=layer.graph.values[self.x].role is Role.INPUT))
         job.ask(Stage.WEIGHTS, self.weight, lambda builder: place_operand(
             builder, self.weight, problem.m, problem.k, problem.a,
             layer.stored(job, self.weight, problem.a, square=True),
@@ -268,7 +268,7 @@ class ToValues(Projection):
     @property
     def _scales(self) -> str:
         """The block scales of x, cut as this GEMM loads them."""
-        return f"{self.x} for {self.name}"
+        return scales_key(self.x, self.node.output)
 
     def _caches(self, builder: ProgramBuilder, job: Job) -> tuple[Matrix, ...]:
         """(heads * head_dim, keys) of each sequence, keys padded with zero codes; old ones from the cache."""
@@ -345,7 +345,8 @@ class ToRows(Projection):
         job.ask(Stage.WEIGHTS, self.weight, lambda builder: place_operand(
             builder, self.weight, problem.n, problem.k, problem.b, make, chunk=job.schedule[self.name].k_tile,
             packed=True))
-        job.ask(Stage.RESULTS, self.makes, lambda builder: float_matrix(builder, self.makes, problem.m, problem.n))
+        job.ask(Stage.RESULTS, layer.floats_key(self.makes), lambda builder: float_matrix(
+            builder, self.makes, problem.m, layer.columns(self.makes)))
 
     def _weights(self, job: Job) -> Callable[[], StoredTensor]:
         _, *inner = self.layer.shape(self.x)
@@ -360,7 +361,7 @@ class ToRows(Projection):
         return make
 
     def emit(self, job: Job) -> None:
-        emitter, schedule, target = job.emitter, job.schedule[self.name], job.memory[self.makes]
+        emitter, schedule, target = job.emitter, job.schedule[self.name], job.memory[self.layer.floats_key(self.makes)]
         factor = job.scales[self.x] * job.scales[self.weight]
 
         def finish(group: Group) -> None:

@@ -19,7 +19,7 @@ from ..auto_gemm import gemm_schedule
 from ..builder import ProgramBuilder
 from ..dram import float_matrix
 from ..graph.evaluate import terms_key
-from ..graph.ir import Node, Slot
+from ..graph.ir import Node, Role, Slot
 from ..graph.ops.router import Router
 from ..kernels.gemm import GemmProblem, Group, emit_gemm
 from ..logits import split_terms, term_products
@@ -40,20 +40,15 @@ class ToWeights(Step):
     linear: Node
     router: Node
 
-    @property
-    def _shared(self) -> bool:
-        """One term is what the activations are: the other readers' x serves the router too."""
-        numerics = self.layer.numerics
-        return numerics.router_terms == 1 and numerics.formats.activations == self.layer.format(Slot.TERMS)
-
     @cached_property
     def problem(self) -> GemmProblem:
         """Logits of all experts, in whole column tiles."""
         x, router = self.linear.inputs
         (rows, hidden), experts = self.layer.shape(x), self.layer.shape(router)[0]
-        plain, config, numerics = self.layer.format(Slot.TERMS), self.layer.config, self.layer.numerics
+        layer, config, numerics = self.layer, self.layer.config, self.layer.numerics
+        plain = layer.format(Slot.TERMS)
         return GemmProblem(name=self.name, m=rows, n=align(experts, config.cols), layer_k=hidden, a=plain, b=plain,
-                           k=self.layer.padded(x, hidden) if self._shared else padded_k(hidden, config, plain),
+                           k=layer.padded(x, hidden) if layer.shared_terms else padded_k(hidden, config, plain),
                            products=tuple(term_products(numerics.router_terms)))
 
     def buffers(self, schedule: GemmSchedule) -> list[Buffer]:
@@ -82,7 +77,7 @@ class ToWeights(Step):
     def ask(self, job: Job) -> None:
         (x, router), problem = self.linear.inputs, self.problem
         experts, cols = self.layer.shape(router)[0], self.layer.config.cols
-        if self._shared:
+        if self.layer.shared_terms:
             self.layer.ask_input(job, x, problem.k)
         else:
             job.ask(Stage.OTHER_FORMS, terms_key(x), lambda builder: self._terms(
@@ -103,7 +98,8 @@ class ToWeights(Step):
                 codes[:, term, :problem.layer_k] = part
             return StoredTensor(codes.reshape(count, -1), np.zeros((count, 0), np.uint8))
 
-        return place_operand(builder, label, count, terms * problem.k, problem.a, make if job.tensors else None,
+        given = job.tensors is not None and self.layer.graph.values[name].role is not Role.ACTIVATION
+        return place_operand(builder, label, count, terms * problem.k, problem.a, make if given else None,
                              pad_rows=pad_rows)
 
     def _bias(self) -> np.ndarray:
@@ -144,5 +140,5 @@ class ToWeights(Step):
             emitter.store_acc(target, first_row=group.m0, rows=group.rows, first_byte=0, row_bytes=target.row_bytes,
                               addr=group.addr, pitch=group.pitch, label="store combine weights")
 
-        emit_gemm(emitter, problem, schedule, memory[x if self._shared else terms_key(x)], memory[router], regions,
-                  finish)
+        rows = memory[x if self.layer.shared_terms else terms_key(x)]
+        emit_gemm(emitter, problem, schedule, rows, memory[router], regions, finish)

@@ -19,8 +19,11 @@ from ..auto_gemm import first_that
 from ..builder import ProgramBuilder
 from ..emitter import Emitter
 from ..graph.calibrate import Scales
-from ..graph.ir import Graph, Slot
+from ..graph.ir import Graph, Node, Role, Slot
+from ..graph.ops.add import Add
+from ..graph.ops.rms_norm import RmsNorm
 from ..graph.slots import slot_format
+from ..kernels.rowwise import padded_columns
 from ..numerics import Numerics
 from ..operands import MakeStored, padded_k, place_operand
 from ..quantize import store
@@ -93,28 +96,70 @@ class Layer:
                 formats |= {self.format(s) for s in node.op.slots if s in (Slot.WEIGHTS, Slot.TURNED_WEIGHTS)}
         return padded_k(k, self.config, *formats)
 
+    def held(self, value: str, slot: Slot) -> bool:
+        """Does some node take the value in that slot?"""
+        return any(used.name == value and other is slot for used, other, _ in self.graph.uses())
+
+    @property
+    def shared_terms(self) -> bool:
+        """One term is what the activations are: their codes serve a router too."""
+        return self.numerics.router_terms == 1 and self.numerics.formats.activations == self.format(Slot.TERMS)
+
+    def rowwise(self, node: Node) -> bool:
+        """Is this a node over FP32 rows?"""
+        return isinstance(node.op, Add | RmsNorm) and len(self.shape(node.output)) == 2
+
+    def quantized(self, value: str) -> bool:
+        """Is the value read as codes, of activations or terms?"""
+        return self.held(value, Slot.ACTIVATIONS) or self.held(value, Slot.TERMS)
+
+    def floats_key(self, value: str) -> str:
+        """The operand with a value's FP32 rows: its own name, if it is not read as codes."""
+        return f"{value} in FP32" if self.quantized(value) else value
+
+    def columns(self, value: str) -> int:
+        """Columns of a value's FP32 rows: whole column tiles, blocks and bus beats where rowwise kernels use them."""
+        size, formats = self.shape(value)[-1], self.numerics.formats
+        if not any(self.rowwise(node) and value in (*node.inputs, node.output) for node in self.graph.nodes):
+            return size
+        return padded_columns(size, self.config, formats.activations, formats.weights, self.format(Slot.TERMS),
+                              self.format(Slot.TURNED_WEIGHTS))
+
+    def other_scales(self, value: str) -> list[str]:
+        """Keys of the block scales of a value that are cut otherwise, for the Linears that take it as operand B."""
+        return [scales_key(value, node.output) for node in self.graph.consumers(value)
+                if Slot.TURNED_WEIGHTS in node.op.slots]
+
     def stored(self, job: Job, name: str, tensor_format: TensorFormat, *, square: bool = False) -> MakeStored | None:
-        """What makes the codes of a tensor; None without tensors."""
+        """What makes the codes of a tensor; None without tensors, and of what the tile makes."""
         tensors = job.tensors
-        if tensors is None:
+        if tensors is None or self.graph.values[name].role is Role.ACTIVATION:
             return None
         return lambda: store(getattr(tensors, name), tensor_format, job.scales[name], self.numerics.scale_rule, square)
 
     def ask_input(self, job: Job, value: str, k: int) -> None:
-        """Ask for a value of the layer's input in the format of activations, ``k`` elements per row."""
+        """Ask for rows in the format of activations, ``k`` elements each: the layer's input, or what is made of FP32
+        rows."""
         x = self.numerics.formats.activations
         job.ask(Stage.INPUTS, value, lambda builder: place_operand(
             builder, value, self.shape(value)[0], k, x, self.stored(job, value, x)))
 
 
+def scales_key(value: str, reader: str) -> str:
+    """The operand with block scales of ``value`` as the step that makes ``reader`` loads them."""
+    return f"{value} for {reader}"
+
+
 @dataclass(kw_only=True, eq=False)
 class Step:
-    """Base of steps. name: the phase of the program; reads, makes: values of the graph."""
+    """Base of steps. name: the phase of the program; reads, makes, also: values of the graph."""
 
     layer: Layer
     name: str
     reads: tuple[str, ...]
     makes: str
+    also: tuple[str, ...] = ()
+    """Further values that it makes."""
     early: bool = False
     """Run before others that could run too: what it makes is read by many, or late."""
 

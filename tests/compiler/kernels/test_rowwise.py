@@ -195,5 +195,5 @@ def test_levels_agree(case: Case) -> None:
 def test_wrong_schedules() -> None:
     with pytest.raises(CompileError, match=r"n_tiles must be a multiple of 64, column tiles of 256 squares, or at"):
         WIDE.program(NANO, RowwiseSchedule(m_tile=1, n_tiles=100))
-    with pytest.raises(CompileError, match=r"rowwise: no room for rows \(m_tile \* n_tiles\)"):
+    with pytest.raises(CompileError, match=r"rowwise: no room for addends \(m_tile \* n_tiles\)"):
         WIDE.program(NANO, RowwiseSchedule(m_tile=3, n_tiles=64))
