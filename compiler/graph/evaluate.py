@@ -92,11 +92,13 @@ class Walk:
             self.hold(terms_key(name), Slot.TERMS, part)
         return x.astype(np.float64) @ weight.astype(np.float64).T
 
-    def softmax(self, scores: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """softmax(scores (rows, keys)) values; ``scores`` may be overwritten."""
-        scores -= scores.max(axis=-1, keepdims=True)
+    def softmax(self, scores: np.ndarray, values: np.ndarray, sink: float) -> np.ndarray:
+        """softmax(scores (rows, keys)) values, with a further score ``sink`` of a value that is 0, -inf for none;
+        ``scores`` may be overwritten."""
+        largest = np.maximum(scores.max(axis=-1, keepdims=True), sink)
+        scores -= largest
         np.exp(scores, out=scores)
-        scores /= scores.sum(axis=-1, keepdims=True)
+        scores /= scores.sum(axis=-1, keepdims=True) + np.exp(sink - largest)
         return scores @ values
 
 

@@ -41,7 +41,8 @@ class SubTile:
 
     q: matrix whose rows ``first_row`` .. are the sub-tile's (``byte``: first byte of the head); row, head: where its
     outputs go (with step 0, one row and a head per sub-tile row);
-    position: position of its first row; step: 1 if positions rise by one per row, 0 if all rows are one token.
+    position: position of its first row; step: 1 if positions rise by one per row, 0 if all rows are one token; sink:
+    row of the matrix of sinks.
     """
 
     q: Matrix
@@ -52,6 +53,7 @@ class SubTile:
     rows: int
     position: int
     step: int
+    sink: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +69,13 @@ class Shared:
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
     """Where outputs go: head h to elements from h * ``step`` on of a row of ``target``, with block scales by ``rule``
-    relative to ``relative_to``."""
+    relative to ``relative_to``. sinks: FP32, in units of log2, a value per row of a sub-tile; None without."""
 
     target: Operand
     step: int
     rule: ScaleRule
     relative_to: Imm | None
+    sinks: Matrix | None = None
 
 
 class Flash:
@@ -128,6 +131,9 @@ class Flash:
             self.emitter.load_operand(Space.A, tile.q, first_row=tile.first_row, rows=tile.rows, first_byte=tile.byte,
                                       row_bytes=place.head_bytes, addr=q + i * place.tile_groups, pitch=place.q_pitch,
                                       label="load q")
+            if self.outputs.sinks is not None:
+                self.emitter.load_rows(self.outputs.sinks, first_row=tile.sink, rows=1, row_bytes=4 * place.words *
+                                       self.config.cols, addr=place.m[1] + i * place.words, pitch=1, label="load sinks")
         pending = None
         longest = max(self.visible(tile) for tile in tiles)
         for block, first in enumerate(range(0, longest, self.problem.block)):

@@ -8,9 +8,9 @@ Everything is in units of log2: with ``scale`` = scale_q * scale_k * softmax_sca
     l   = l * a + rowsum(P)              the sum of what P's codes mean, exact
     O   = O * a + P V
 
-and at the end O / l. The first block starts m, l and O: it has no a. With a *sink*, a score that belongs to no key, it
-has m = sink and l = 256: a is then exp2(sink - m'). Statistics are one value per row: `Elem` over the words that hold
-them where they are computed, `Row` where each serves a whole row.
+and at the end O / l. The first block starts m, l and O: it has no a. With a *sink*, a score that belongs to no key, m
+is the sink and l 256 before it, so that it has an a too. Statistics are one value per row: `Elem` over the words that
+hold them where they are computed, `Row` where each serves a whole row.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import enum
 from dataclasses import dataclass
 
 from ...rtl.spec.isa import Reduce
-from ..tiles.expr import Assign, Codes, Elem, Imm, Reduction, Row, exp2, maximum, reciprocal
+from ..tiles.expr import Assign, Codes, Elem, Reduction, Row, exp2, maximum, reciprocal
 
 P_GAIN = 256.0
 """P <= 1 is stored as 256 * P: up to E4M3's 448, clear of its subnormals (FlashAttention-4 scales by 2**8 too)."""
@@ -58,28 +58,27 @@ class Places:
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineSoftmax:
-    """scale: of scores; result_scale: what makes codes of O / l; sink: in units of log2, of each row or of all."""
+    """scale: of scores; result_scale: what makes codes of O / l; sink: m before the first block is that of each row,
+    in units of log2."""
 
     scale: float
     result_scale: float
-    sink: Imm | Elem | None = None
+    sink: bool = False
 
     def probabilities(self, at: Places, first: bool) -> Statements:
         """m', a and P, and the sums of P's rows. first: of the sub-tile's blocks."""
-        before = self.sink if first else at.old
-        largest = at.rowmax * self.scale
-        made: Statements = [(Over.ROWS, Assign(
-            to=at.new, value=largest if before is None else maximum(largest, before), label="running max"))]
-        if before is not None:
-            value = at.new * -1.0 + before if first else at.old - at.new
-            made.append((Over.ROWS, Assign(to=at.factor, value=exp2(value), label="rescale factor")))
-        sums = at.total if before is None else at.sums
+        largest, alone = at.rowmax * self.scale, first and not self.sink
+        made: Statements = [(Over.ROWS, Assign(to=at.new, value=largest if alone else maximum(largest, at.old),
+                                               label="running max"))]
+        if not alone:
+            made.append((Over.ROWS, Assign(to=at.factor, value=exp2(at.old - at.new), label="rescale factor")))
+        sums = at.total if alone else at.sums
         return [*made, (Over.SCORES, Assign(to=at.p, value=exp2(at.scores * self.scale - Row(at.new.addr)),
                                             scale=P_GAIN, reduce=Reduction(Reduce.SUM, sums.addr), label="P"))]
 
     def sums(self, at: Places, first: bool) -> Statements:
         """l, after another step's work: the sums of P are ready late."""
-        if first and self.sink is None:
+        if first and not self.sink:
             return []
         value = at.factor * P_GAIN + at.sums if first else at.total * at.factor + at.sums
         return [(Over.ROWS, Assign(to=at.total, value=value, label="running sum"))]

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..auto import flash_schedule
-from ..dram import Matrix
+from ..builder import ProgramBuilder
+from ..dram import Matrix, float_matrix
 from ..graph.ir import Node, Slot
 from ..graph.ops.attention import Attention
 from ..kernels.flash import Flash, Outputs, Shared, SubTile
@@ -24,6 +27,7 @@ from .steps import Job, Stage, Step
 
 if TYPE_CHECKING:
     from ..layers import Workload
+    from ..masks import Sequences
 
 
 @dataclass(kw_only=True, eq=False)
@@ -76,14 +80,36 @@ class Core(Step):
         k = self.layer.padded(self.makes, heads * self._step)
         job.ask(Stage.RESULTS, self.makes, lambda builder: place_operand(
             builder, self.makes, rows, k, self.problem.out, None))
+        if self._op.sink:
+            name = self.node.inputs[5]
+            job.ask(Stage.VECTORS, name, lambda builder: self._sinks(builder, job, name))
+
+    def _sinks(self, builder: ProgramBuilder, job: Job, name: str) -> Matrix:
+        """In units of log2, a row per sub-tile of other heads, a value per row of it."""
+        heads, kv_heads, _ = self._heads
+        rows, one_token = min(job.schedule[self.name].q_rows, self.problem.rows), self._op.workload.tokens == 1
+        width = align(rows, builder.config.cols)
+
+        def fill() -> np.ndarray:
+            sinks = np.asarray(getattr(job.tensors, name), np.float64) * math.log2(math.e)
+            if not one_token:
+                return np.tile(sinks[:, None], (1, width)).astype(np.float32)
+            grouped = sinks.reshape(kv_heads, -1)
+            padded = np.pad(grouped, ((0, 0), (0, -grouped.shape[1] % rows))).reshape(-1, rows)
+            return np.pad(padded, ((0, 0), (0, width - rows))).astype(np.float32)
+
+        count = kv_heads * -(-heads // kv_heads // rows) if one_token else heads
+        return float_matrix(builder, name, count, width, fill if job.tensors else None)
 
     def emit(self, job: Job) -> None:
         scales, (q, k, v) = job.scales, self.node.inputs[:3]
         scaled = self.problem.out.scaled
         softmax = OnlineSoftmax(scale=scales[q] * scales[k] * self._op.scale * math.log2(math.e),
-                                result_scale=scales[v] if scaled else scales[v] / scales[self.makes])
+                                result_scale=scales[v] if scaled else scales[v] / scales[self.makes],
+                                sink=self._op.sink)
         outputs = Outputs(target=job.memory[self.makes], step=self._step, rule=self.layer.numerics.scale_rule,
-                          relative_to=Imm(scales[self.makes]) if scaled else None)
+                          relative_to=Imm(scales[self.makes]) if scaled else None,
+                          sinks=job.memory[self.node.inputs[5]] if self._op.sink else None)
         schedule, mask = job.schedule[self.name], self._op.workload.key_mask
         kernel = Flash(job.emitter, self.problem, schedule, self.place(job.schedule), mask, softmax, outputs)
         kernel.emit(self._shared(job, schedule.q_rows))
@@ -99,19 +125,21 @@ class Core(Step):
                              k=k[sequence][head], v=v[sequence], v_row=head * size)
 
 
-def sub_tiles(workload: Workload, q: Matrix, head_bytes: int, q_rows: int, sequence: int, kv_head: int,
+def sub_tiles(workload: Workload | Sequences, q: Matrix, head_bytes: int, q_rows: int, sequence: int, kv_head: int,
               group: int) -> list[SubTile]:
     """All sub-tiles of one sequence and of the ``group`` heads of one head of keys, early tokens first."""
     heads = range(kv_head * group, (kv_head + 1) * group)
     if workload.tokens == 1:
         byte = heads[0] * head_bytes
         rows = Matrix(q.at(sequence, byte), group, head_bytes, head_bytes)
+        starts = range(0, group, q_rows)
         return [SubTile(q=rows, first_row=r, byte=0, row=sequence, head=heads[0] + r, rows=min(q_rows, group - r),
-                        position=workload.cached, step=0) for r in range(0, group, q_rows)]
+                        position=workload.cached, step=0, sink=kv_head * len(starts) + number)
+                for number, r in enumerate(starts)]
     tiles = []
     for token in range(0, workload.tokens, q_rows):
         rows = min(q_rows, workload.tokens - token)
         first = sequence * workload.tokens + token
         tiles += [SubTile(q=q, first_row=first, byte=head * head_bytes, row=first, head=head, rows=rows,
-                          position=workload.cached + token, step=1) for head in heads]
+                          position=workload.cached + token, step=1, sink=head) for head in heads]
     return tiles

@@ -34,6 +34,7 @@ from .steps import Job, Stage, Step, scales_key
 
 if TYPE_CHECKING:
     from ..layers import Workload
+    from ..masks import Sequences
 
 
 @dataclass(kw_only=True, eq=False)
@@ -107,7 +108,7 @@ class ToHeads(Projection):
         return self.core.inputs[0] == self.makes
 
     @property
-    def _workload(self) -> Workload:
+    def _workload(self) -> Workload | Sequences:
         assert isinstance(self.core.op, Attention)
         return self.core.op.workload
 
@@ -160,7 +161,8 @@ class ToHeads(Projection):
 
         def fill() -> np.ndarray:
             padding = ((0, 0), (0, (heads.width - heads.size) // 2))
-            cos, sin = (np.pad(part, padding) for part in rotary_rows(self._workload))
+            assert self._rotary is not None and isinstance(self._rotary.op, Rotary)
+            cos, sin = (np.pad(part, padding) for part in rotary_rows(self._rotary.op.workload))
             if heads.width > cols:
                 return cos if name == "cos" else sin
             both = [cos, cos] if name == "cos" else [-sin, sin]
@@ -188,17 +190,19 @@ class ToHeads(Projection):
         def cache(sequence: int, head: int) -> Matrix:
             def fill() -> np.ndarray:
                 rows = np.zeros((workload.keys, size), np.uint8)
-                old = getattr(tensors, name)[sequence, head]
-                rows[:workload.cached] = store(old, kv, job.scales[self.makes]).codes
+                held = getattr(tensors, name)[sequence, head]
+                rows[:old] = store(held, kv, job.scales[self.makes]).codes
                 return rows
             return code_matrix(builder, f"{name}.{sequence}.{head}", workload.keys, size,
-                               fill if tensors and workload.cached else None)
+                               fill if tensors and old else None)
 
+        old = self.layer.shape(name)[2]
         return tuple(tuple(cache(s, h) for h in range(self.heads.count)) for s in range(workload.batch))
 
     def emit(self, job: Job) -> None:
         scales, memory, schedule, emitter = job.scales, job.memory, job.schedule[self.name], job.emitter
         regions, target, workload = self.place(job.schedule), memory[self.makes], self._workload
+        old = self.layer.shape(self.core.inputs[3])[2]
         kind = Slot.QUERY if self._queries else Slot.KV
         data = HeadsData(
             dequant=scales[self.x] * scales[self.weight], out_scale=scales[self.makes],
@@ -213,8 +217,8 @@ class ToHeads(Projection):
                                 label="store q", **fields)
 
         def store_key(group: Group, head: int, byte: int, fields: dict[str, int]) -> None:
-            for sequence, token, at, count in row_segments(workload, group.m0, group.rows):
-                emitter.store_codes(target[sequence][head], first_row=workload.cached + token, rows=count,
+            for sequence, token, at, count in row_segments(workload.keys - old, group.m0, group.rows):
+                emitter.store_codes(target[sequence][head], first_row=old + token, rows=count,
                                     first_byte=byte, from_row=at, label="store k", **fields)
 
         epilogue = HeadsEpilogue(emitter, self.problem, schedule, self.heads, data, regions,
@@ -222,12 +226,12 @@ class ToHeads(Projection):
         emit_gemm(emitter, self.problem, schedule, memory[self.x], memory[self.weight], regions, epilogue)
 
 
-def row_segments(workload: Workload, first: int, count: int) -> list[tuple[int, int, int, int]]:
-    """Cut rows first .. first+count-1 by sequence: (sequence, first token, offset in the rows, number)."""
+def row_segments(tokens: int, first: int, count: int) -> list[tuple[int, int, int, int]]:
+    """Cut rows first .. first+count-1 by sequences of ``tokens``: (sequence, first token, offset, number)."""
     segments, at = [], 0
     while at < count:
-        sequence, token = divmod(first + at, workload.tokens)
-        size = min(count - at, workload.tokens - token)
+        sequence, token = divmod(first + at, tokens)
+        size = min(count - at, tokens - token)
         segments.append((sequence, token, at, size))
         at += size
     return segments
@@ -240,7 +244,7 @@ class ToValues(Projection):
     core: Node
 
     @property
-    def _workload(self) -> Workload:
+    def _workload(self) -> Workload | Sequences:
         assert isinstance(self.core.op, Attention)
         return self.core.op.workload
 
@@ -279,18 +283,20 @@ class ToValues(Projection):
             def fill() -> np.ndarray:
                 rows = np.zeros((heads, size, workload.keys), np.uint8)
                 flat = getattr(tensors, name)[sequence].reshape(-1, size)
-                cached = store(flat, kv, job.scales[self.makes]).codes.reshape(heads, workload.cached, size)
-                rows[:, :, :workload.cached] = cached.transpose(0, 2, 1)
+                rows[:, :, :old] = store(flat, kv, job.scales[self.makes]).codes.reshape(heads, old, size).transpose(
+                    0, 2, 1)
                 return rows.reshape(heads * size, workload.keys)
             return code_matrix(builder, f"{name}.{sequence}", heads * size, workload.keys,
-                               fill if tensors and workload.cached else None)
+                               fill if tensors and old else None)
 
+        old = self.layer.shape(name)[2]
         return tuple(cache(s) for s in range(workload.batch))
 
     def emit(self, job: Job) -> None:
         memory, schedule, workload, emitter = job.memory, job.schedule[self.name], self._workload, job.emitter
         config, regions, caches = emitter.config, self.place(job.schedule), memory[self.makes]
         stages, quant = regions["staged results"], self.layer.format(Slot.KV).quant
+        old = self.layer.shape(self.core.inputs[4])[2]
         factor = job.scales[self.x] * job.scales[self.weight] / job.scales[self.makes]
 
         def finish(group: Group) -> None:
@@ -298,9 +304,9 @@ class ToValues(Projection):
             emitter.compute(group.shape, Assign(to=Codes(addr=stage, pitch=pitch, quant=quant),
                                                 value=Elem(group.addr), scale=factor, label="quantize v"))
             columns = min(group.tiles * config.cols, self.problem.n - group.n0)
-            for sequence, token, at, count in row_segments(workload, group.n0, columns):
+            for sequence, token, at, count in row_segments(workload.keys - old, group.n0, columns):
                 emitter.store_codes(caches[sequence], first_row=group.m0, rows=group.rows,
-                                    first_byte=workload.cached + token, row_bytes=count, addr=stage, pitch=pitch,
+                                    first_byte=old + token, row_bytes=count, addr=stage, pitch=pitch,
                                     src_byte=at, label="store v")
 
         x = replace(memory[self.x], scales=memory.get(self._scales))

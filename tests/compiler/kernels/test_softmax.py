@@ -9,7 +9,7 @@ import pytest
 
 from tilescore.compiler.kernels import softmax
 from tilescore.compiler.tiles.evaluate import Written, execute
-from tilescore.compiler.tiles.expr import Codes, Elem, Imm, Leaf
+from tilescore.compiler.tiles.expr import Codes, Elem, Leaf
 from tilescore.rtl.spec.isa import Quant
 from tilescore.sim.numerics.element_codes import decode
 
@@ -45,8 +45,10 @@ class Memory(dict):
 def test_blocks_of_scores_make_a_softmax(blocks: list[int], sink: float | None, rng: np.random.Generator) -> None:
     scores = (rng.standard_normal((ROWS, 24)) * 8).astype(np.float32)
     values, memory, first = rng.standard_normal((24, 6)).astype(np.float32), Memory(), 0
-    rule = softmax.OnlineSoftmax(scale=SCALE, result_scale=1.0, sink=None if sink is None else Imm(sink))
+    rule = softmax.OnlineSoftmax(scale=SCALE, result_scale=1.0, sink=sink is not None)
     at = PLACES
+    if sink is not None:
+        memory[MAXIMA[1].addr] = np.full((ROWS, 1), sink, np.float32)
     for number, count in enumerate(blocks):
         part = slice(first, first + count)
         first += count

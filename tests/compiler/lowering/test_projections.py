@@ -125,7 +125,7 @@ def test_rows_are_cut_by_sequence(tokens: int, batch: int, data: st.DataObject) 
     workload = Workload(layer=AttentionLayer(hidden=8, heads=1, kv_heads=1, head_dim=8), tokens=tokens, batch=batch)
     first = data.draw(st.integers(0, workload.rows - 1))
     count = data.draw(st.integers(1, workload.rows - first))
-    rows = [(sequence, token + i, at + i) for sequence, token, at, size in row_segments(workload, first, count)
+    rows = [(sequence, token + i, at + i) for sequence, token, at, size in row_segments(tokens, first, count)
             for i in range(size)]
     assert rows == [((first + i) // tokens, (first + i) % tokens, i) for i in range(count)]
 
