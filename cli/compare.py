@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _side(arguments: argparse.Namespace, side: str) -> dict:
     """The report that a word of the command line stands for."""
     path = Path(side)
-    if path.is_dir() or (path.suffix == ".json" and path.is_file()):
+    if path.is_dir() or (path.suffix in (".json", ".toml") and path.is_file()):
         if (report := saved_report(path, arguments.layer)) is not None:
             return report
         return _run(arguments, side, [f"--schedule={side}"])

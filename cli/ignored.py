@@ -11,6 +11,10 @@ OF_A_LAYER = ("layer", "phase", "tokens", "context", "batch", "mask", "routing",
 """Options that mean nothing without a layer; those that a command does not have are not given."""
 
 
+ATTENDING, ROUTED = ("attention", "decoder"), ("moe", "decoder")
+"""Layers with attention; those that may have experts."""
+
+
 def refuse(arguments: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
     """Raise `WorkloadError` for the first of the options ``names`` that is on the command line."""
     for name in names:
@@ -22,15 +26,16 @@ def refuse(arguments: argparse.Namespace, names: tuple[str, ...], why: str) -> N
 
 def check_layer_options(arguments: argparse.Namespace, layers: tuple[str, ...], data: bool) -> None:
     """Options that none of the layers uses. data: results are computed, not only times."""
-    if "attention" not in layers:
-        refuse(arguments, ("mask", "context", "softmax_block"), "only an attention layer has one, this one is moe")
-    if "moe" not in layers:
-        refuse(arguments, ("routing",), "only an MoE layer is routed, this one is attention")
+    kinds = " and ".join(layers)
+    if not set(layers) & set(ATTENDING):
+        refuse(arguments, ("mask", "context", "softmax_block"), f"only attention has one, this layer is {kinds}")
+    if not set(layers) & set(ROUTED):
+        refuse(arguments, ("routing",), f"only experts are routed, this layer is {kinds}")
     if not getattr(arguments, "weights", None):
         refuse(arguments, ("layer_index",), "--weights is needed too")
     if not data:
-        if layers == ("attention",):
-            refuse(arguments, ("weights", "seed"), "the times of an attention layer do not depend on data")
+        if not set(layers) & set(ROUTED):
+            refuse(arguments, ("weights", "seed"), f"the times of layer {kinds} do not depend on data")
         routing = arguments.routing
         if routing is not None:
             refuse(arguments, ("weights",), f"with --routing {routing} the times do not depend on data")

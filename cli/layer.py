@@ -12,13 +12,13 @@ import numpy as np
 from ..compiler.checkpoint import from_safetensors
 from ..compiler.compile import CompiledLayer, compile_layer, fitting_change
 from ..compiler.layers import Workload
-from ..compiler.models import ModelConfig, attention_layer, load_model, moe_layer
+from ..compiler.models import LAYERS, ModelConfig, load_model
 from ..compiler.numerics import from_options
 from ..compiler.report import describe, layer_report
-from ..compiler.schedule import load_schedule, to_dict
+from ..compiler.schedule import load_schedule
 from ..compiler.tensors import LayerTensors
 from ..rtl.spec.config import TileConfig
-from ..rtl.spec.errors import CompileError, DoesNotFit, WorkloadError
+from ..rtl.spec.errors import DoesNotFit, WorkloadError
 from ..sim.energy import EnergyTable
 from ..sim.hardware.toolchain import missing_for_verilator
 from ..sim.legality.verifier import verify
@@ -27,7 +27,7 @@ from ..sim.lib.progress import Progress
 from ..sim.program import Program
 from ..sim.simulate import simulate
 from ..sim.timing import Timing
-from .ignored import check_seed
+from .ignored import ATTENDING, ROUTED, check_seed
 
 
 def data_needed(arguments: argparse.Namespace) -> bool:
@@ -50,14 +50,14 @@ def note(model: ModelConfig, weights: Path | None = None) -> None:
 
 
 def workload_of(arguments: argparse.Namespace, layer: str, model: ModelConfig) -> Workload:
-    """What the layer options describe; an MoE layer has neither mask nor context."""
-    description = attention_layer(model) if layer == "attention" else moe_layer(model)
+    """What the layer options describe; only attention has a mask and a context."""
+    description = LAYERS[layer](model)
     tokens = arguments.tokens
     if tokens is None:
         if arguments.phase != "decode":
             raise WorkloadError("--tokens is needed for prefill")
         tokens = 1
-    if layer == "moe":
+    if layer not in ATTENDING:
         return Workload(layer=description, phase=arguments.phase, tokens=tokens, batch=arguments.batch)
     return Workload(layer=description, phase=arguments.phase, tokens=tokens, context=arguments.context,
                     batch=arguments.batch, mask=arguments.mask)
@@ -107,12 +107,10 @@ def _compiled(arguments: argparse.Namespace, layer: str, data: bool, config: Til
     workload = workload_of(arguments, layer, model)
     check_seed(arguments, workload)
     schedule = load_schedule(arguments.schedule) if arguments.schedule else None
-    if schedule is not None and (kind := to_dict(schedule)["kind"]) != layer:
-        raise CompileError(f"schedule file {arguments.schedule}: expected kind {layer}, got {kind}")
     tensors = None
     if arguments.weights:
         tensors = _weights(arguments, model, workload)
-    given = {"tensors": tensors, "schedule": schedule, "routing": arguments.routing if layer == "moe" else None,
+    given = {"tensors": tensors, "schedule": schedule, "routing": arguments.routing if layer in ROUTED else None,
              "seed": arguments.seed, "numerics": from_options(arguments.format, softmax_block=arguments.softmax_block,
                                                             scale_rule=arguments.scale_rule)}
     try:

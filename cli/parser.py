@@ -163,7 +163,7 @@ def _compile(commands: argparse._SubParsersAction) -> None:
     workload_options(compile_)
     compile_.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="program file to write")
     compile_.add_argument("--listing", type=Path, metavar="FILE", help="also write the assembler listing")
-    compile_.add_argument("--schedule-out", type=Path, metavar="FILE", help="also write the schedule, as JSON that "
+    compile_.add_argument("--schedule-out", type=Path, metavar="FILE", help="also write the schedule, as TOML that "
                           "--schedule reads")
     compile_.add_argument("--no-data", action="store_true", help="instructions only: for timing")
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 
+from ..compiler.layers import LAYER_KINDS
 from ..compiler.listing import listing
 from ..compiler.report import check_description, phase_table, table
 from ..compiler.schedule import to_text
@@ -20,7 +21,8 @@ from .tiles import tile_of
 def compile_(arguments: argparse.Namespace) -> int:
     """Write the program file and, if asked for, its listing."""
     if arguments.model is None or arguments.layer is None:
-        raise WorkloadError("compile needs --model (see `tilescore models`) and --layer (attention, moe)")
+        raise WorkloadError("compile needs --model (see `tilescore models`) and --layer "
+                            f"({', '.join(LAYER_KINDS)})")
     check_layer_options(arguments, (arguments.layer,), not arguments.no_data)
     config = tile_of(arguments)
     outputs = (arguments.output, arguments.listing, arguments.schedule_out)

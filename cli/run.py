@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..compiler.compile import CompiledLayer, compile_layer
+from ..compiler.layers import LAYER_KINDS
 from ..compiler.listing import listing
 from ..compiler.report import describe, headline, phase_table, table
 from ..compiler.schedule import to_text
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     if demo:
         _fill_in_demo(arguments)
     elif arguments.layer is None:
-        raise WorkloadError("--layer is needed with --model; allowed: attention, moe")
+        raise WorkloadError(f"--layer is needed with --model; allowed: {', '.join(LAYER_KINDS)}")
     layers = ("attention", "moe") if demo else (arguments.layer,)
     check_layer_options(arguments, layers, data_needed(arguments))
     baselines = _baselines(arguments, layers)
@@ -123,7 +124,7 @@ def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) ->
         if arguments.out:
             done.timelines.append(timeline_of(compiled.program, timing).to_dict())
             done.files[f"{layer}.txt"] = listing(compiled.program, timing)
-            done.files[f"{layer}.schedule.json"] = to_text(compiled.schedule)
+            done.files[f"{layer}.schedule.toml"] = to_text(compiled.schedule)
         if demo and data:
             done.checks.append(_cross_check(compiled, energy, arguments))
     done.files["tile.toml"] = tile_toml(config)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import DoesNotFit
-from .gemm import GemmProblem
+from .kernels.gemm import GemmProblem
 from .operands import k_unit
 from .schedule import GemmSchedule
 from .tiles.buffers import Buffer, align, copies_that_fit, fits

@@ -13,6 +13,7 @@ import numpy as np
 from ....rtl.spec.errors import WorkloadError
 from ....sim.lib.threads import map_runs
 from ..ir import Op, Shape, Slot
+from .gate import silu
 
 if TYPE_CHECKING:
     from ..evaluate import Walk
@@ -64,11 +65,6 @@ class Experts(Op):
         """SiLU and its product with the up projection are two passes, since a VECTOR with SILU multiplies by constants
         only; each of a token's results is weighted or added."""
         return x[0] * weights[1] * (2 * gate[1] + x[1])
-
-
-def silu(x: np.ndarray) -> np.ndarray:
-    """``x * sigmoid(x)``, without overflow for large negative x."""
-    return x * np.exp(-np.logaddexp(0.0, -x))
 
 
 def linear(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
