@@ -327,7 +327,7 @@ TILE = [
     tile("no clock", ("t.toml", "clock_mhz", "got 0"), clock_mhz=0),
     tile("clock not finite", ("t.toml", "clock_mhz", "got nan"), clock_mhz=float("nan")),
     tile("name as number", ("t.toml", "name", "printable string", "got 4"), name=4),
-    tile("attention fits no tiling", ("attention", "no tiling", "head_dim = 16", "tile nano", "buffer A", "buffer B"),
+    tile("attention fits no tiling", ("core", "no tiling", "head_dim = 16", "tile nano", "buffer A", "buffer B"),
          layer="attention", a_buffer_bytes=512, b_buffer_bytes=256),
     tile("router fits no tiling", ("router", "no tiling", "k = 48", "tile nano", "buffer A", "a_buffer_bytes = ",
                                    "would fit"),

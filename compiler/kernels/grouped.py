@@ -6,7 +6,7 @@ reads it. A row's weight for an expert comes as one bus beat (its neighbours' we
 lane.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..emitter import Emitter
 from ..operands import Operand
 from ..schedule import GemmSchedule
 from ..tiles.buffers import AS_MANY_AS_FIT, Buffer, Memory, align
-from ..tiles.expr import Assign, Codes, Col, Elem, Expr, Imm, Reduction, Row, Shape, silu
+from ..tiles.expr import ACTIVATIONS, Assign, Codes, Col, Elem, Imm, Reduction, Row, Shape
 from .gemm import Gemm, GemmProblem, Group, Resident
 
 
@@ -38,7 +38,7 @@ class Expert:
     up: float
     product: float
     weigh: float
-    activation: Callable[[Expr], Expr] = silu
+    activation: str = "silu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +51,13 @@ class Block:
 
 
 def gated_product(emitter: Emitter, group: Group, gated: int, to: Codes, *, gate: float, up: float, product: float,
-                  activation: Callable[[Expr], Expr] = silu) -> None:
+                  activation: str = "silu") -> None:
     """Codes of activation(gate) * up of a group whose column tiles are gate and up in turn. gated: a region of its
     size; gate, up, product: factors of both, and of the codes."""
     left, right, own = Elem(group.addr), Elem(group.addr + group.pitch), Elem(gated)
     emitter.compute(
         Shape(rows=group.rows, tiles=group.tiles // 2, pitch=2 * group.pitch),
-        Assign(to=own, value=activation(left * gate), label="silu"),
+        Assign(to=own, value=ACTIVATIONS[activation](left * gate), label=activation),
         Assign(to=to, value=own * right, scale=up if to.relative_to is not None else up / product, label="product"))
 
 

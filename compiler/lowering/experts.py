@@ -12,6 +12,7 @@ from ..auto import gather_add_schedule, grouped_schedules
 from ..builder import ProgramBuilder
 from ..dram import float_matrix
 from ..graph.ir import Node
+from ..graph.ops.experts import Experts
 from ..kernels.gather_add import GatherAdd
 from ..kernels.gemm import GemmProblem
 from ..kernels.grouped import Expert, Grouped, GroupedData, check_schedules, grouped_buffers, product_tiles
@@ -119,14 +120,16 @@ class ToSlots(Step):
     def emit(self, job: Job) -> None:
         memory, scales = job.memory, job.scales
         x, weights, *_ = self.node.inputs
-        routing = routing_of(self.layer)
+        routing, op = routing_of(self.layer), self.node.op
+        assert isinstance(op, Experts)
 
         def expert(number: int) -> Expert:
             gate_up, down = memory[f"{self.name} {number}"]
             product = scales[number, "product"]
             return Expert(number=number, rows=routing.tokens_of(number)[0], gate_up=gate_up, down=down,
                           gate=scales[x] * scales[number, "gate"], up=scales[x] * scales[number, "up"],
-                          product=product, weigh=product * scales[number, "down"])
+                          product=product, weigh=product * scales[number, "down"],
+                          activation=op.activation(number))
 
         data = GroupedData(x=memory[x], weights=memory[weights], one_hot=memory[f"{self.name} one-hot"],
                            zeros=memory[f"{self.name} zeros"], slots=memory[slots_key(self.node)],

@@ -13,6 +13,7 @@ from functools import cached_property
 from ...rtl.spec.errors import CompileError, DoesNotFit
 from ..auto_gemm import GROUP_BYTES, gemm_schedule
 from ..graph.ir import Node
+from ..graph.ops.gate import Gate
 from ..kernels.gemm import GemmProblem, Group, emit_gemm
 from ..kernels.grouped import gated_product, product_tiles
 from ..kernels.heads import stage_banks
@@ -27,10 +28,11 @@ from .steps import Job, Stage, Step
 
 @dataclass(kw_only=True, eq=False)
 class ToProduct(Step):
-    """gate, up: the Linears, of one x."""
+    """gate, up: the Linears, of one x; product: the node of their product."""
 
     gate: Node
     up: Node
+    product: Node
 
     @property
     def x(self) -> str:
@@ -121,24 +123,26 @@ class ToProduct(Step):
 
     def emit(self, job: Job) -> None:
         emitter, schedule, memory, scales = job.emitter, job.schedule[self.name], job.memory, job.scales
-        config, regions, product = emitter.config, self.place(job.schedule), memory[self.makes]
+        config, regions, target = emitter.config, self.place(job.schedule), memory[self.makes]
         if schedule.group_tiles % self._pair:
             raise CompileError(f"{self.name}: group_tiles must be a multiple of {self._pair}, pairs of column tiles "
-                               f"whose products fill bus beats, rows of buffer A and blocks of {product.format.name}, "
+                               f"whose products fill bus beats, rows of buffer A and blocks of {target.format.name}, "
                                f"got {schedule.group_tiles}")
+        assert isinstance(self.product.op, Gate)
+        activation = self.product.op.activation
         stages, (gated,), own = regions["staged products"], regions["gated values"], scales[self.makes]
         gate, up = (scales[self.x] * scales[node.inputs[1]] for node in (self.gate, self.up))
 
         def finish(group: Group) -> None:
             stage, pitch = stages[group.index % len(stages)], self._stage_pitch(schedule.group_tiles)
-            codes = Codes(addr=stage, pitch=pitch, quant=product.format.quant,
+            codes = Codes(addr=stage, pitch=pitch, quant=target.format.quant,
                           scale_rule=self.layer.numerics.scale_rule,
-                          relative_to=Imm(own) if product.format.scaled else None)
-            gated_product(emitter, group, gated, codes, gate=gate, up=up, product=own)
+                          relative_to=Imm(own) if target.format.scaled else None)
+            gated_product(emitter, group, gated, codes, gate=gate, up=up, product=own, activation=activation)
             k0 = group.n0 // 2
-            size = min(group.tiles // 2 * config.cols, product.k - k0)
+            size = min(group.tiles // 2 * config.cols, target.k - k0)
             if size > 0:
-                emitter.store_operand(product, first_row=group.m0, rows=group.rows, k0=k0, size=size, addr=stage,
+                emitter.store_operand(target, first_row=group.m0, rows=group.rows, k0=k0, size=size, addr=stage,
                                       pitch=pitch, label="store products")
 
         emit_gemm(emitter, self.problem, schedule, memory[self.x], memory[self._both], regions, finish)

@@ -142,7 +142,8 @@ def _steps(layer: Layer) -> Iterator[Step]:
         if isinstance(node.op, Linear) and (gate := _gate(graph, node)) is not None:
             gated, up = (next(part for part in graph.nodes if part.output == name) for name in gate.inputs)
             fused |= {gated.name, up.name, gate.name}
-            yield ToProduct(layer=layer, name=gate.output, reads=gated.inputs, makes=gate.output, gate=gated, up=up)
+            yield ToProduct(layer=layer, name=gate.output, reads=gated.inputs, makes=gate.output, gate=gated, up=up,
+                            product=gate)
         elif isinstance(node.op, Linear):
             step, following = _linear(layer, node)
             fused |= {other.name for other in following}

@@ -20,7 +20,7 @@ import pytest
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
-from tilescore.compiler.graph.ops.experts import silu
+from tilescore.compiler.graph.ops.gate import silu
 from tilescore.compiler.layers import MoELayer, Workload
 from tilescore.compiler.logits import tile_logits
 from tilescore.compiler.models import load_model, moe_layer
