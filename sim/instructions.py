@@ -79,6 +79,11 @@ class Instructions(Sequence[Instruction]):
             return [self[i] for i in range(*index.indices(len(self)))]
         return with_addresses(self.forms[self.form[index]], int(self.dram_addr[index]), int(self.scale_addr[index]))
 
+    def view(self, index: int) -> Instruction:
+        """As an element, for reading only."""
+        form = self.forms[self.form[index]]
+        return self[index] if form.spec.name in _WITH_ADDRESSES else form
+
     def __iter__(self) -> Iterator[Instruction]:
         forms = self.forms
         for low in range(0, len(self), 4096):
@@ -96,6 +101,17 @@ class Instructions(Sequence[Instruction]):
 
     def __repr__(self) -> str:
         return f"Instructions({len(self)} of {len(self.forms)} forms)"
+
+    def __add__(self, other: "Instructions") -> "Instructions":
+        form = np.concatenate([self.form, other.form + np.int32(len(self.forms))])
+        return Instructions([*self.forms, *other.forms], form, np.concatenate([self.dram_addr, other.dram_addr]),
+                            np.concatenate([self.scale_addr, other.scale_addr]))
+
+    def firsts(self) -> list[Instruction]:
+        """The first instruction of every form, in the order of the forms."""
+        index = np.zeros(len(self.forms), np.int64)
+        index[self.form[::-1]] = np.arange(len(self))[::-1]
+        return [self[i] for i in index.tolist()]
 
     def column(self, of: Iterable[int]) -> NDArray[np.int64]:
         """int64 (n,): per instruction the value that its form has in ``of``, one per form."""
@@ -121,6 +137,24 @@ class Instructions(Sequence[Instruction]):
             if shift + bits > 64:
                 words[:, word + 1] |= field >> np.uint64(64 - shift)
         return words.view(np.uint8).reshape(-1, 32)
+
+
+def numbered(*columns: NDArray[np.integer]) -> NDArray[np.int32]:
+    """int32 (n,): rows of the columns, which are not negative, numbered so that equal ones have one number."""
+    numbers = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        keys = numbers * (int(column.max(initial=0)) + 1) + column
+        if (size := int(keys.max(initial=0)) + 1) <= _DENSE:
+            there = np.zeros(size, np.bool_)
+            there[keys] = True
+            numbers = (np.cumsum(there) - 1)[keys]
+        else:
+            numbers = np.unique(keys, return_inverse=True)[1]
+    return numbers.astype(np.int32)
+
+
+_DENSE = 1 << 24
+"""Numbers that are looked up in a table; of more, sorting is cheaper."""
 
 
 def with_addresses(instruction: Instruction, dram_addr: int, scale_addr: int) -> Instruction:

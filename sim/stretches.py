@@ -17,24 +17,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WINDOW = 4
-_LONGEST = 64
-"""Instructions of a stretch, at the most, unless it is there only once."""
+_SHORT, _LONG = 12, 48
+"""Instructions between two cuts, in random content, of short programs and of long ones: what repeats often enough may
+be cut into longer stretches, which cost less each."""
+_LONGEST = 6
+"""Times that is a stretch at the most, unless it is there only once."""
 
 
 class Stretch(NamedTuple):
-    """Instructions ``start`` to ``end`` - 1. number: the same for the same content; -1 if there is no other."""
+    """Instructions ``start`` to ``end`` - 1. number: the same for the same content; -1 if there is no other.
+    uses: how often the content is there."""
 
     start: int
     end: int
     number: int
+    uses: int = 1
 
 
-def stretches(kinds: NDArray[np.int32], average: int = 12) -> list[Stretch]:
+def stretches(kinds: NDArray[np.int32]) -> list[Stretch]:
     """Cut a program; ``kinds`` (n,) are numbers of what counts as the same instruction.
 
-    average: instructions between two cuts in random content. Neighbours that are there only once are joined.
+    Neighbours that are there only once are joined.
     """
-    cuts = _cuts(kinds, average)
+    cuts = _cuts(kinds, min(_LONG, _SHORT + len(kinds) // 20_000))
     data, numbers = np.ascontiguousarray(kinds, np.int32).tobytes(), {}
     found: list[int] = []
     uses: list[int] = []
@@ -47,7 +52,7 @@ def stretches(kinds: NDArray[np.int32], average: int = 12) -> list[Stretch]:
     parts: list[Stretch] = []
     for (low, high), number in zip(itertools.pairwise(cuts), found, strict=True):
         if uses[number] > 1:
-            parts.append(Stretch(low, high, number))
+            parts.append(Stretch(low, high, number, uses[number]))
         elif parts and parts[-1].number < 0:
             parts[-1] = Stretch(parts[-1].start, high, -1)
         else:
@@ -64,8 +69,8 @@ def _cuts(kinds: NDArray[np.int32], average: int) -> list[int]:
     places = np.flatnonzero((mixed >> np.uint64(33)) % np.uint64(average) == 0).tolist()
     cuts = [0]
     for place in [*places, count]:
-        while place - cuts[-1] > _LONGEST:
-            cuts.append(cuts[-1] + _LONGEST)
+        while place - cuts[-1] > _LONGEST * average:
+            cuts.append(cuts[-1] + _LONGEST * average)
         if place - cuts[-1] >= min(average // 2, count - cuts[-1]) and place > cuts[-1]:
             cuts.append(place)
     if cuts[-1] < count:

@@ -129,9 +129,31 @@ class AttentionCore:
         return self.workload.key_mask.visible(tile.position + (tile.rows - 1) * tile.step)
 
     def _pass(self, sequence: int, kv_head: int, tiles: list[SubTile]) -> None:
-        place = self.place
+        """As another one whose sub-tiles see as much, if the buffers that take turns are at the same one."""
+        place, first, mixed = self.place, tiles[0], self.memory.mixed
         q = place.q[self._passes % len(place.q)]
         self._passes += 1
+        turns = (q, self._steps % math.lcm(2, len(place.scores), len(place.p), len(place.partial)),
+                 self.loaded_k % len(place.k_ring), self.loaded_v % len(place.v_ring))
+        position = 0 if self.workload.mask == "none" else first.position
+        relative = tuple((tile.rows, tile.step, tile.position - first.position, tile.head - first.head,
+                          tile.q.at(tile.first_row, tile.byte) - first.q.at(first.first_row, first.byte),
+                          tile.row - first.row) for tile in tiles)
+        anchors = [first.q.at(first.first_row, first.byte), self.memory.k[sequence][kv_head].addr,
+                   self.memory.v[sequence].at(kv_head * self.head_dim)]
+        anchors += mixed.anchors(first.row, first.head * self.memory.mixed_head)
+        before = self._steps, self.loaded_k, self.loaded_v
+
+        def body() -> tuple[int, ...]:
+            self._emit_pass(sequence, kv_head, tiles, q)
+            return tuple(now - then for now, then in zip((self._steps, self.loaded_k, self.loaded_v), before,
+                                                         strict=True))
+
+        done = self.emitter.builder.repeat(("pass", turns, position, relative), anchors, body)
+        self._steps, self.loaded_k, self.loaded_v = (then + more for then, more in zip(before, done, strict=True))
+
+    def _emit_pass(self, sequence: int, kv_head: int, tiles: list[SubTile], q: int) -> None:
+        place = self.place
         for i, tile in enumerate(tiles):
             self.emitter.load_operand(Space.A, tile.q, first_row=tile.first_row, rows=tile.rows, first_byte=tile.byte,
                                       row_bytes=place.head_bytes, addr=q + i * place.tile_groups, pitch=place.q_pitch,
