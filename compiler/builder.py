@@ -8,23 +8,42 @@ from a mistake. Inserting tokens from declared accesses has neither problem, and
 result without sharing this code.
 """
 
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError, ProgramError
-from ..rtl.spec.isa import Halt, Instruction, Load, Space, Sync, Unit
+from ..rtl.spec.isa import Instruction, Unit
+from ..sim.instructions import Instructions
 from ..sim.legality.accesses import AccessTable
 from ..sim.program import DTYPES, Program, Region, Segment
-from .dependencies import RD, Channel, DependencyAnalysis
+from .dependencies import BrokenRule, DependencyAnalysis
 from .dram_map import Data, DramMap
 from .edges import clear_edges
+from .pages import Notes, split_pages
+from .tokens import with_tokens
 
-TOKEN_LIMIT = 200
-"""Tokens of one channel that may be on the way at once; the counters hold 255, a queue may add its depth."""
+T = TypeVar("T")
+
+
+class _Body(NamedTuple):
+    """Instructions ``first`` to ``end`` - 1 of those emitted, what the body returned, and its anchors then."""
+
+    first: int
+    end: int
+    anchors: tuple[int, ...]
+    value: Any
+
+
+class _Part(NamedTuple):
+    """Instructions ``first`` to ``end`` - 1 of those emitted, with addresses moved by segment."""
+
+    first: int
+    end: int
+    moved: Mapping[int, int]
 
 
 class ProgramBuilder:
@@ -44,6 +63,9 @@ class ProgramBuilder:
         self.meta: dict = {}
         self._dram = DramMap(config)
         self._padding: set[tuple[int, int]] = set()
+        self._bodies: dict[Hashable, _Body] = {}
+        self._parts: list[_Part] = []
+        self._closed, self._recording = 0, False
         self._phase = ""
 
     @contextmanager
@@ -88,6 +110,59 @@ class ProgramBuilder:
         self.labels.append(label)
         self.phases.append(self._phase)
 
+    def repeat(self, key: Hashable, anchors: Sequence[int], body: Callable[[], T]) -> T:
+        """Emit ``body()``, or what it emitted when it was called with the same ``key``, and return its value of then.
+
+        ``key`` must decide everything that the body emits but addresses in DRAM. anchors: one address in each segment
+        in which these move; within a segment all of them move as the anchor does. Bodies may be in each other.
+        """
+        bus = self.config.bus_bytes
+        full_key = self._phase, key, tuple(anchor % bus for anchor in anchors)
+        known = None if self._recording else self._bodies.get(full_key)
+        if known is not None:
+            self._close()
+            pairs = zip(anchors, known.anchors, strict=True)
+            self._parts.append(_Part(known.first, known.end, {self._dram.number_at(old): new - old
+                                                              for new, old in pairs}))
+            return known.value
+        outer, self._recording, first = self._recording, True, len(self.instructions)
+        try:
+            value = body()
+        finally:
+            self._recording = outer
+        if not outer and len({self._dram.number_at(anchor) for anchor in anchors}) == len(anchors):
+            self._bodies[full_key] = _Body(first, len(self.instructions), tuple(anchors), value)
+        return value
+
+    def _close(self) -> None:
+        """What was emitted since the last repetition becomes a part of its own."""
+        if self._closed < len(self.instructions):
+            self._parts.append(_Part(self._closed, len(self.instructions), {}))
+            self._closed = len(self.instructions)
+
+    def _unrolled(self) -> tuple[Instructions, Notes]:
+        """Everything emitted, in order."""
+        own = Instructions.of(self.instructions)
+        self._check(own)
+        self._close()
+        if len(self._parts) <= 1:
+            return own, Notes(self.labels, self.phases)
+        place = np.concatenate([np.arange(part.first, part.end) for part in self._parts])
+        moved = []
+        for addresses in (own.dram_addr, own.scale_addr):
+            segment = self._dram.numbers_at(addresses)
+            shifts = np.zeros(len(self._dram.segments) + 1, np.int64)
+            columns = []
+            for part in self._parts:
+                shifts[:] = 0
+                for number, shift in part.moved.items():
+                    shifts[number] = shift
+                columns.append(addresses[part.first:part.end] + shifts[segment[part.first:part.end]])
+            moved.append(np.concatenate(columns))
+        labels = [label for part in self._parts for label in self.labels[part.first:part.end]]
+        phases = [phase for part in self._parts for phase in self.phases[part.first:part.end]]
+        return Instructions(own.forms, own.form[place], *moved), Notes(labels, phases)
+
     def padding(self, addr: int, groups: int) -> None:
         """Groups of B, in every slice, that are read as padding: zeros where nothing has written them (`edges`)."""
         self._padding.add((addr, groups))
@@ -98,105 +173,52 @@ class ProgramBuilder:
         Raises `CompileError` naming the instruction (by its index in emit order, and label) that breaks a
         rule.
         """
-        own, table = self._own_instructions(), AccessTable(self.config)
-        clears = self._clears(own, table)
-        instructions = [*clears, *own]
-        notes = [("clear edge", "")] * len(clears) + list(zip(self.labels, self.phases, strict=True))
-        analysis = DependencyAnalysis(self.config, self._dram, table)
-        analysis.run(instructions, [label for label, _ in notes], first=len(clears))
-        for channel, pairs in analysis.pairs.items():
-            assign_tokens(instructions, channel, limit_outstanding(pairs))
+        (instructions, notes), table = self._unrolled(), AccessTable(self.config)
+        clears = self._clears(instructions, table)
+        if clears:
+            instructions = Instructions.of(clears) + instructions
+            notes = Notes(["clear edge"] * len(clears) + notes.labels, [""] * len(clears) + notes.phases)
+        try:
+            analysis = DependencyAnalysis(instructions, self._dram, table)
+        except BrokenRule as broken:
+            name, label = instructions[broken.index].spec.name, notes.labels[broken.index]
+            raise CompileError(f"instruction {broken.index - len(clears)} ({name}{', ' + label if label else ''}): "
+                               f"{broken}") from None
+        analysis.analyse()
+        instructions = with_tokens(instructions, analysis.pairs)
         bus = self.config.bus_bytes
         program_addr = -(-self._dram.end // bus) * bus
         instructions, notes = split_pages(instructions, notes, self.config, program_addr)
         image = -(-len(instructions) // self.config.imem_page) * self.config.page_bytes
         return Program(config=self.config, instructions=instructions, program_addr=program_addr,
                        dram_bytes=program_addr + image, segments=list(self._dram.segments), outputs=self.outputs,
-                       extents=self._extents(instructions), labels=[label for label, _ in notes],
-                       phases=[phase for _, phase in notes], meta=self.meta)
+                       extents=self._extents(instructions), labels=notes.labels, phases=notes.phases, meta=self.meta)
 
-    def _extents(self, instructions: list[Instruction]) -> dict[int, tuple[str, ...]]:
+    def _extents(self, instructions: Instructions) -> dict[int, tuple[str, ...]]:
         """The segment of each stream of a GATHER or SCATTER: the one that its row 0 is in."""
+        indexed = instructions.column(form.spec.name in ("GATHER", "SCATTER") for form in instructions.forms)
         segments = self._dram.segments
-        return {index: tuple(segments[number].name for number, _ in self._dram.streams_of(instruction))
-                for index, instruction in enumerate(instructions) if instruction.spec.name in ("GATHER", "SCATTER")}
+        return {index: tuple(segments[number].name for number, _ in self._dram.streams_of(instructions[index]))
+                for index in np.flatnonzero(indexed).tolist()}
 
-    def _clears(self, instructions: list[Instruction], table: AccessTable) -> list[Instruction]:
+    def _clears(self, instructions: Instructions, table: AccessTable) -> list[Instruction]:
         try:
-            return clear_edges(self.config, instructions, table, self._padding,
+            return clear_edges(self.config, instructions.firsts(), table, self._padding,
                                lambda size: self.dram("zeros for edges", size).addr)
         except ProgramError:
             return []  # an instruction breaks a rule: the analysis names it
 
-    def _own_instructions(self) -> list[Instruction]:
-        """The emitted instructions, each object once, because tokens are written into them."""
-        seen: set[int] = set()
-        own = []
-        for index, instruction in enumerate(self.instructions):
-            if instruction.spec.unit == Unit.DISPATCH:
-                raise CompileError(f"instruction {index}: {instruction.spec.name} is added by the builder itself")
-            if instruction.wait_rd or instruction.wait_wr or instruction.signal_rd or instruction.signal_wr:
-                raise CompileError(f"instruction {index} ({instruction.spec.name}): wait and signal masks must be "
-                                   "zero, the builder sets them")
-            if id(instruction) in seen:
-                instruction = copy.copy(instruction)
-            seen.add(id(instruction))
-            own.append(instruction)
-        return own
+    def _check(self, instructions: Instructions) -> None:
+        """Raise `CompileError` for what only `finish` may add."""
+        wrong = {number: self._problem(form) for number, form in enumerate(instructions.forms) if self._problem(form)}
+        for index in np.flatnonzero(np.isin(instructions.form, list(wrong)))[:1].tolist():
+            number = int(instructions.form[index])
+            raise CompileError(f"instruction {index}{wrong[number]}")
 
-
-def limit_outstanding(pairs: list[tuple[int, int]], limit: int = TOKEN_LIMIT) -> list[tuple[int, int]]:
-    """Tokens of one channel with at most ``limit`` given before the first of them is taken.
-
-    Where there are more, a consumer waits for a later producer (still before it in program order), which
-    covers the ones in between.
-    """
-    kept, position = [], 0
-    while position < len(pairs):
-        producer, consumer = pairs[position]
-        last = position
-        if position + limit < len(pairs) and pairs[position + limit][0] < consumer:
-            while last + 1 < len(pairs) and pairs[last + 1][0] < consumer:
-                last += 1
-            producer = pairs[last][0]
-        kept.append((producer, consumer))
-        position = last + 1
-    return kept
-
-
-def assign_tokens(instructions: list[Instruction], channel: Channel, pairs: list[tuple[int, int]]) -> None:
-    """Set the signal and wait bits of one channel."""
-    source, kind, target = channel
-    wait, signal = ("wait_rd", "signal_rd") if kind == RD else ("wait_wr", "signal_wr")
-    for producer, consumer in pairs:
-        instruction = instructions[producer]
-        setattr(instruction, signal, getattr(instruction, signal) | 1 << target)
-        instruction = instructions[consumer]
-        setattr(instruction, wait, getattr(instruction, wait) | 1 << source)
-
-
-Note = tuple[str, str]
-"""Label and phase of an instruction."""
-
-
-def split_pages(instructions: list[Instruction], notes: list[Note], config: TileConfig,
-                program_addr: int) -> tuple[list[Instruction], list[Note]]:
-    """Add HALT, and when the program is longer than a page, page LOADs and SYNCs; they belong to no phase.
-
-    Every page but the last begins with the LOAD of the next one into the other half of instruction memory and
-    ends with the SYNC that waits for it, so the transfer runs while the page executes.
-    """
-    page = config.imem_page
-    body, texts = [*instructions, Halt()], [*notes, ("", "")]
-    out: list[Instruction] = []
-    names: list[Note] = []
-    position = number = 0
-    while len(body) - position > page:
-        out.append(Load(space=Space.PROGRAM, dram_addr=program_addr + (number + 1) * config.page_bytes, rows=1,
-                        row_bytes=config.page_bytes, addr=(number + 1) % 2 * page, signal_wr=1 << Unit.DISPATCH))
-        out += body[position:position + page - 2]
-        out.append(Sync(wait_wr=1 << Unit.LOAD))
-        mark = (f"page {number + 1}", "")
-        names += [mark, *texts[position:position + page - 2], mark]
-        position, number = position + page - 2, number + 1
-    return out + body[position:], names + texts[position:]
+    @staticmethod
+    def _problem(form: Instruction) -> str:
+        if form.spec.unit == Unit.DISPATCH:
+            return f": {form.spec.name} is added by the builder itself"
+        if form.wait_rd or form.wait_wr or form.signal_rd or form.signal_wr:
+            return f" ({form.spec.name}): wait and signal masks must be zero, the builder sets them"
+        return ""

@@ -4,10 +4,12 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError, ProgramError
-from ..rtl.spec.isa import Instruction
+from ..rtl.spec.isa import Instruction, Unit
+from ..sim.instructions import Instructions
 from ..sim.legality.dram_streams import dram_streams
 from ..sim.lib.strided import Strided
 from ..sim.program import Segment
@@ -68,6 +70,32 @@ class DramMap:
                                    + (f"; {segment.name!r} ends at {segment.addr + segment.size}" if segment else ""))
             found.append((number, self.extent(number) if stream.region is None else stream.region))
         return found
+
+    @property
+    def starts(self) -> list[int]:
+        """First bytes of the segments."""
+        return self._starts
+
+    def number_at(self, addr: int) -> int:
+        """Number of the segment that an address is in, or behind."""
+        return bisect_right(self._starts, addr) - 1
+
+    def numbers_at(self, addr: NDArray[np.int64]) -> NDArray[np.int64]:
+        """`number_at` of each."""
+        return np.searchsorted(np.array(self._starts, np.int64), addr, "right") - 1
+
+    def outside(self, instructions: Instructions) -> NDArray[np.int64]:
+        """Indices of the instructions for which `streams_of` raises, in order."""
+        starts = np.array(self._starts, np.int64)
+        ends = np.array([0, *(segment.addr + segment.size for segment in self.segments)], np.int64)
+        wrong = np.zeros(len(instructions), np.bool_)
+        streams = [dram_streams(form, self.config) if form.spec.unit <= Unit.STORE else ()
+                   for form in instructions.forms]
+        for number, addr in enumerate((instructions.dram_addr, instructions.scale_addr)):
+            size = instructions.column(found[number].end if number < len(found) else 0 for found in streams)
+            segment = np.searchsorted(starts, addr, "right")
+            wrong |= (size > 0) & (addr + size > ends[segment])
+        return np.flatnonzero(wrong)
 
     def extent(self, number: int) -> Strided:
         """All bytes of a segment."""

@@ -68,6 +68,13 @@ class Operand:
     def rows(self) -> int:
         return self.matrix.rows
 
+    def anchors(self, row: int, k0: int) -> list[int]:
+        """Addresses of element ``k0`` of a row and of its block scales (`ProgramBuilder.repeat`)."""
+        found = [self.matrix.at(row, self.format.bytes_of(k0))]
+        if self.scales is not None:
+            found.append(self.scales.at(row, 0) + self.format.scale_bytes_of(k0))
+        return found
+
     def dma_fields(self, row: int, k0: int, size: int, config: TileConfig) -> dict[str, int]:
         """Fields of a LOAD or GATHER of ``size`` elements from element ``k0`` of rows from ``row`` on."""
         fields = {"dram_addr": self.matrix.at(row, self.format.bytes_of(k0)), "row_stride": self.matrix.stride,

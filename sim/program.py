@@ -11,7 +11,7 @@ padded with zeros to whole pages, lies in DRAM at ``program_addr``: page n at
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..rtl.spec.config import TileConfig
 from ..rtl.spec.encoding import decode_program, encode_program
 from ..rtl.spec.errors import ConfigError, ProgramError, SimulationError
 from ..rtl.spec.isa import Instruction, Load, ScaleLayout, Space, Unit
+from .instructions import Instructions
 from .lib.filled_array import FilledArray
 from .lib.strided import Strided
 from .program_file import read_file, write_file
@@ -131,7 +132,7 @@ class Region:
 class Program:
     """A program for the tile ``config``.
 
-    instructions: in program order, without the boot load.
+    instructions: in program order, without the boot load; as `instructions.Instructions`, or any list of them.
     program_addr: DRAM byte address of page 0, a multiple of ``config.bus_bytes``.
     dram_bytes: size of the DRAM that the program uses, from address 0.
     segments: initial contents; DRAM outside of them and of the program image is zero.
@@ -148,7 +149,7 @@ class Program:
     """
 
     config: TileConfig
-    instructions: list[Instruction]
+    instructions: Sequence[Instruction]
     program_addr: int
     dram_bytes: int
     segments: list[Segment] = field(default_factory=list)
@@ -238,9 +239,14 @@ class Program:
     def image(self) -> np.ndarray:
         """(image_bytes,) uint8: the encoded words, padded with zeros to whole pages."""
         image = np.zeros(self.image_bytes, np.uint8)
-        words = encode_program(self.instructions)
+        words = self._words()
         image[:words.size] = words.reshape(-1)
         return image
+
+    def _words(self) -> np.ndarray:
+        """(n, 32) uint8: the encoded instructions."""
+        found = self.instructions
+        return found.words() if isinstance(found, Instructions) else encode_program(list(found))
 
     def filling_dram(self) -> FilledArray:
         """(dram_bytes,) uint8, being filled: all segments and the program image in place.
@@ -292,7 +298,7 @@ class Program:
         }
 
     def _payload(self) -> Iterator[np.ndarray]:
-        yield encode_program(self.instructions).reshape(-1)
+        yield self._words().reshape(-1)
         for segment in self.segments:
             data = segment.bytes_()
             if data is not None:

@@ -1,9 +1,9 @@
 """The `timing` level: cycles of every instruction, the ledger and the event totals, without any data.
 
 The time contract (docstring of `rtl/plan.py`) is max-plus: an instruction's dispatch and issue cycles are
-maxima over cycles of earlier instructions plus constants. So one pass in program order is enough, and its
-cost is O(instructions), whatever the durations. It relies on three facts, which hold for every verified
-program and are tested:
+maxima over cycles of earlier instructions plus constants. So one pass in program order is enough
+(`issue_times`), whatever the durations, and what repeats is computed once. It relies on three facts, which hold for
+every verified program and are tested:
 
 * a token that an instruction waits for is given by an earlier one (else `SimulationError`);
 * the tokens of one semaphore are given in program order, because a unit is in order and its tails are such
@@ -18,7 +18,6 @@ causes sum to ``cycles``. It is the sum of `Timing.stalls`, which name the instr
 lies, and of the cycles in which instructions occupy their units.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -31,16 +30,13 @@ from ..rtl.spec.errors import SimulationError
 from ..rtl.spec.events import EVENT_NAMES, event_counts, squares
 from ..rtl.spec.isa import HEADER, INSTRUCTIONS, QUEUE_UNITS, SPEC_BY_NAME, Instruction, Unit
 from ..rtl.spec.ledger import ledger_causes
+from .instructions import Instructions
+from .issue_times import CHANNELS, IssueTimes, Kind, MissingToken, State
 from .program import Program
+from .stalls import DISPATCH_CAUSES, FETCH, IDLE, STALL_CAUSES, SYNC, Columns, stalls_of
 
 BOOT = -1
 """Index of the boot LOAD in ``recorded``."""
-
-DISPATCH_CAUSES = ("queue_full", "sync", "fetch", "halt")
-STALL_CAUSES = (*(f"wait_{unit.name.lower()}" for unit in QUEUE_UNITS), "idle", "outstanding", *DISPATCH_CAUSES)
-"""What holds an instruction up, as the ledger's causes; the numbers of the waits are those of the producers."""
-
-_IDLE, _OUTSTANDING, _QUEUE_FULL, _SYNC, _FETCH, _HALT = range(len(QUEUE_UNITS), len(STALL_CAUSES))
 
 NOT_SHAPE = {
     "dram_addr", "row_stride", "scale_addr", "addr", "row_offset", "pitch", "index_addr", "src_byte", "a_addr",
@@ -65,6 +61,7 @@ class Timing:
     shape_compute: int64 (shapes,), cycles in which a MATMUL makes the array take a k step.
     ledger: {unit: {cause: cycles}}.
     events: {event: count}, every name of `EVENT_NAMES`, boot LOAD included.
+    repeated: how many instructions have their cycles by induction from an earlier stretch (`issue_times`).
     """
 
     dispatch: np.ndarray
@@ -80,6 +77,7 @@ class Timing:
     shape_compute: np.ndarray
     ledger: dict[str, dict[str, int]]
     events: dict[str, int]
+    repeated: int
 
     def __repr__(self) -> str:
         return f"Timing(instructions={len(self.issue)}, cycles={self.cycles})"
@@ -138,35 +136,6 @@ def _shape_fields(spec) -> list[str]:
     return [f.name for f in spec.fields if f.name not in NOT_SHAPE]
 
 
-class _Tokens:
-    """The semaphores as queues of the cycles in which tokens become visible.
-
-    ``waits[consumer][wait_rd | wait_wr << 4]`` lists (producer, take) in the order in which the ledger blames
-    them; ``signals[kind][producer][mask]`` lists functions that give a token.
-    """
-
-    def __init__(self) -> None:
-        self.waits: list[list[tuple[tuple[int, Callable], ...]]] = []
-        channels = [[[deque() for _ in Unit] for _ in QUEUE_UNITS] for _ in range(2)]
-        for consumer in Unit:
-            order = [(p, kind) for p in QUEUE_UNITS for kind in range(2)]
-            self.waits.append([
-                tuple((int(p), channels[kind][p][consumer].popleft)
-                      for p, kind in order if mask >> (p + 4 * kind) & 1) for mask in range(256)])
-        self.signals = [[[tuple(channels[kind][p][c].append for c in Unit if mask >> c & 1)
-                          for mask in range(32)] for p in QUEUE_UNITS] for kind in range(2)]
-
-
-@dataclass
-class _UnitState:
-    """Progress of one queue unit."""
-
-    issues: list[int]
-    retires: list[int]
-    limit: int
-    free: int = 0
-
-
 def time_program(program: Program, config: TileConfig | None = None,
                  recorded: Mapping[int, Duration] | None = None) -> Timing:
     """`Timing` of a program on ``config`` (default: the program's).
@@ -181,137 +150,108 @@ def time_program(program: Program, config: TileConfig | None = None,
 
 
 class _Run:
-    """One pass. The state that the hot loop touches is in plain lists."""
+    """One program. Arrays have one entry per instruction, without the boot LOAD."""
 
     def __init__(self, program: Program, config: TileConfig, recorded: Mapping[int, Duration]) -> None:
         self._program, self._config, self._recorded = program, config, recorded
-        self._shapes, self._tokens = _Shapes(config), _Tokens()
-        no_limit = 1 << 62
-        limits = (config.dma_outstanding, config.dma_outstanding, no_limit, no_limit)
-        self._units = [_UnitState([], [], limit) for limit in limits]
-        self._times: list[list[int]] = [[], [], [], []]
-        self._shape: list[int] = []
-        self._stalls: list[int] = []
+        self._shapes = _Shapes(config)
+        self._instructions = Instructions.of(program.instructions)
+        occupancy, rd, wr, self._boot_shape = self._shapes.of(program.boot_load())
+        d = recorded.get(BOOT) or Duration(occupancy, rd, wr)
+        issue = BOOT_DISPATCH + 1
+        self._boot, self._boot_occupancy = (BOOT_DISPATCH, issue, issue + d.rd, issue + d.wr), d.occupancy
 
     def timing(self) -> Timing:
-        boot = self._boot()
-        self._body()
-        dispatch, issue, rd, retire = (np.array(times, np.int64) for times in self._times)
+        columns, shape = self._columns()
+        times = self._issue_times(columns)
+        dispatch, issue = times.dispatch, times.issue
+        over = (issue + columns.wr)[columns.unit != Unit.DISPATCH].max(initial=self._boot[3])
+        dispatch[-1] = issue[-1] = max(int(dispatch[-1]) + HALT_CHECK, int(over) + 1)
+        stalls = np.concatenate([self._boot_stalls(), stalls_of(
+            columns, dispatch, issue, (self._ready, self._boot[1] + self._boot_occupancy))])
+        shape_events, shape_compute = self._shapes.events(), self._shapes.compute_cycles()
+        uses = np.bincount(shape, minlength=len(shape_events))
+        uses[self._boot_shape] += 1
         cycles = int(dispatch[-1]) + 1
-        stalls = np.array(self._stalls, np.int64).reshape(-1, 3)
-        # The boot LOAD, instruction -1, stands first in both.
-        shape, shape_events = np.array(self._shape, np.int64), self._shapes.events()
-        shape_compute = self._shapes.compute_cycles()
-        occupancy = self._shapes.occupancy()[shape]
+        return Timing(dispatch, issue, issue + columns.rd, issue + columns.wr, boot=self._boot,
+                      occupancy=columns.occupancy, cycles=cycles, stalls=stalls, shape=shape,
+                      shape_events=shape_events, shape_compute=shape_compute,
+                      ledger=self._ledger(cycles, stalls, columns, issue, int(uses @ shape_compute)),
+                      events=dict(zip(EVENT_NAMES, (uses @ shape_events).tolist(), strict=True)),
+                      repeated=times.repeated)
+
+    @property
+    def _ready(self) -> int:
+        """The first cycle in which the dispatcher can dispatch: it has taken the boot LOAD's token and fetched."""
+        return self._boot[3] + 1 + REFETCH
+
+    def _boot_stalls(self) -> np.ndarray:
+        return np.array([(BOOT, IDLE, self._boot[1]), (BOOT, SYNC, self._boot[3] + 1), (BOOT, FETCH, REFETCH - 1)],
+                        np.int64)
+
+    def _columns(self) -> tuple[Columns, np.ndarray]:
+        """The columns, and the number of each instruction's shape."""
+        forms, column = self._instructions.forms, self._instructions.column
+        shapes = [self._shapes.of(form) for form in forms]
+        occupancy, rd, wr, shape = (column(entry[n] for entry in shapes) for n in range(4))
         for index, d in self._recorded.items():
-            occupancy[index + 1] = d.occupancy
-        ledger = self._ledger(cycles, stalls, occupancy, int(shape_compute[shape].sum()))
-        events = dict(zip(EVENT_NAMES, shape_events[shape].sum(axis=0).tolist(), strict=True))
-        return Timing(dispatch, issue, rd, retire, boot=boot, occupancy=occupancy[1:], cycles=cycles, stalls=stalls,
-                      shape=shape[1:], shape_events=shape_events, shape_compute=shape_compute, ledger=ledger,
-                      events=events)
+            if index != BOOT:
+                occupancy[index], rd[index], wr[index] = d.occupancy, d.rd, d.wr
+        waits = (sum((i.wait_wr if kind else i.wait_rd) >> int(producer) << n & 1 << n
+                     for n, (producer, kind) in enumerate(CHANNELS)) for i in forms)
+        return Columns(unit=self._instructions.units, occupancy=occupancy, rd=rd, wr=wr, waits=column(waits),
+                       signal_rd=column(i.signal_rd for i in forms),
+                       signal_wr=column(i.signal_wr for i in forms)), shape
 
-    def _boot(self) -> tuple[int, int, int, int]:
-        """The boot LOAD: dispatched by itself, the dispatcher takes its wr token, then fetches."""
-        load = self._program.boot_load()
-        issue, rd, wr = self._issue(BOOT, load, BOOT_DISPATCH)
-        taken = self._tokens.waits[Unit.DISPATCH][1 << (Unit.LOAD + 4)][0][1]()
-        self._stalls += BOOT, _SYNC, taken, BOOT, _FETCH, REFETCH - 1
-        self._next = taken + REFETCH
-        return BOOT_DISPATCH, issue, rd, wr
+    def _issue_times(self, columns: Columns) -> IssueTimes:
+        """All of them, but that HALT may not be over when it is dispatched."""
+        names = [form.spec.name for form in self._instructions.forms]
+        halts = np.flatnonzero(self._instructions.column(name == "HALT" for name in names))
+        end = int(halts[0]) + 1 if halts.size else len(self._instructions)
+        load = max(self._boot[1] + self._boot_occupancy - self._ready, 1)
+        try:
+            times = IssueTimes(self._config, *self._kinds(columns, end), State(free=(load, 1, 1, 1)), self._ready)
+        except MissingToken as missing:
+            raise SimulationError(f"{self._program.describe(missing.index)} waits for a token that no earlier "
+                                  "instruction gives") from None
+        if not halts.size:
+            raise SimulationError(f"{self._program.describe(end - 1)} is the last instruction, expected a HALT")
+        if end < len(self._instructions):
+            raise SimulationError(f"{self._program.describe(end - 1)} is followed by instructions")
+        return times
 
-    def _issue(self, index: int, instruction: Instruction, dispatched: int) -> tuple[int, int, int]:
-        """Issue an instruction that is dispatched at ``dispatched``; returns its cycles I, I + rd, I + wr."""
-        unit = instruction.spec.unit
-        state = self._units[unit]
-        occupancy, rd, wr, shape = self._shapes.of(instruction)
-        if index in self._recorded:
-            d = self._recorded[index]
-            occupancy, rd, wr = d.occupancy, d.rd, d.wr
-        t, free = dispatched + 1, state.free
-        if t > free:
-            self._stalls += index, _IDLE, t - free
-        else:
-            t = free
-        for producer, take in self._tokens.waits[unit][instruction.wait_rd | instruction.wait_wr << 4]:
-            visible = take()
-            if visible > t:
-                self._stalls += index, producer, visible - t
-                t = visible
-        count = len(state.issues) - state.limit
-        if count >= 0 and state.retires[count] >= t:
-            self._stalls += index, _OUTSTANDING, state.retires[count] + 1 - t
-            t = state.retires[count] + 1
-        state.issues.append(t)
-        state.retires.append(t + wr)
-        state.free = t + occupancy
-        self._shape.append(shape)
-        for give in self._tokens.signals[0][unit][instruction.signal_rd]:
-            give(t + rd + 1)
-        for give in self._tokens.signals[1][unit][instruction.signal_wr]:
-            give(t + wr + 1)
-        return t, t + rd, t + wr
+    def _kinds(self, columns: Columns, end: int) -> tuple[list[Kind], np.ndarray]:
+        """Distinct kinds, and the number of each instruction's before ``end``."""
+        numbers: dict[Kind, int] = {}
+        form = self._instructions.form[:end]
+        first = np.full(len(self._instructions.forms), -1, np.int64)
+        first[form[::-1]] = np.arange(end)[::-1]
+        fields = [getattr(columns, name) for name in Kind._fields]
+        replaced = sorted(index for index in self._recorded if 0 <= index < end)
 
-    def _body(self) -> None:
-        """Every instruction in program order."""
-        depth, units, next_dispatch = self._config.queue_depth, self._units, self._next
-        issue_one = self._issue
-        dispatches, issues, rds, retires = (times.append for times in self._times)
-        instructions = self._program.instructions
-        for index, instruction in enumerate(instructions):
-            unit = instruction.spec.unit
-            d = next_dispatch
-            try:
-                if unit == Unit.DISPATCH:
-                    d = t = rd = wr = self._at_dispatcher(index, instruction, d)
-                    next_dispatch = d + REFETCH
-                else:
-                    state = units[unit]
-                    count = len(state.issues)
-                    if count >= depth and state.issues[count - depth] >= d:
-                        self._stalls += index, _QUEUE_FULL, state.issues[count - depth] + 1 - d
-                        d = state.issues[count - depth] + 1
-                    t, rd, wr = issue_one(index, instruction, d)
-                    next_dispatch = d + 1
-            except IndexError:
-                raise SimulationError(f"{self._program.describe(index)} waits for a token that no earlier "
-                                      "instruction gives") from None
-            dispatches(d)
-            issues(t)
-            rds(rd)
-            retires(wr)
-        if instructions[-1].spec.name != "HALT":
-            raise SimulationError(f"{self._program.describe(len(instructions) - 1)} is the last instruction, "
-                                  "expected a HALT")
+        def number(index: int) -> int:
+            return numbers.setdefault(Kind(*(int(column[index]) for column in fields)), len(numbers))
 
-    def _at_dispatcher(self, index: int, instruction: Instruction, earliest: int) -> int:
-        """The cycle in which the dispatcher executes a SYNC or HALT."""
-        t = earliest
-        for _, take in self._tokens.waits[Unit.DISPATCH][instruction.wait_rd | instruction.wait_wr << 4]:
-            t = max(t, take())
-        self._shape.append(self._shapes.of(instruction)[3])
-        if instruction.spec.name == "HALT":
-            retired = max(unit.retires[-1] for unit in self._units if unit.retires)
-            t = max(t, earliest + HALT_CHECK, retired + 1)
-            self._stalls += index, _HALT, t - earliest
-            if index != len(self._program.instructions) - 1:
-                raise SimulationError(f"{self._program.describe(index)} is followed by instructions")
-        else:
-            self._stalls += index, _SYNC, t - earliest, index, _FETCH, REFETCH - 1
-        return t
+        own = [number(index) for index in replaced]
+        kind = np.array([number(index) if index >= 0 else 0 for index in first.tolist()], np.int32)[form]
+        kind[replaced] = own
+        return list(numbers), kind
 
-    def _ledger(self, cycles: int, stalls: np.ndarray, occupancy: np.ndarray,
+    def _ledger(self, cycles: int, stalls: np.ndarray, columns: Columns, issue: np.ndarray,
                 compute: int) -> dict[str, dict[str, int]]:
-        """Totals by unit and cause; ``occupancy`` begins with that of the boot LOAD, which is instruction -1."""
-        units = np.array([Unit.LOAD, *(i.spec.unit for i in self._program.instructions)], np.int64)
+        """Totals by unit and cause."""
+        units = np.append(columns.unit, Unit.LOAD)  # instruction -1, the boot LOAD, comes last
         held = np.zeros((len(Unit), len(STALL_CAUSES)), np.int64)
-        np.add.at(held, (units[stalls[:, 0] + 1], stalls[:, 1]), stalls[:, 2])
-        busy = np.bincount(units, weights=occupancy, minlength=len(Unit)).astype(np.int64)
+        np.add.at(held, (units[stalls[:, 0]], stalls[:, 1]), stalls[:, 2])
+        free = np.append(issue + columns.occupancy, self._boot[1] + self._boot_occupancy)
         ledger = {}
         for unit in QUEUE_UNITS:
+            own = np.flatnonzero(columns.unit == unit)
+            busy = int(columns.occupancy[own].sum()) + (self._boot_occupancy if unit == Unit.LOAD else 0)
+            last = own[-1] if own.size else -1
             counts = {cause: int(held[unit, number]) for number, cause in enumerate(STALL_CAUSES)}
-            counts |= {"busy": int(busy[unit]), "compute": compute, "fill": int(busy[unit]) - compute}
-            counts["idle"] += cycles - self._units[unit].free
+            counts |= {"busy": busy, "compute": compute, "fill": busy - compute}
+            counts["idle"] += cycles - (int(free[last]) if own.size or unit == Unit.LOAD else 0)
             ledger[unit.name.lower()] = {cause: counts[cause] for cause in ledger_causes(unit.name.lower())}
         totals = {cause: int(held[:, STALL_CAUSES.index(cause)].sum()) for cause in DISPATCH_CAUSES}
         totals["dispatch"] = len(units)

@@ -12,6 +12,7 @@ only legal ones was rejected: it never reaches the corners of the rules that nob
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -63,6 +64,7 @@ def random_program(config: TileConfig, rng: np.random.Generator, size: int) -> P
         drawer.emit()
     drawer.dump()
     program = drawer.builder.finish()
+    program = replace(program, instructions=list(program.instructions))  # for `add_tokens` and other changes
     verify(program)
     return program
 

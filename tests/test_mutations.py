@@ -32,6 +32,7 @@ from tilescore.sim import timing
 from tilescore.sim.hardware import verilator_run
 from tilescore.sim.hardware.run import DramModel, interpret
 from tilescore.sim.hardware.toolchain import cache_dir, missing_for_verilator
+from tilescore.sim.instructions import Instructions
 from tilescore.sim.legality import indexed_rows, initialized, verifier
 from tilescore.sim.lib.strided import Strided
 from tilescore.sim.numerics import accumulators
@@ -260,34 +261,36 @@ def rejected(programs: int = 10) -> int:
 
 
 def drop_a_token(original: Callable) -> Callable:
-    def assign(instructions, channel, pairs) -> None:
-        original(instructions, channel, pairs[:-1])
-    return assign
+    return lambda instructions, pairs: original(instructions, {channel: found[:-1] for channel, found in pairs.items()})
 
 
 def rd_for_wr(original: Callable) -> Callable:
-    def assign(instructions, channel, pairs) -> None:
-        original(instructions, (channel[0], dependencies.RD, channel[2]), pairs)
+    def assign(instructions, pairs) -> Instructions:
+        found: dict = {}
+        for (source, _, target), tokens in pairs.items():
+            channel = source, dependencies.RD, target
+            found[channel] = np.unique(np.concatenate([tokens, found.get(channel, tokens)]), axis=0)
+        return original(instructions, found)
     return assign
 
 
 def swap_consumer(original: Callable) -> Callable:
-    def assign(instructions, channel, pairs) -> None:
-        _, kind, target = channel
-        if target == Unit.MATRIX:
-            for producer, _ in pairs:
+    def assign(instructions, pairs) -> Instructions:
+        others = {channel: tokens for channel, tokens in pairs.items() if channel[2] != Unit.MATRIX}
+        found = list(original(instructions, others))
+        for (_, kind, target), tokens in pairs.items():
+            if target == Unit.MATRIX:
                 name = "signal_rd" if kind == dependencies.RD else "signal_wr"
-                instruction = instructions[producer]
-                setattr(instruction, name, getattr(instruction, name) | 1 << Unit.VECTOR)
-            return
-        original(instructions, channel, pairs)
+                for producer in tokens[:, 0].tolist():
+                    setattr(found[producer], name, getattr(found[producer], name) | 1 << Unit.VECTOR)
+        return Instructions.of(found)
     return assign
 
 
 @pytest.mark.parametrize("bug", [drop_a_token, rd_for_wr, swap_consumer])
 def test_wrong_tokens_are_rejected(bug: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rejected() == 0
-    monkeypatch.setattr(builder, "assign_tokens", bug(builder.assign_tokens))
+    monkeypatch.setattr(builder, "with_tokens", bug(builder.with_tokens))
     assert rejected() >= 8
 
 
@@ -300,8 +303,8 @@ def test_forgotten_dependencies_are_rejected(method: str, monkeypatch: pytest.Mo
 def test_a_forgotten_bank_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     original = dependencies.DependencyAnalysis._add
 
-    def add(self, index, instruction, touched) -> None:
-        original(self, index, instruction, dataclasses.replace(touched, banks=touched.banks[1:]))
+    def add(self, index, unit, touched) -> None:
+        original(self, index, unit, dataclasses.replace(touched, banks=touched.banks[1:]))
 
     monkeypatch.setattr(dependencies.DependencyAnalysis, "_add", add)
     assert rejected() >= 8
@@ -312,9 +315,9 @@ def test_a_page_in_the_wrong_half_is_rejected(monkeypatch: pytest.MonkeyPatch) -
 
     def split(*arguments):
         instructions, labels = original(*arguments)
-        for instruction in instructions:
-            if instruction.spec.name == "LOAD" and instruction.space == 4:
-                instruction.addr ^= TILE.imem_page
+        for form in instructions.forms:
+            if form.spec.name == "LOAD" and form.space == 4:
+                form.addr ^= TILE.imem_page
         return instructions, labels
 
     monkeypatch.setattr(builder, "split_pages", split)
@@ -452,7 +455,7 @@ def test_reads_of_unwritten_memory_are_rejected(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_verifier_itself_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its bank check a program with a dropped token would pass: the tests above test the verifier."""
-    monkeypatch.setattr(builder, "assign_tokens", lambda *arguments: None)
+    monkeypatch.setattr(builder, "with_tokens", lambda instructions, pairs: instructions)
     assert rejected() >= 8
     monkeypatch.setattr(verifier._Verifier, "_check_banks", lambda *arguments: None)
     monkeypatch.setattr(verifier._Verifier, "_check_indices", lambda *arguments: None)

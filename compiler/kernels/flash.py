@@ -17,6 +17,7 @@ the blocks decide the bits: no row depends on which rows share its sub-tile, and
 are those of the whole.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,9 +125,34 @@ class Flash:
         return self.mask.visible(tile.position + (tile.rows - 1) * tile.step)
 
     def _pass(self, shared: Shared, tiles: list[SubTile]) -> None:
-        place = self.place
+        """As another one whose sub-tiles see as much, if the buffers that take turns are at the same one."""
+        place, first, outputs = self.place, tiles[0], self.outputs
         q = place.q[self._passes % len(place.q)]
         self._passes += 1
+        turns = (q, self._steps % math.lcm(2, len(place.scores), len(place.p), len(place.partial)),
+                 self.loaded_k % len(place.k_ring), self.loaded_v % len(place.v_ring))
+        position = first.position if self.mask.causal else 0
+        relative = tuple((tile.rows, tile.step, tile.position - first.position, tile.head - first.head,
+                          tile.q.at(tile.first_row, tile.byte) - first.q.at(first.first_row, first.byte),
+                          tile.row - first.row, tile.sink - first.sink) for tile in tiles)
+        strides = first.q.stride, shared.k.stride, shared.v.stride
+        anchors = [first.q.at(first.first_row, first.byte), shared.k.addr, shared.v.at(shared.v_row),
+                   *outputs.target.anchors(first.row, first.head * outputs.step)]
+        if outputs.sinks is not None:
+            anchors.append(outputs.sinks.at(first.sink))
+        before = self._steps, self.loaded_k, self.loaded_v
+
+        def body() -> tuple[int, ...]:
+            self._emit_pass(shared, tiles, q)
+            return tuple(now - then for now, then in zip((self._steps, self.loaded_k, self.loaded_v), before,
+                                                         strict=True))
+
+        key = self.problem.name, turns, position, relative, strides
+        done = self.emitter.builder.repeat(key, anchors, body)
+        self._steps, self.loaded_k, self.loaded_v = (then + more for then, more in zip(before, done, strict=True))
+
+    def _emit_pass(self, shared: Shared, tiles: list[SubTile], q: int) -> None:
+        place = self.place
         for i, tile in enumerate(tiles):
             self.emitter.load_operand(Space.A, tile.q, first_row=tile.first_row, rows=tile.rows, first_byte=tile.byte,
                                       row_bytes=place.head_bytes, addr=q + i * place.tile_groups, pitch=place.q_pitch,

@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tilescore.compiler.builder import ProgramBuilder, limit_outstanding
+from tilescore.compiler.builder import ProgramBuilder
+from tilescore.compiler.tokens import limit_outstanding
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.errors import CompileError
 from tilescore.rtl.spec.isa import (
@@ -163,10 +164,10 @@ def test_chains_of_elements_run_without_tokens() -> None:
 
 def test_tokens_of_a_channel_are_limited() -> None:
     pairs = [(i, 1000 + i) for i in range(500)]
-    kept = limit_outstanding(pairs, limit=100)
-    assert kept == [(499, 1000)]
-    spread = [(2 * i, 2 * i + 1) for i in range(500)]
-    assert limit_outstanding(spread, limit=1) == spread
+    kept = limit_outstanding(np.array(pairs), limit=100)
+    assert kept.tolist() == [[499, 1000]]
+    spread = np.array([(2 * i, 2 * i + 1) for i in range(500)])
+    assert np.array_equal(limit_outstanding(spread, limit=1), spread)
 
 
 def test_kept_tokens_cover_the_dropped_ones() -> None:
@@ -175,7 +176,7 @@ def test_kept_tokens_cover_the_dropped_ones() -> None:
         producers = np.sort(rng.choice(300, 60, replace=False))
         consumers = np.sort(rng.choice(300, 60, replace=False)) + 120
         pairs = [(int(i), int(j)) for i, j in zip(producers, consumers, strict=True) if i < j]
-        kept = limit_outstanding(pairs, limit=5)
+        kept = limit_outstanding(np.array(pairs), limit=5).tolist()
         assert all(i < j for i, j in kept)
         assert all(a[0] < b[0] and a[1] < b[1] for a, b in itertools.pairwise(kept))
         for i, j in pairs:
