@@ -149,7 +149,8 @@ class Schedule:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return table(["", "schedule"], [[name, value] for name, value in _flat(to_dict(self))])
+        rows = [[name, value if isinstance(value, int) else str(value)] for name, value in _flat(to_dict(self))]
+        return table(["", "schedule"], rows)
 
 
 def to_dict(schedule: Schedule) -> dict:

@@ -102,6 +102,7 @@ class ToSlots(Step):
         hidden, width, tensors = problems[0].layer_k, problems[1].k, job.tensors
 
         def stored(name: str, shape: tuple[int, int]) -> StoredTensor:
+            assert tensors is not None
             values = getattr(tensors.expert(expert), name)
             return store(padded(values, shape), formats.weights, job.scales[expert, name], rule, square=True)
 

@@ -260,8 +260,9 @@ class ToValues(Projection):
         layer.ask_input(job, self.x, problem.k)
         if problem.b.scaled:
             make = layer.stored(job, self.x, problem.b)
+            scales = (lambda: make().scales) if make else None
             job.ask(Stage.OTHER_FORMS, self._scales, lambda builder: place_scales(
-                builder, self._scales, problem.n, problem.k, problem.b, (lambda: make().scales) if make else None,
+                builder, self._scales, problem.n, problem.k, problem.b, scales,
                 chunk=schedule.k_tile, packed=layer.graph.values[self.x].role is Role.INPUT))
         job.ask(Stage.WEIGHTS, self.weight, lambda builder: place_operand(
             builder, self.weight, problem.m, problem.k, problem.a,

@@ -6,6 +6,7 @@ quantizers on fixed seeds, so only what follows the last quantizer does, at most
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -128,6 +129,16 @@ def test_experts_with_different_activations(tile: TileConfig) -> None:
 def test_activations_are_named() -> None:
     with pytest.raises(WorkloadError, match="experts: activation: expected one of silu, sigmoid, relu, got 'tanh'"):
         unlike_experts(4, ("silu", "tanh"))
+
+
+def test_the_example_of_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs/extending.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/extending.md", "exec"), names)
+    result, exact = names["result"].outputs["out"], names["exact"].out
+    assert rel_rms_error(result, exact) < 0.05
+    assert f"{names['result'].cycles}\n" in capsys.readouterr().out
 
 
 LAYERS = {"a sink": cross_attention(Sequences(batch=1, tokens=5, keys=21)),
