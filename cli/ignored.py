@@ -28,14 +28,14 @@ def check_layer_options(arguments: argparse.Namespace, layers: tuple[str, ...], 
     """Options that none of the layers uses. data: results are computed, not only times."""
     kinds = " and ".join(layers)
     if not set(layers) & set(ATTENDING):
-        refuse(arguments, ("mask", "context", "softmax_block"), f"only attention has one, this layer is {kinds}")
+        refuse(arguments, ("mask", "context", "softmax_block"), f"only attention has one, this one is {kinds}")
     if not set(layers) & set(ROUTED):
-        refuse(arguments, ("routing",), f"only experts are routed, this layer is {kinds}")
+        refuse(arguments, ("routing",), f"only MoE experts are routed, this one is {kinds}")
     if not getattr(arguments, "weights", None):
         refuse(arguments, ("layer_index",), "--weights is needed too")
     if not data:
         if not set(layers) & set(ROUTED):
-            refuse(arguments, ("weights", "seed"), f"the times of layer {kinds} do not depend on data")
+            refuse(arguments, ("weights", "seed"), f"the times of {kinds} do not depend on data")
         routing = arguments.routing
         if routing is not None:
             refuse(arguments, ("weights",), f"with --routing {routing} the times do not depend on data")

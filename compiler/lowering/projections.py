@@ -20,6 +20,7 @@ from ..builder import ProgramBuilder
 from ..dram import Matrix, code_matrix, float_matrix
 from ..graph.ir import Node, Role, Slot
 from ..graph.ops.attention import Attention
+from ..graph.ops.gate import Gate
 from ..graph.ops.rms_norm import RmsNorm
 from ..graph.ops.rotary import Rotary, rotary_rows
 from ..kernels.gemm import GemmProblem, Group, emit_gemm
@@ -56,6 +57,11 @@ class Projection(Step):
         """In errors."""
         return f"projection {self.name}"
 
+    @property
+    def by_bytes(self) -> bool:
+        """Is the schedule chosen by what it reads? For products of a gated layer, whose rows are long."""
+        return any(isinstance(node.op, Gate) and node.output == self.x for node in self.layer.graph.nodes)
+
     @cached_property
     def problem(self) -> GemmProblem:
         raise NotImplementedError
@@ -81,7 +87,7 @@ class Projection(Step):
 
     def choose(self) -> dict[str, KernelSchedule]:
         return {self.name: gemm_schedule(self.layer.config, self.problem, self.purpose, self.buffers,
-                                         stage=self._stage)}
+                                         stage=self._stage, by_bytes=self.by_bytes)}
 
 
 @dataclass(kw_only=True, eq=False)

@@ -187,3 +187,11 @@ def test_what_no_kernel_computes_is_named() -> None:
     g.node("second", Linear(), made, v, output="out", role=Role.OUTPUT)
     with pytest.raises(CompileError, match=r"first: no kernel quantizes made for what reads it as codes"):
         plan(g.graph(), NANO)
+
+
+def test_long_products_are_streamed() -> None:
+    """Where few rows of products stay on chip, the weights would be read once for each of them."""
+    workload = Workload(layer=MlpLayer(hidden=256, intermediate=14336), tokens=128)
+    compiled = compile_layer(workload, EDGE, data=False)
+    assert compiled.schedule["out"].m_tile == 128 and not compiled.schedule["out"].a_resident
+    assert time_program(compiled.program).cycles < 1.15 * bounds(workload, EDGE).cycles

@@ -27,7 +27,7 @@ from tilescore.compiler.checkpoint import from_safetensors  # noqa: E402
 from tilescore.compiler.graph.calibrate import calibrate  # noqa: E402
 from tilescore.compiler.graph.evaluate import float64_layer  # noqa: E402
 from tilescore.compiler.layers import Workload  # noqa: E402
-from tilescore.compiler.models import attention_layer, load_model, moe_layer  # noqa: E402
+from tilescore.compiler.models import attention_layer, decoder_layer, load_model, moe_layer  # noqa: E402
 from tilescore.compiler.report import rel_rms_error  # noqa: E402
 from tilescore.compiler.tensors import LayerTensors  # noqa: E402
 from tilescore.rtl.spec.config import TileConfig  # noqa: E402
@@ -104,3 +104,15 @@ def test_moe(family: str, tile: TileConfig, tmp_path: Path, seed: int) -> None:
     assert same.mean() > 0.7
     quantized = quantized_layer(tensors, calibrate(float64_layer(tensors, routing).ranges), routing=routing)
     check(result[same], quantized[same], theirs[same])
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3_moe", "mixtral", "granitemoe"])
+def test_decoder(family: str, tmp_path: Path, seed: int) -> None:
+    """Two sequences of a decode step, with the experts that the float64 layer chooses, as theirs do."""
+    model = build(family, tmp_path, seed)
+    workload = Workload(layer=decoder_layer(load_model(tmp_path / "saved")), **PHASES["speculative"])
+    tensors = with_plain_input(from_safetensors(tmp_path / "saved", workload, seed=seed), seed)
+    compiled, result = compile_and_play(workload, NANO, tensors=tensors)
+    scales = calibrate(float64_layer(tensors, compiled.routing).ranges)
+    quantized = quantized_layer(tensors, scales, routing=compiled.routing)
+    check(result, quantized, their_attention(model, tensors, own_rotary=True, module=model.model.layers[0]))
