@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -169,16 +169,29 @@ def test_energy_page_explains_every_component() -> None:
 # ---- commands ----
 
 
+class Block(NamedTuple):
+    """A code block. title: the file that a reader saves it as, or ""."""
+
+    language: str
+    title: str
+    content: str
+
+
+def blocks(page: Path) -> list[Block]:
+    found = re.findall(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```', page.read_text(encoding="utf-8"),
+                       re.DOTALL | re.MULTILINE)
+    return [Block(*parts) for parts in found]
+
+
 def commands(page: Path, program: str = "tilescore ") -> list[str]:
     """Lines of code blocks that begin with ``$`` and ``program``."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    lines = [line for block in blocks for line in block.splitlines()]
+    lines = [line for block in blocks(page) for line in block.content.splitlines()]
     return [line.removeprefix("$ ") for line in lines if line.startswith(f"$ {program}")]
 
 
 def snippets(page: Path) -> list[str]:
-    """Python code blocks of a page."""
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    """Python code blocks of a page that are no files."""
+    return [block.content for block in blocks(page) if block.language == "python" and not block.title]
 
 
 def test_documented_commands_parse() -> None:
@@ -195,8 +208,10 @@ def test_documented_commands_parse() -> None:
 def test_only_shells_are_prompted_for() -> None:
     """No command hides in a block without the prompt by which the tests below find it."""
     for page in PAGES:
-        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
-            bare = re.findall(r"^(?:tilescore|iverilog|verilator|fusesoc) .*$", block, re.MULTILINE)
+        text = page.read_text(encoding="utf-8")
+        assert len(re.findall(r"^```", text, re.MULTILINE)) == 2 * len(blocks(page)), page.name
+        for block in blocks(page):
+            bare = re.findall(r"^(?:tilescore|iverilog|verilator|fusesoc) .*$", block.content, re.MULTILINE)
             assert bare == [], page.name
 
 
@@ -217,7 +232,11 @@ def small(line: str) -> str:
         "edge", "nano"), line)
     line = re.sub(r"--tokens \d+", "--tokens 3", line)
     line = re.sub(r"--context \d+", "--context 5", re.sub(r"--batch \d+", "--batch 2", line))
-    line = line.replace("tile=server", "tile=nano")
+    line = re.sub(r"tile=(?:edge,)?server", "tile=nano", line)
+    line = re.sub(r"model=[\w.-]+", "model=path/to", re.sub(r"tokens=[\d,]+", "tokens=2,3", line))
+    line = re.sub(r"--scheduler \S+", "--workers 1", line)  # a cluster is another test's
+    if "tilescore sweep" in line:
+        return line if "--workers" in line else line + " --workers 1"
     if "--model" in line and "--tile" not in line:
         line += " --tile nano"
     line = line.replace("--tile-set scales=", "--tile-set formats=e4m3+e2m1,scales=")
@@ -241,8 +260,18 @@ def execute(lines: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch,
             Path(target).write_text(printed.out, encoding="utf-8")
 
 
+def small_file(block: Block) -> str:
+    """A file of a page on the tiny model and the smallest tile."""
+    text = re.sub(r'model = "[^"]+"', 'model = "path/to"', block.content)
+    return re.sub(r'tile = "\w+"', 'tile = "nano"', re.sub(r"tokens = \[.*?\]", "tokens = [2, 3]", text))
+
+
 @pytest.mark.parametrize("page", new_commands())
 def test_documented_commands_run_when_small(page: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    (path,) = (path for path in PAGES if path.name == page)
+    for block in blocks(path):
+        if block.title:
+            (tmp_path / block.title).write_text(small_file(block), encoding="utf-8")
     execute([small(line) for line in new_commands()[page]], tmp_path, monkeypatch, capsys)
 
 

@@ -241,7 +241,7 @@ def test_top_level_holds_the_fixed_names_only() -> None:
 MACHINE = re.compile(
     r"(?<![\w.~$}/)<>*-])/(?:home|root|work|opt|mnt|Users|usr/local|tmp)/\w"  # a path of one machine
     r"|(?:^|[\s\"'=])(?:--(?:extra-)?index-url|--find-links|--trusted-host)"  # where packages come from
-    r"|\bpypi\.org\b|\bpythonhosted\.org\b|\blocalhost\b|\b(?:10|127|192\.168)(?:\.\d{1,3}){2,3}\b"
+    r"|\bpypi\.org\b|\bpythonhosted\.org\b|\blocalhost\b|(?<!==)\b(?:10|127|192\.168)(?:\.\d{1,3}){2,3}\b"
 )
 
 
