@@ -9,7 +9,7 @@ Compile: `compile_layer`, `CompiledLayer`, `Schedule`, `GemmSchedule`, `FlashSch
 Schedules: `load_schedule`, `save_schedule`, `schedule_differences`, `listing`.
 Check and run: `verify`, `simulate`, `Program`, `Result`.
 Report and compare: `report_compiled`, `compare`, `Comparison`.
-Many points: `sweep`, `SweepTable`.
+Many points, and why: `sweep`, `SweepTable`.
 Errors: `TilescoreError` and its subclasses.
 """
 

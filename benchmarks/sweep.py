@@ -18,7 +18,7 @@ ATTENTION = [{"layer": "attention", "phase": "prefill", "tokens": tokens} for to
 ATTENTION += [{"layer": "attention", "phase": "decode", "context": context, "batch": batch}
               for context in (512, 2048) for batch in (1, 8, 32)]
 MOE = [{"layer": "moe", "phase": "decode", "batch": batch, "routing": routing}
-       for batch in (1, 4) for routing in ("balanced", "zipf-0.5", "zipf-1")]
+       for batch in (1, 2) for routing in ("balanced", "zipf-0.5", "zipf-1")]
 MODELS = ("qwen3-30b-a3b", "olmoe-1b-7b")
 POINTS = 200
 

@@ -120,8 +120,8 @@ def parser() -> Parser:
                  epilog="COMMAND --help has the options of a command and examples.")
     top.add_argument("--version", action=_Version, help="show the version and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_run, _compile, _simulate, _compare, _sweep, _tile, _verilog, _export, _isa, _formats, _models, _doctor,
-                _completion):
+    for add in (_run, _compile, _simulate, _compare, _explain, _sweep, _tile, _verilog, _export, _isa, _formats,
+                _models, _doctor, _completion):
         add(commands)
     return top
 
@@ -191,6 +191,19 @@ def _compare(commands: argparse._SubParsersAction) -> None:
     output = compare.add_mutually_exclusive_group()
     json_option(output)
     output.add_argument("--markdown", action="store_true", help="Markdown tables, for a pull request")
+
+
+def _explain(commands: argparse._SubParsersAction) -> None:
+    explain = _command(commands, "explain", "layer + tile -> what bounds it, and what the next changes would save",
+                       ("explain", "run"), "--model llama-3-8b --layer attention --tokens 64",
+                       "--model olmoe-1b-7b --layer moe --phase decode --only bandwidth,sram")
+    workload_options(explain)
+    energy_options(explain)
+    explain.add_argument("--only", metavar="KIND[,KIND...]", help="changes to measure: bandwidth, sram, latency, "
+                         "clock, array, schedule; default: all")
+    explain.add_argument("--workers", type=int, metavar="N", help="processes; default: one per processor")
+    explain.add_argument("--schedule-out", type=Path, metavar="FILE", help="write the best schedule that was found")
+    json_option(explain)
 
 
 def _sweep(commands: argparse._SubParsersAction) -> None:

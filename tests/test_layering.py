@@ -21,6 +21,7 @@ FLOORS = ("rtl", "sim", "compiler", "cli", "testing")
 TOP_LEVEL = {
     *FLOORS,
     "tests", "docs", "benchmarks", "examples", ".ci", ".gitignore", "pyproject.toml", "constraints.txt", "Makefile",
+    "mkdocs.yml",
     "README.md", "LICENSE", "CHANGELOG.md", "__init__.py", "__main__.py",
 }  # fmt: skip
 

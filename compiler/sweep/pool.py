@@ -60,6 +60,7 @@ def _round(tasks: Mapping[str, Task], workers: int, done: Done) -> bool:
     context = get_context("spawn")
     reader, writer = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, context, _begin, (reader,))
+    broken = True
     try:
         futures = {pool.submit(outcome_of, task, sources_digest()): digest for digest, task in tasks.items()}
         broken = False
@@ -69,14 +70,14 @@ def _round(tasks: Mapping[str, Task], workers: int, done: Done) -> bool:
                 broken = True
             else:
                 done(futures[future], error or future.result())
-        return not broken
+        pool.shutdown()
     except BrokenProcessPool:  # while tasks were handed over
-        return False
+        pass
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        writer.close()
-        pool.shutdown(wait=True)
+        writer.close()  # if workers are left, this ends them
+        pool.shutdown(cancel_futures=True)
         reader.close()
+    return not broken
 
 
 def _begin(alive: Connection) -> None:

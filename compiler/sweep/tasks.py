@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...rtl.spec.config import TileConfig, load_tile
-from ...rtl.spec.errors import CompileError, DoesNotFit, TilescoreError, ToolError, WorkloadError
+from ...rtl.spec.errors import CompileError, TilescoreError, ToolError, WorkloadError
 from ...sim.area import area_of
 from ...sim.energy import EnergyTable, load_table
 from ...sim.legality.verifier import verify
 from ...sim.simulate import simulate
 from ..bounds import bounds, peak_macs_per_cycle
-from ..compile import compile_layer
+from ..compile import CompiledLayer, compile_layer
 from ..layers import Workload
 from ..models import attention_layer, load_model, moe_layer
 from ..numerics import Numerics, from_options
@@ -95,7 +95,7 @@ def task_of(point: Point) -> Task:
         raise CompileError(f"schedule file {point['schedule']}: expected kind {layer}, got {kind}")
     routing = str(point.get("routing", ROUTER))
     return Task(workload=workload, config=_config_of(point), numerics=numerics, schedule=schedule,
-                routing=None if routing == ROUTER else routing, routing_file=_routing_file(routing),
+                routing=None if routing == ROUTER else routing, routing_file=routing_content(routing),
                 seed=int(point.get("seed", 0)), energy=_table(str(point["energy"])))  # type: ignore[arg-type]
 
 
@@ -110,7 +110,7 @@ def _config_of(point: Point) -> TileConfig:
     return TileConfig.from_dict(old | changes | {"name": "+".join([config.name, *changed])}, source="point")
 
 
-def _routing_file(routing: str) -> str | None:
+def routing_content(routing: str) -> str | None:
     if routing in (ROUTER, "balanced") or not Path(routing).is_file():
         return None
     try:
@@ -133,8 +133,8 @@ def outcome_of(task: Task, sources: str) -> Outcome:
         return {"error": str(error)}
 
 
-def values_of(task: Task) -> dict[str, int | float | None]:
-    """{column: value} of a task: compiled, verified and timed. Raises a `TilescoreError` where that cannot be."""
+def compile_task(task: Task) -> CompiledLayer:
+    """The layer of a task, without data, verified. Raises a `TilescoreError` where that cannot be."""
     with tempfile.TemporaryDirectory(prefix="tilescore-") as folder:
         routing = task.routing
         if task.routing_file is not None:
@@ -144,18 +144,25 @@ def values_of(task: Task) -> dict[str, int | float | None]:
         try:
             compiled = compile_layer(task.workload, task.config, schedule=task.schedule, routing=routing,  # type: ignore[arg-type]
                                      seed=task.seed, data=False, numerics=task.numerics)
-        except DoesNotFit:
-            raise
         except TilescoreError as error:
             if task.routing_file is None:
                 raise
             raise type(error)(str(error).replace(str(routing), str(task.routing))) from None
-    program, useful = compiled.program, useful_macs(task.workload)
-    program.meta["useful_macs"] = useful
-    verify(program)
-    result = simulate(program, ("timing",), energy_table=task.energy)
-    measured = Measured(
-        workload=task.workload, config=task.config, result=result, useful=useful,
+    compiled.program.meta["useful_macs"] = useful_macs(task.workload)
+    verify(compiled.program)
+    return compiled
+
+
+def measure(task: Task, compiled: CompiledLayer) -> Measured:
+    """The run of what `compile_task` gave for ``task``."""
+    return Measured(
+        workload=task.workload, config=task.config, useful=compiled.program.meta["useful_macs"],
+        result=simulate(compiled.program, ("timing",), energy_table=task.energy),
         bounds=bounds(task.workload, task.config, compiled.routing, task.numerics),
         peak=peak_macs_per_cycle(task.config, task.workload, task.numerics), area=area_of(task.config, task.energy))
+
+
+def values_of(task: Task) -> dict[str, int | float | None]:
+    """{column: value} of a task: compiled, verified and timed. Raises a `TilescoreError` where that cannot be."""
+    measured = measure(task, compile_task(task))
     return {name: column.of(measured) for name, column in COLUMNS.items()}
