@@ -6,10 +6,11 @@ import textwrap
 
 from ..compiler.explain.changes import KINDS
 from ..compiler.explain.explanation import Explanation, explain
+from ..compiler.layers import LAYER_KINDS
 from ..compiler.numerics import from_options
-from ..compiler.schedule import load_schedule, to_dict, to_text
+from ..compiler.schedule import load_schedule, to_text
 from ..compiler.sweep.tasks import Task, routing_content
-from ..rtl.spec.errors import CompileError, ConfigError, WorkloadError, did_you_mean
+from ..rtl.spec.errors import ConfigError, WorkloadError, did_you_mean
 from ..sim.energy import load_table
 from ..sim.lib.progress import Progress
 from .files import check_targets, write_text
@@ -22,7 +23,7 @@ WIDTH = 100
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.model is None or arguments.layer is None:
-        raise WorkloadError("explain needs --model (see `tilescore models`) and --layer (attention, moe)")
+        raise WorkloadError(f"explain needs --model (see `tilescore models`) and --layer ({', '.join(LAYER_KINDS)})")
     refuse(arguments, ("weights", "layer_index"), "times that depend on weights are those of the routing: write one to "
            "a file and name it with --routing")
     check_layer_options(arguments, (arguments.layer,), data=False)
@@ -33,8 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
         check_targets([arguments.schedule_out])
     model = model_of(arguments)
     schedule = load_schedule(arguments.schedule) if arguments.schedule else None
-    if schedule is not None and (kind := to_dict(schedule)["kind"]) != arguments.layer:
-        raise CompileError(f"schedule file {arguments.schedule}: expected kind {arguments.layer}, got {kind}")
     task = Task(workload=workload_of(arguments, arguments.layer, model), config=tile_of(arguments),
                 numerics=from_options(arguments.format, softmax_block=arguments.softmax_block,
                                       scale_rule=arguments.scale_rule),

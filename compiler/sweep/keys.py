@@ -15,7 +15,7 @@ from ...sim.energy import load_table
 from ...sim.names import TABLES
 from ..format_names import SCALE_RULE_NAMES
 from ..formats import parse_format
-from ..layers import MAX_TOKENS, Mask, Phase
+from ..layers import ATTENDING, LAYER_KINDS, MAX_TOKENS, ROUTED, Mask, Phase
 from ..models import load_model
 from ..numerics import LARGEST_BLOCK
 from ..schedule import load_schedule
@@ -30,7 +30,7 @@ Value = int | float | str | tuple[str, ...]
 class SweepKey:
     """A key that is not a tile's. choices, low and high: what is allowed; check: raises for a text that is not.
 
-    layer: the only kind of layer that has it, "" for both. default: where it is not given, None if it must be.
+    layers: the kinds of layers that have it. default: where it is not given, None if it must be.
     """
 
     name: str
@@ -39,7 +39,7 @@ class SweepKey:
     low: int | None = None
     high: int = 0
     check: Callable[[str], object] | None = None
-    layer: str = ""
+    layers: tuple[str, ...] = LAYER_KINDS
     default: str | int | None = None
 
     @property
@@ -70,23 +70,23 @@ class SweepKey:
 
 OWN_KEYS = {key.name: key for key in (
     SweepKey(name="model", meaning="bundled model or a config.json", check=load_model),
-    SweepKey(name="layer", meaning="kind of layer", choices=("attention", "moe")),
+    SweepKey(name="layer", meaning="kind of layer", choices=LAYER_KINDS),
     SweepKey(name="phase", meaning="phase", choices=get_args(Phase), default="prefill"),
     SweepKey(name="tokens", meaning="new tokens per sequence; default for decode: 1", low=1, high=MAX_TOKENS),
     SweepKey(name="context", meaning="cached tokens per sequence; default for prefill: 0, for decode: 1024", low=0,
-             high=MAX_TOKENS, layer="attention"),
+             high=MAX_TOKENS, layers=ATTENDING),
     SweepKey(name="batch", meaning="sequences", low=1, high=MAX_TOKENS, default=1),
-    SweepKey(name="mask", meaning="of attention", choices=get_args(Mask), layer="attention", default="causal"),
+    SweepKey(name="mask", meaning="of attention", choices=get_args(Mask), layers=ATTENDING, default="causal"),
     SweepKey(name="routing", meaning=f"balanced, zipf-S, a JSON file, or {ROUTER} for the router's own top k",
-             layer="moe", default=ROUTER),
+             layers=ROUTED, default=ROUTER),
     SweepKey(name="format", meaning="formats of weights, activations and KV cache", check=parse_format,
              default="e4m3"),
     SweepKey(name="softmax_block", meaning="keys per block of attention's softmax", low=1, high=LARGEST_BLOCK,
-             layer="attention"),
+             layers=ATTENDING),
     SweepKey(name="scale_rule", meaning="of power-of-two block scales", choices=SCALE_RULE_NAMES),
     SweepKey(name="schedule", meaning=f"a schedule file, or {AUTO}", check=lambda text: load_schedule(Path(text)),
              default=AUTO),
-    SweepKey(name="seed", meaning="of synthetic tensors and routings", low=0, high=(1 << 63) - 1, layer="moe",
+    SweepKey(name="seed", meaning="of synthetic tensors and routings", low=0, high=(1 << 63) - 1, layers=ROUTED,
              default=0),
     SweepKey(name="energy", meaning=f"energy table: {', '.join(TABLES)} or a TOML file", check=load_table,
              default=TABLES[-1]),

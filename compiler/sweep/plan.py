@@ -24,6 +24,7 @@ from pathlib import Path
 
 from ...rtl.spec.errors import ConfigError
 from ..formats import parse_format
+from ..layers import LAYER_KINDS
 from ..numerics import has_power_of_two_scales
 from .keys import NAMES, OWN_KEYS, Value, check_name, read_value
 
@@ -104,15 +105,15 @@ def _complete(given: Mapping[str, object], source: str) -> Point:
             value = 1
         if name == "scale_rule" and not has_power_of_two_scales(parse_format(str(point["format"]))):
             continue
-        if value is None or (key and key.layer not in ("", layer)):
+        if value is None or (key and layer not in key.layers):
             continue
         point[name] = value  # type: ignore[assignment]  # read by `read_value`
     return point
 
 
 def _why(name: str) -> str:
-    layer = OWN_KEYS[name].layer if name in OWN_KEYS else ""
-    return f"only {'an attention' if layer == 'attention' else 'an MoE'} layer has one" if layer else (
+    layers = OWN_KEYS[name].layers if name in OWN_KEYS else LAYER_KINDS
+    return f"only these layers have one: {', '.join(layers)}" if layers != LAYER_KINDS else (
         "no format has power-of-two block scales")
 
 

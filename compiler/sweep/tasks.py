@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...rtl.spec.config import TileConfig, load_tile
-from ...rtl.spec.errors import CompileError, TilescoreError, ToolError, WorkloadError
+from ...rtl.spec.errors import TilescoreError, ToolError, WorkloadError
 from ...sim.area import area_of
 from ...sim.energy import EnergyTable, load_table
 from ...sim.legality.verifier import verify
@@ -21,7 +21,7 @@ from ...sim.simulate import simulate
 from ..bounds import bounds, peak_macs_per_cycle
 from ..compile import CompiledLayer, compile_layer
 from ..layers import Workload
-from ..models import attention_layer, load_model, moe_layer
+from ..models import LAYERS, load_model
 from ..numerics import Numerics, from_options
 from ..products import useful_macs
 from ..provenance import table_digest
@@ -86,13 +86,11 @@ def task_of(point: Point) -> Task:
     layer = str(point["layer"])
     model = _model(str(point["model"]))
     workload = Workload(
-        layer=attention_layer(model) if layer == "attention" else moe_layer(model), phase=point["phase"],  # type: ignore[arg-type]
+        layer=LAYERS[layer](model), phase=point["phase"],  # type: ignore[arg-type]
         tokens=point["tokens"], batch=point["batch"], **{k: point[k] for k in ("context", "mask") if k in point})  # type: ignore[arg-type]
     numerics = from_options(str(point["format"]), softmax_block=point.get("softmax_block"),  # type: ignore[arg-type]
                             scale_rule=point.get("scale_rule"))  # type: ignore[arg-type]
     schedule = None if point["schedule"] == AUTO else _schedule(Path(str(point["schedule"])))
-    if schedule is not None and (kind := to_dict(schedule)["kind"]) != layer:
-        raise CompileError(f"schedule file {point['schedule']}: expected kind {layer}, got {kind}")
     routing = str(point.get("routing", ROUTER))
     return Task(workload=workload, config=_config_of(point), numerics=numerics, schedule=schedule,
                 routing=None if routing == ROUTER else routing, routing_file=routing_content(routing),

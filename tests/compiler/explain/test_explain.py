@@ -144,7 +144,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.chdir(tmp_path)
     write_config(tmp_path, tiny_config("qwen3_moe"))
     line = ["--model", ".", "--layer", "attention", "--tokens", "12", "--tile", "nano", "--workers", "1"]
-    assert main(["explain", *line, "--only", "schedule,latency", "--schedule-out", "best.json"]) == 0
+    assert main(["explain", *line, "--only", "schedule,latency", "--schedule-out", "best.toml"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert main(["explain", *line, "--only", "schedule,latency", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -156,7 +156,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert found["critical_path"] == report["critical_path"]
     assert {f"{name}_cycles": value for name, value in found["bounds"].items()} == report["bounds"]
     assert re.search(rf"takes {report['cycles']:,} cycles .* to {100 * report['utilization']:.1f} %", text)
-    assert main(["run", *line[:-2], "--level", "timing", "--json", "--schedule", "best.json"]) == 0
+    assert main(["run", *line[:-2], "--level", "timing", "--json", "--schedule", "best.toml"]) == 0
     best = min(change["cycles"] for change in found["changes"] if change["kind"] == "schedule")
     assert json.loads(capsys.readouterr().out)["cycles"] == min(best, report["cycles"])
 
@@ -164,7 +164,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 @pytest.mark.parametrize(("options", "message"), [
     ("--layer moe --tokens 2", "explain needs --model"),
     ("--model . --layer moe --tokens 2 --only srm", "--only srm: unknown kind 'srm'; allowed: bandwidth, sram"),
-    ("--model . --layer moe --tokens 2 --mask none", "--mask none: only an attention layer has one"),
+    ("--model . --layer moe --tokens 2 --mask none", "--mask none: only attention has one"),
     ("--model . --layer attention --tokens 2 --only sram --schedule-out a.json", "--only leaves the schedule out"),
     ("--model . --layer attention --tokens 2 --tile nano --tile-set a_banks=1", "buffer"),
 ])

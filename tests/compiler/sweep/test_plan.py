@@ -48,7 +48,7 @@ def test_keys_that_a_layer_does_not_have_are_left_out_and_nothing_is_doubled() -
     (["name=x"], "unknown key 'name'; "),
     (["model"], "--set model: expected KEY=VALUE"),
     ([BASE, BASE], "model is set twice"),
-    (["layer=atention"], "--set layer=atention: layer: expected attention, moe, got 'atention'; did you mean "),
+    (["layer=atention"], "--set layer=atention: layer: expected attention, moe, mlp, norm, decoder, got "),
     ([BASE, "layer=moe"], "--set: missing key 'tokens', which prefill needs"),
     (["layer=moe", "tokens=1"], "--set: missing key 'model'"),
     (["tokens=0"], "tokens: expected an integer from 1 to "),
@@ -61,8 +61,9 @@ def test_keys_that_a_layer_does_not_have_are_left_out_and_nothing_is_doubled() -
     (["bus_bytes=wide"], "--set bus_bytes=wide: bus_bytes: expected an integer of bytes"),
     (["format=fp7"], "format: format 'fp7': expected one of "),
     (["energy=6nm"], "energy: "),
-    (["schedule=none.json"], "schedule: schedule file none.json: cannot be read"),
-    ([BASE, "layer=moe", "tokens=1", "mask=none"], "mask: no point has a use for it (only an attention layer has one)"),
+    (["schedule=none.toml"], "schedule: schedule file none.toml: cannot be read"),
+    ([BASE, "layer=moe", "tokens=1", "mask=none"],
+     "mask: no point has a use for it (only these layers have one: attention, decoder)"),
     ([BASE, "layer=moe", "tokens=1", "scale_rule=even"], "no format has power-of-two block scales"),
 ])
 def test_wrong_settings(settings: list[str], message: str) -> None:
