@@ -9,6 +9,7 @@ Compile: `compile_layer`, `CompiledLayer`, `Schedule`, `GemmSchedule`, `FlashSch
 Schedules: `load_schedule`, `save_schedule`, `schedule_differences`, `listing`.
 Check and run: `verify`, `simulate`, `Program`, `Result`.
 Report and compare: `report_compiled`, `compare`, `Comparison`.
+Many points, and why: `sweep`, `SweepTable`.
 Errors: `TilescoreError` and its subclasses.
 """
 
@@ -33,6 +34,8 @@ if typing.TYPE_CHECKING:
         save_schedule,
         schedule_differences,
     )
+    from tilescore.compiler.sweep.run import sweep
+    from tilescore.compiler.sweep.table import SweepTable
     from tilescore.rtl.spec.config import TileConfig, load_tile
     from tilescore.rtl.spec.errors import (
         CompileError,
@@ -54,9 +57,9 @@ __version__ = "0.1.0"
 __all__ = [
     "AttentionLayer", "Comparison", "CompileError", "CompiledLayer", "ConfigError", "DoesNotFit", "FlashSchedule",
     "GatherAddSchedule", "GemmSchedule", "MoELayer", "Numerics", "Program", "ProgramError", "Result", "Schedule",
-    "SimulationError", "TileConfig", "TilescoreError", "ToolError", "Workload", "WorkloadError",
+    "SimulationError", "SweepTable", "TileConfig", "TilescoreError", "ToolError", "Workload", "WorkloadError",
     "attention_layer", "bounds", "compare", "compile_layer", "list_models", "listing", "load_model", "load_schedule",
-    "load_tile", "moe_layer", "report_compiled", "save_schedule", "schedule_differences", "simulate", "verify",
+    "load_tile", "moe_layer", "report_compiled", "save_schedule", "schedule_differences", "simulate", "sweep", "verify",
 ]
 
 _HOME = {
@@ -70,6 +73,8 @@ _HOME = {
     "compiler.report": ("report_compiled",),
     "compiler.schedule": ("FlashSchedule", "GatherAddSchedule", "GemmSchedule", "Schedule", "load_schedule",
                           "save_schedule", "schedule_differences"),
+    "compiler.sweep.run": ("sweep",),
+    "compiler.sweep.table": ("SweepTable",),
     "rtl.spec.config": ("TileConfig", "load_tile"),
     "rtl.spec.errors": ("CompileError", "ConfigError", "DoesNotFit", "ProgramError", "SimulationError",
                         "TilescoreError", "ToolError", "WorkloadError"),

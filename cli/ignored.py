@@ -3,16 +3,12 @@
 import argparse
 
 from ..compiler.checkpoint import draws
-from ..compiler.layers import Workload
+from ..compiler.layers import ATTENDING, ROUTED, Workload
 from ..rtl.spec.errors import WorkloadError
 
 OF_A_LAYER = ("layer", "phase", "tokens", "context", "batch", "mask", "routing", "weights", "schedule",
               "softmax_block", "ignore_key")
 """Options that mean nothing without a layer; those that a command does not have are not given."""
-
-
-ATTENDING, ROUTED = ("attention", "decoder"), ("moe", "decoder")
-"""Layers with attention; those that may have experts."""
 
 
 def refuse(arguments: argparse.Namespace, names: tuple[str, ...], why: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..compiler.checkpoint import from_safetensors
 from ..compiler.compile import CompiledLayer, compile_layer, fitting_change
-from ..compiler.layers import Workload
+from ..compiler.layers import ATTENDING, ROUTED, Workload
 from ..compiler.models import LAYERS, ModelConfig, load_model
 from ..compiler.numerics import from_options
 from ..compiler.report import describe, layer_report
@@ -27,7 +27,7 @@ from ..sim.lib.progress import Progress
 from ..sim.program import Program
 from ..sim.simulate import simulate
 from ..sim.timing import Timing
-from .ignored import ATTENDING, ROUTED, check_seed
+from .ignored import check_seed
 
 
 def data_needed(arguments: argparse.Namespace) -> bool:

@@ -300,6 +300,9 @@ Layer = AttentionLayer | MoELayer | MlpLayer | NormLayer | DecoderLayer
 LAYER_KINDS = ("attention", "moe", "mlp", "norm", "decoder")
 """``kind`` of every layer."""
 
+ATTENDING, ROUTED = ("attention", "decoder"), ("moe", "decoder")
+"""Layers with attention; those that may have experts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:

@@ -21,6 +21,7 @@ FLOORS = ("rtl", "sim", "compiler", "cli", "testing")
 TOP_LEVEL = {
     *FLOORS,
     "tests", "docs", "benchmarks", "examples", ".ci", ".gitignore", "pyproject.toml", "constraints.txt", "Makefile",
+    "mkdocs.yml",
     "README.md", "LICENSE", "CHANGELOG.md", "__init__.py", "__main__.py",
 }  # fmt: skip
 
@@ -264,7 +265,7 @@ def test_top_level_holds_the_fixed_names_only() -> None:
 MACHINE = re.compile(
     r"(?<![\w.~$}/)<>*-])/(?:home|root|work|opt|mnt|Users|usr/local|tmp)/\w"  # a path of one machine
     r"|(?:^|[\s\"'=])(?:--(?:extra-)?index-url|--find-links|--trusted-host)"  # where packages come from
-    r"|\bpypi\.org\b|\bpythonhosted\.org\b|\blocalhost\b|\b(?:10|127|192\.168)(?:\.\d{1,3}){2,3}\b"
+    r"|\bpypi\.org\b|\bpythonhosted\.org\b|\blocalhost\b|(?<!==)\b(?:10|127|192\.168)(?:\.\d{1,3}){2,3}\b"
 )
 
 
