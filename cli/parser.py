@@ -25,6 +25,9 @@ from .options import (
     workload_options,
 )
 
+STUDY_NAMES = ("formats", "prefill-decode", "basin")
+"""Of `compiler.study.studies`, which loads numpy."""
+
 
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Examples as they are written; each option's default after its meaning, if the meaning does not say it."""
@@ -120,7 +123,7 @@ def parser() -> Parser:
                  epilog="COMMAND --help has the options of a command and examples.")
     top.add_argument("--version", action=_Version, help="show the version and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_run, _compile, _simulate, _compare, _explain, _sweep, _tile, _verilog, _export, _isa, _formats,
+    for add in (_run, _compile, _simulate, _compare, _explain, _sweep, _study, _tile, _verilog, _export, _isa, _formats,
                 _models, _doctor, _completion):
         add(commands)
     return top
@@ -226,6 +229,16 @@ def _sweep(commands: argparse._SubParsersAction) -> None:
     sweep.add_argument("--per", metavar="KEY[,KEY...]", help="a front per value of these keys; default: all that say "
                        "which layer it is")
     json_option(sweep, "JSON on standard output instead of tables")
+
+
+def _study(commands: argparse._SubParsersAction) -> None:
+    study = _command(commands, "study", "a question of co-design -> a page with table and plot", ("study", "run"),
+                     "formats", "prefill-decode --out out/studies")
+    study.add_argument("name", metavar="NAME", choices=STUDY_NAMES, help=", ".join(STUDY_NAMES))
+    study.add_argument("--out", type=Path, default=Path("out/studies"), metavar="DIR", help="write NAME.md, NAME.svg, "
+                       "NAME.csv and what is measured there; a study that was stopped goes on")
+    study.add_argument("--workers", type=int, metavar="N", help="processes; default: one per processor")
+    study.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, whose workers measure")
 
 
 def _tile(commands: argparse._SubParsersAction) -> None:

@@ -19,7 +19,7 @@ OUTSIDE = {"CHANGELOG.md": "changes.md", "README.md": "readme.md", "examples/REA
            **{f"benchmarks/{path.name}": f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.md")}}
 """{Markdown file beside docs/: where it stands in the site}."""
 
-_LINK = re.compile(r"\[([^\]]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
+_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
 
 
 def on_files(files: Any, config: Any) -> Any:

@@ -231,7 +231,7 @@ def new_commands() -> dict[str, list[str]]:
     new: dict[str, list[str]] = {}
     for page in sorted(PAGES, key=lambda page: page.parent.name != "docs"):  # those of a subject before the overview
         seen = {line for lines in new.values() for line in lines}
-        if page not in LESSONS and (lines := [line for line in commands(page) if line not in seen]):
+        if page not in LESSONS and page.parent.name != "studies" and (lines := [line for line in commands(page) if line not in seen]):
             new[page.name] = lines
     return new
 
@@ -317,10 +317,11 @@ def walk(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
             if line.split()[0] in TOOLS:
                 if not tiny:
                     run_tool(line, folder)
-            elif tiny and ("--level reference,timing,rtl" in line or line.startswith("tilescore export")):
+            elif tiny and re.match(r".*--level reference,timing,rtl|tilescore (?:export|study)", line):
                 continue
             elif not tiny or not any(word in line for word in ("my_tile/", "layer.tsp --level")):
-                execute([small(line) if tiny else line], folder, monkeypatch, capsys, bare=True)
+                shown = small(line) if tiny and "--model small" not in line else line
+                execute([shown], folder, monkeypatch, capsys, bare=True)
         capsys.readouterr()
 
 
