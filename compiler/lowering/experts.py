@@ -144,6 +144,8 @@ class ToSlots(Step):
 class FromSlots(Step):
     """out[row] = the sum of the row's slots, in the order of their experts."""
 
+    unquantized = True
+
     node: Node
 
     @cached_property
@@ -163,7 +165,7 @@ class FromSlots(Step):
 
     def ask(self, job: Job) -> None:
         job.ask(Stage.RESULTS, self.layer.floats_key(self.makes), lambda builder: float_matrix(
-            builder, self.makes, self.kernel.rows, self.layer.columns(self.makes)))
+            builder, self.layer.floats_key(self.makes), self.kernel.rows, self.layer.columns(self.makes)))
 
     def emit(self, job: Job) -> None:
         memory, layer = job.memory, self.layer

@@ -54,7 +54,7 @@ class Plan:
         """That of the graph, but for steps that are better early."""
         left, order = list(self.steps), []
         while left:
-            waiting = {value for step in left for value in (step.makes, *step.also)}
+            waiting = {value for step in left for value in step.provides}
             ready = [step for step in left if waiting.isdisjoint(step.reads)]
             order.append(min(ready, key=lambda step: not step.early))
             left.remove(order[-1])
@@ -69,7 +69,7 @@ class Plan:
                 raise CompileError(f"schedule: {name}: kernel: expected {cls.loop}, got {schedule[name].loop}")
         _check_names("order", schedule.order, tuple(step.name for step in self.steps))
         steps = {step.name: step for step in self.steps}
-        made = {value: step.name for step in self.steps for value in (step.makes, *step.also)}
+        made = {value: step.name for step in self.steps for value in step.provides}
         for position, name in enumerate(schedule.order):
             for value in steps[name].reads:
                 if value in made and made[value] not in schedule.order[:position]:
@@ -147,16 +147,17 @@ def _steps(layer: Layer) -> Iterator[Step]:
         elif isinstance(node.op, Linear):
             step, following = _linear(layer, node)
             fused |= {other.name for other in following}
-            if isinstance(step, ToRows) and layer.quantized(step.makes):
-                raise CompileError(f"{node.name}: no kernel quantizes {step.makes} for what reads it as codes")
             yield step
+            yield from _quantizer(layer, step)
         elif isinstance(node.op, Attention):
             yield Core(layer=layer, name=node.name, reads=node.inputs, makes=node.output, node=node)
         elif isinstance(node.op, Experts):
             slots = slots_key(node)
             yield ToSlots(layer=layer, name=node.name, reads=node.inputs, makes=slots, node=node)
-            yield FromSlots(layer=layer, name=node.name.replace("experts", "combine"), reads=(slots,),
-                            makes=node.output, node=node)
+            summed = FromSlots(layer=layer, name=node.name.replace("experts", "combine"), reads=(slots,),
+                               makes=node.output, node=node)
+            yield summed
+            yield from _quantizer(layer, summed)
         elif layer.rowwise(node):
             norm = node if isinstance(node.op, RmsNorm) else _norm_of(graph, node)
             fused |= {norm.name} if norm else set()
@@ -211,6 +212,12 @@ def _rows(layer: Layer, add: Node | None, norm: Node | None) -> Step:
     makes, inside = parts[-1].output, tuple(part.output for part in parts[:-1])
     reads = tuple(name for part in parts for name in part.inputs if name not in inside)
     return ToFormats(layer=layer, name=makes, reads=reads, makes=makes, also=inside, add=add, norm=norm)
+
+
+def _quantizer(layer: Layer, step: Step) -> Iterator[Step]:
+    """The step that makes codes of FP32 rows, where something reads them so."""
+    if layer.requantized(step.makes):
+        yield ToFormats(layer=layer, name=f"{step.makes} codes", reads=step.provides, makes=step.makes)
 
 
 def _only_reader(graph: Graph, node: Node) -> Node | None:

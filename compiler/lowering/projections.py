@@ -325,6 +325,8 @@ class ToRows(Projection):
     """FP32 rows. heads: of its input, where that has any; these lie apart in a row, so that no block of a scale holds
     values of two."""
 
+    unquantized = True
+
     @property
     def purpose(self) -> str:
         return "output projection"
@@ -359,7 +361,7 @@ class ToRows(Projection):
             builder, self.weight, problem.n, problem.k, problem.b, make, chunk=job.schedule[self.name].k_tile,
             packed=True))
         job.ask(Stage.RESULTS, layer.floats_key(self.makes), lambda builder: float_matrix(
-            builder, self.makes, problem.m, layer.columns(self.makes)))
+            builder, layer.floats_key(self.makes), problem.m, layer.columns(self.makes)))
 
     def _weights(self, job: Job) -> Callable[[], StoredTensor]:
         _, *inner = self.layer.shape(self.x)

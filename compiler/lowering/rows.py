@@ -1,4 +1,4 @@
-"""Nodes over FP32 rows, residual sums and RMS norms, as rowwise kernels.
+"""Nodes over FP32 rows, residual sums and RMS norms, and codes of rows that matmuls make, as rowwise kernels.
 
 A sum and the norm that reads it are one step. What a step makes is written as its readers hold it: codes of
 activations, E4M3 terms for a router, FP32 values for sums and norms, or as the layer's result.
@@ -36,7 +36,7 @@ IDENTITY = "identity matrix"
 
 @dataclass(kw_only=True, eq=False)
 class ToFormats(Step):
-    """add, norm: the nodes, at least one; of both the norm reads the sum, which is in ``also``."""
+    """add, norm: the nodes; of both the norm reads the sum, which is in ``also``. Of neither: codes of FP32 rows."""
 
     add: Node | None = None
     norm: Node | None = None
@@ -46,8 +46,7 @@ class ToFormats(Step):
         """Values that are loaded."""
         if self.add is not None:
             return self.add.inputs
-        assert self.norm is not None
-        return self.norm.inputs[:1]
+        return (self.makes,) if self.norm is None else self.norm.inputs[:1]
 
     @cached_property
     def problem(self) -> RowwiseProblem:

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import lcm
-from typing import Any
+from typing import Any, ClassVar
 
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import CompileError
@@ -21,6 +21,8 @@ from ..emitter import Emitter
 from ..graph.calibrate import Scales
 from ..graph.ir import Graph, Node, Role, Slot
 from ..graph.ops.add import Add
+from ..graph.ops.experts import Experts
+from ..graph.ops.linear import Linear
 from ..graph.ops.rms_norm import RmsNorm
 from ..graph.slots import slot_format
 from ..kernels.rowwise import padded_columns
@@ -113,6 +115,11 @@ class Layer:
         """Is the value read as codes, of activations or terms?"""
         return self.held(value, Slot.ACTIVATIONS) or self.held(value, Slot.TERMS)
 
+    def requantized(self, value: str) -> bool:
+        """Is the value read as codes, but made as FP32 rows by a kernel that quantizes nothing?"""
+        return self.quantized(value) and any(isinstance(node.op, Linear | Experts) and node.output == value
+                                             for node in self.graph.nodes)
+
     def floats_key(self, value: str) -> str:
         """The operand with a value's FP32 rows: its own name, if it is not read as codes."""
         return f"{value} in FP32" if self.quantized(value) else value
@@ -120,7 +127,8 @@ class Layer:
     def columns(self, value: str) -> int:
         """Columns of a value's FP32 rows: whole column tiles, blocks and bus beats where rowwise kernels use them."""
         size, formats = self.shape(value)[-1], self.numerics.formats
-        if not any(self.rowwise(node) and value in (*node.inputs, node.output) for node in self.graph.nodes):
+        used = any(self.rowwise(node) and value in (*node.inputs, node.output) for node in self.graph.nodes)
+        if not used and not self.requantized(value):
             return size
         return padded_columns(size, self.config, formats.activations, formats.weights, self.format(Slot.TERMS),
                               self.format(Slot.TURNED_WEIGHTS))
@@ -160,8 +168,16 @@ class Step:
     makes: str
     also: tuple[str, ...] = ()
     """Further values that it makes."""
+    unquantized: ClassVar[bool] = False
+    """It makes FP32 rows, and another step their codes where these are read."""
     early: bool = False
     """Run before others that could run too: what it makes is read by many, or late."""
+
+    @property
+    def provides(self) -> tuple[str, ...]:
+        """Operands that other steps read."""
+        makes = self.layer.floats_key(self.makes) if self.unquantized else self.makes
+        return makes, *self.also
 
     def kernels(self) -> Mapping[str, type[KernelSchedule]]:
         """Entries of a schedule, and what each is."""
