@@ -17,7 +17,7 @@ NANO = load_tile("nano")
 def plainly(program: Program, monkeypatch: pytest.MonkeyPatch) -> Timing:
     """The timing with the whole program as one stretch: nothing can be taken from an earlier one."""
     with monkeypatch.context() as patch:
-        patch.setattr(issue_times, "stretches", lambda kinds: [Stretch(0, len(kinds), -1)])
+        patch.setattr(issue_times, "stretches", lambda kinds, longest: [Stretch(0, len(kinds), -1)])
         return time_program(program)
 
 
