@@ -2,6 +2,8 @@
 # make test      set up .venv, then the test suite; every skip is printed with its reason
 # make slow      the tests marked slow           make oracle   install torch, torchao, modelopt, transformers: more tests
 # make fpga      install FuseSoC and LiteX: more tests of the exported folder
+# make dask      install Dask: sweeps on a cluster, and their test
+# make docs      the documentation as a site, in out/site
 # make lint      style check                     make types    type check
 # make clean     remove .venv and everything generated
 #
@@ -18,7 +20,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PIP := $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 INSTALL := $(PIP) --quiet -c constraints.txt
 
-.PHONY: all setup test slow oracle fpga dev lint types clean
+.PHONY: all setup test slow oracle fpga dask docs dev lint types clean
 
 all: $(STAMP)
 	$(BIN)/tilescore run
@@ -54,6 +56,22 @@ fpga: $(VENV)/.stamp-fpga
 $(VENV)/.stamp-fpga: $(STAMP)
 	@echo "installing FuseSoC and LiteX into $(VENV)"
 	@$(INSTALL) -e '.[fpga]'
+	@touch $@
+
+dask: $(VENV)/.stamp-dask
+
+$(VENV)/.stamp-dask: $(STAMP)
+	@echo "installing Dask into $(VENV)"
+	@$(INSTALL) -e '.[dask]'
+	@touch $@
+
+docs: $(VENV)/.stamp-docs
+	@$(BIN)/mkdocs build --quiet
+	@echo "out/site/index.html"
+
+$(VENV)/.stamp-docs: $(STAMP)
+	@echo "installing MkDocs into $(VENV)"
+	@$(INSTALL) -e '.[docs]'
 	@touch $@
 
 dev: $(VENV)/.stamp-dev

@@ -4,11 +4,12 @@ The public names. Everything else may change between versions. Each is imported 
 ``import tilescore`` costs nothing and a run of the timing model never loads the hardware.
 
 Describe: `load_model`, `list_models`, `attention_layer`, `moe_layer`, `Workload`, `load_tile`, `TileConfig`.
-Compile: `compile_layer`, `CompiledLayer`, `AttentionSchedule`, `MoESchedule`, `GemmSchedule`, `CoreSchedule`,
+Compile: `compile_layer`, `CompiledLayer`, `Schedule`, `GemmSchedule`, `FlashSchedule`, `GatherAddSchedule`,
 `Numerics`, `bounds`.
 Schedules: `load_schedule`, `save_schedule`, `schedule_differences`, `listing`.
 Check and run: `verify`, `simulate`, `Program`, `Result`.
 Report and compare: `report_compiled`, `compare`, `Comparison`.
+Many points, and why: `sweep`, `SweepTable`.
 Errors: `TilescoreError` and its subclasses.
 """
 
@@ -25,14 +26,16 @@ if typing.TYPE_CHECKING:
     from tilescore.compiler.numerics import Numerics
     from tilescore.compiler.report import report_compiled
     from tilescore.compiler.schedule import (
-        AttentionSchedule,
-        CoreSchedule,
+        FlashSchedule,
+        GatherAddSchedule,
         GemmSchedule,
-        MoESchedule,
+        Schedule,
         load_schedule,
         save_schedule,
         schedule_differences,
     )
+    from tilescore.compiler.sweep.run import sweep
+    from tilescore.compiler.sweep.table import SweepTable
     from tilescore.rtl.spec.config import TileConfig, load_tile
     from tilescore.rtl.spec.errors import (
         CompileError,
@@ -52,11 +55,11 @@ if typing.TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "AttentionLayer", "AttentionSchedule", "Comparison", "CompileError", "CompiledLayer", "ConfigError",
-    "CoreSchedule", "DoesNotFit", "GemmSchedule", "MoELayer", "MoESchedule", "Numerics", "Program", "ProgramError",
-    "Result", "SimulationError", "TileConfig", "TilescoreError", "ToolError", "Workload", "WorkloadError",
+    "AttentionLayer", "Comparison", "CompileError", "CompiledLayer", "ConfigError", "DoesNotFit", "FlashSchedule",
+    "GatherAddSchedule", "GemmSchedule", "MoELayer", "Numerics", "Program", "ProgramError", "Result", "Schedule",
+    "SimulationError", "SweepTable", "TileConfig", "TilescoreError", "ToolError", "Workload", "WorkloadError",
     "attention_layer", "bounds", "compare", "compile_layer", "list_models", "listing", "load_model", "load_schedule",
-    "load_tile", "moe_layer", "report_compiled", "save_schedule", "schedule_differences", "simulate", "verify",
+    "load_tile", "moe_layer", "report_compiled", "save_schedule", "schedule_differences", "simulate", "sweep", "verify",
 ]
 
 _HOME = {
@@ -68,8 +71,10 @@ _HOME = {
     "compiler.listing": ("listing",),
     "compiler.numerics": ("Numerics",),
     "compiler.report": ("report_compiled",),
-    "compiler.schedule": ("AttentionSchedule", "CoreSchedule", "GemmSchedule", "MoESchedule", "load_schedule",
+    "compiler.schedule": ("FlashSchedule", "GatherAddSchedule", "GemmSchedule", "Schedule", "load_schedule",
                           "save_schedule", "schedule_differences"),
+    "compiler.sweep.run": ("sweep",),
+    "compiler.sweep.table": ("SweepTable",),
     "rtl.spec.config": ("TileConfig", "load_tile"),
     "rtl.spec.errors": ("CompileError", "ConfigError", "DoesNotFit", "ProgramError", "SimulationError",
                         "TilescoreError", "ToolError", "WorkloadError"),

@@ -1,7 +1,7 @@
 """Processing elements that accumulate in FP32: what the exact one is compared with. For benchmarks only.
 
-They have the ports of `rtl.matrix.pe.ProcessingElement`, its lanes, tags and shadow chain, and as many stages or
-fewer; only what makes and accumulates terms differs. Where there was a choice they got the smaller one:
+They have the ports of `rtl.matrix.pe.ProcessingElement`, its lanes, tags, enables and shadow chain, and as many stages
+or fewer; only what makes and accumulates terms differs. Where there was a choice they got the smaller one:
 
 * The adder has no subnormals, infinities or overflow. None can occur: terms are multiples of 2**-20 and below 2**40.
   NaN is a sticky flag, as in the exact element, not a code to be recognised in every cycle.
@@ -12,6 +12,7 @@ fewer; only what makes and accumulates terms differs. Where there was a choice t
 from __future__ import annotations
 
 from abc import abstractmethod
+from itertools import pairwise
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
@@ -22,7 +23,14 @@ from tilescore.rtl.arith.decode import DecodedElement
 from tilescore.rtl.arith.dot import DotProduct
 from tilescore.rtl.arith.pack import count_leading_zeros, delay
 from tilescore.rtl.lib.tree import tree
-from tilescore.rtl.matrix.pe import ProcessingElement, a_operand_layout, b_operand_shape, scale_ports, tags_layout
+from tilescore.rtl.matrix.pe import (
+    ProcessingElement,
+    a_operand_layout,
+    b_operand_shape,
+    pass_tags,
+    scale_ports,
+    tags_layout,
+)
 from tilescore.rtl.spec.array_formats import built_pairs
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.formats import E4M3, PAIRS
@@ -78,18 +86,23 @@ class Fp32ProcessingElement(ProcessingElement):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.d.sync += [self.a_out.eq(self.a_in), self.b_out.eq(self.b_in)]
-        tags = self.a_in.tags
+        with m.If(self.a_in.tags.valid):
+            m.d.sync += [self.a_out.data.eq(self.a_in.data), self.b_out.eq(self.b_in)]
+        stages = [self.a_in.tags]
         for stage in range(1, self.term_latency + 1):
-            later = Signal(tags_layout(self.config), name=f"tags_{stage}")
-            m.d.sync += later.eq(tags)
-            tags = later
+            stages.append(Signal(tags_layout(self.config), name=f"tags_{stage}"))
+        for later in (self.a_out.tags, stages[1]):
+            pass_tags(m, stages[0], later)
+        for before, later in pairwise(stages[1:]):
+            pass_tags(m, before, later)
+        self.valid = [stage.valid for stage in stages]
+        tags = stages[-1]
         value = Signal(Fp32, reset_less=True)
         flags = Signal(Flags, reset_less=True)
         old = Signal(Fp32)
         m.d.comb += old.eq(Mux(tags.first, 0, value))
         new, nan = self._accumulate(m, old)
-        with m.If(tags.valid):
+        with m.If(self.valid[-1]):
             m.d.sync += [value.eq(new), flags.nan.eq(Mux(tags.first, 0, flags.nan) | nan)]
         self._shadow(m, tags.valid & tags.last, value.as_value(), flags)
         return m
@@ -110,7 +123,7 @@ class RoundedProcessingElement(Fp32ProcessingElement):
 
     def _accumulate(self, m: Module, old: data.View) -> tuple[Value, Value]:
         m.submodules.dot = dot = DotProduct(lanes=self.config.lanes, pairs=self.pairs)
-        m.d.comb += [dot.a.eq(self.a_in.data), dot.b.eq(self.b_in)]
+        m.d.comb += [dot.a.eq(self.a_in.data), dot.b.eq(self.b_in), dot.enable.eq(Cat(self.valid))]
         term, nan = self._scaled_term(m, dot) if self.config.scales else self._plain_term(m, dot)
         return add_fp32(m, old, term), nan
 
@@ -118,15 +131,20 @@ class RoundedProcessingElement(Fp32ProcessingElement):
         """Two stages: magnitude; normalise and round."""
         magnitude = Signal(len(dot.sum) - 1, reset_less=True)
         sign = Signal(reset_less=True)
-        m.d.sync += [magnitude.eq(Mux(dot.sum < 0, -dot.sum, dot.sum)), sign.eq(dot.sum < 0)]
+        with m.If(self.valid[dot.LATENCY]):
+            m.d.sync += [magnitude.eq(Mux(dot.sum < 0, -dot.sum, dot.sum)), sign.eq(dot.sum < 0)]
         term = Signal(Fp32, reset_less=True)
-        m.d.sync += term.eq(normalise(m, magnitude, Const(PAIRS[Pair.E4M3].lsb_exponent + BIAS), sign, name="term"))
+        rounded = normalise(m, magnitude, Const(PAIRS[Pair.E4M3].lsb_exponent + BIAS), sign, name="term")
+        with m.If(self.valid[dot.LATENCY + 1]):
+            m.d.sync += term.eq(rounded)
         return term, delay(m, dot.nan, 2, name="nan")
 
     def _scaled_term(self, m: Module, dot: DotProduct) -> tuple[data.View, Value]:
         """As in `rtl.matrix.block_term` the block's sum and the scales' product, then their product; normalise."""
         a, b = self.a_scale_in, self.b_scale_in
-        m.d.sync += [self.a_scale_out.eq(a), self.b_scale_out.eq(b)]
+        now = self.valid[dot.LATENCY:]
+        with m.If(now[0]):
+            m.d.sync += [self.a_scale_out.eq(a), self.b_scale_out.eq(b)]
         block = Signal(dot.sum.shape(), reset_less=True)
         factor = Signal(2 * E4M3.significand_bits, reset_less=True)
         exponent = Signal(range(2 * E4M3.max_shift + 1), reset_less=True)
@@ -134,12 +152,16 @@ class RoundedProcessingElement(Fp32ProcessingElement):
         product_exponent = Signal(8, reset_less=True)
         magnitude = Signal(len(product) - 1)
         lsb = PAIRS[Pair.E2M1].lsb_exponent + 2 * E4M3.lsb_exponent
-        m.d.sync += [
-            block.eq(dot.sum), factor.eq(a.significand * b.significand), exponent.eq(a.exponent + b.exponent),
-            product.eq(block * factor), product_exponent.eq(exponent + (lsb + BIAS))]
+        with m.If(now[0]):
+            m.d.sync += [block.eq(dot.sum), factor.eq(a.significand * b.significand),
+                         exponent.eq(a.exponent + b.exponent)]
+        with m.If(now[1]):
+            m.d.sync += [product.eq(block * factor), product_exponent.eq(exponent + (lsb + BIAS))]
         m.d.comb += magnitude.eq(Mux(product < 0, -product, product))
         term = Signal(Fp32, reset_less=True)
-        m.d.sync += term.eq(normalise(m, magnitude, product_exponent, product < 0, name="term"))
+        rounded = normalise(m, magnitude, product_exponent, product < 0, name="term")
+        with m.If(now[2]):
+            m.d.sync += term.eq(rounded)
         return term, delay(m, a.nan | b.nan, 3, name="nan")
 
 
@@ -198,24 +220,29 @@ class AlignedProcessingElement(Fp32ProcessingElement):
         lane_exponents = [Signal(exponent_bits, name=f"sum_exponent_{i}") for i in range(lanes)]
         m.d.comb += [e.eq(a.shift + b.shift) for e, (a, b) in zip(lane_exponents, pairs, strict=True)]
         largest = Signal(exponent_bits, reset_less=True)
-        m.d.sync += largest.eq(tree(lambda x, y: Mux(x > y, x, y), lane_exponents))
+        found = tree(lambda x, y: Mux(x > y, x, y), lane_exponents)
+        with m.If(self.valid[0]):
+            m.d.sync += largest.eq(found)
         terms: list[Value] = []
         for i, (a, b) in enumerate(pairs):
             product = Signal(product_bits, name=f"product_{i}", reset_less=True)
             exponent = Signal(exponent_bits, name=f"exponent_{i}", reset_less=True)
             sign = Signal(name=f"sign_{i}", reset_less=True)
-            m.d.sync += [product.eq(Mux(a.nan | b.nan, 0, a.significand * b.significand)),
-                         exponent.eq(lane_exponents[i]), sign.eq(a.sign ^ b.sign)]
+            with m.If(self.valid[0]):
+                m.d.sync += [product.eq(Mux(a.nan | b.nan, 0, a.significand * b.significand)),
+                             exponent.eq(lane_exponents[i]), sign.eq(a.sign ^ b.sign)]
             cut = Signal(self.window, name=f"cut_{i}")
             m.d.comb += cut.eq(Cat(Const(0, self.window - product_bits), product) >> (largest - exponent).as_unsigned())
             term = Signal(signed(self.window + 1), name=f"term_{i}", reset_less=True)
-            m.d.sync += term.eq(Mux(sign, -cut, cut))
+            with m.If(self.valid[1]):
+                m.d.sync += term.eq(Mux(sign, -cut, cut))
             terms.append(term)
         levels = 0
         while len(terms) > 1:
             sums = [Signal(signed(len(terms[0]) + 1), name=f"sum_{levels}_{i}", reset_less=True)
                     for i in range(len(terms) // 2)]
-            m.d.sync += [s.eq(x + y) for s, x, y in zip(sums, terms[::2], terms[1::2], strict=True)]
+            with m.If(self.valid[2 + levels]):
+                m.d.sync += [s.eq(x + y) for s, x, y in zip(sums, terms[::2], terms[1::2], strict=True)]
             terms, levels = sums, levels + 1
         nans = Signal(lanes, reset_less=True)
         m.d.sync += nans.eq(Cat(a.nan | b.nan for a, b in pairs))

@@ -46,6 +46,7 @@ def play(program: Program) -> tuple[float, dict[str, float]]:
     """CPU seconds of making the initial memories, and of the instructions of each phase (the reference level)."""
     start = time.process_time()
     state = State.initial(program)
+    state.filling.whole()
     made = time.process_time() - start
     execute(state, program.boot_load())
     seconds: dict[str, float] = {}

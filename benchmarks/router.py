@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.flips import flipped_tokens, float64_logits, margins
 from tilescore.compiler.layers import MoELayer, Workload
+from tilescore.compiler.logits import input_scales, split_terms, term_products, tile_logits
 from tilescore.compiler.models import list_models, load_model, moe_layer
-from tilescore.compiler.moe.flips import flipped_tokens, float64_logits, margins
-from tilescore.compiler.moe.logits import input_scales, split_terms, term_products, tile_logits
 from tilescore.compiler.numerics import DEFAULT, ROUTER_TERMS, Numerics
 from tilescore.compiler.quantize import stored_values, tensor_factor
 from tilescore.compiler.routing import topk_softmax_route
-from tilescore.compiler.tensors import MoETensors, synthetic
+from tilescore.compiler.tensors import LayerTensors, synthetic
 from tilescore.rtl.spec.config import load_tile
 from tilescore.rtl.spec.element_values import decode_e4m3_float
 from tilescore.rtl.spec.errors import WorkloadError
@@ -32,7 +32,7 @@ TOKENS, SEEDS = 1024, range(4)
 TILE = "server"
 WORKLOADS = (("prefill", 512), ("decode", 1))
 
-Logits = Callable[[MoETensors], np.ndarray]
+Logits = Callable[[LayerTensors], np.ndarray]
 
 
 def layers() -> Iterator[MoELayer]:
@@ -44,9 +44,8 @@ def layers() -> Iterator[MoELayer]:
             continue
 
 
-def tensors_of(layer: MoELayer, seed: int) -> MoETensors:
+def tensors_of(layer: MoELayer, seed: int) -> LayerTensors:
     held = synthetic(Workload(layer=layer, tokens=TOKENS), seed)
-    assert isinstance(held, MoETensors)
     return held
 
 
@@ -63,7 +62,7 @@ def finer_terms(x: np.ndarray, scale: float, terms: int) -> list[np.ndarray]:
 def summed(split: Callable[[np.ndarray, float, int], list[np.ndarray]], terms: int,
            pairs: list[tuple[int, int]]) -> Logits:
     """Logits of operands split by ``split``: the products of ``pairs``, in float64."""
-    def make(held: MoETensors) -> np.ndarray:
+    def make(held: LayerTensors) -> np.ndarray:
         x, router = (split(a, s, terms) for a, s in zip((held.x, held.router), input_scales(held), strict=True))
         return np.sum([x[i] @ router[j].T for i, j in pairs], axis=0)
     return make
@@ -103,7 +102,7 @@ def variants() -> dict[str, Logits]:
     }
 
 
-def flips(held: MoETensors, exact: np.ndarray, logits: np.ndarray) -> np.ndarray:
+def flips(held: LayerTensors, exact: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """(tokens,) bool."""
     top_k = held.workload.moe.top_k
     return flipped_tokens(exact, topk_softmax_route(logits, top_k, norm_topk=True).chosen)

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _side(arguments: argparse.Namespace, side: str) -> dict:
     """The report that a word of the command line stands for."""
     path = Path(side)
-    if path.is_dir() or (path.suffix == ".json" and path.is_file()):
+    if path.is_dir() or (path.suffix in (".json", ".toml") and path.is_file()):
         if (report := saved_report(path, arguments.layer)) is not None:
             return report
         return _run(arguments, side, [f"--schedule={side}"])
@@ -70,5 +70,5 @@ def _run(arguments: argparse.Namespace, side: str, options: list[str]) -> dict:
             raise WorkloadError(f"compare {side!r}: --{name} is needed (or {name}=... in it), unless it is a saved "
                                 "report")
     check_layer_options(own, (own.layer,), data=False)
-    compiled, _ = build(own, own.layer, False, tile_of(own))
+    compiled = build(own, own.layer, False, tile_of(own)).layer
     return report_compiled(compiled, energy=load_table(own.energy), seed=own.seed)

@@ -11,6 +11,7 @@ from ..compiler.format_table import (
     tensor_errors,
     text_table,
 )
+from ..compiler.layers import LAYER_KINDS
 from ..compiler.numerics import from_options
 from ..rtl.spec.errors import WorkloadError
 from ..sim.energy import load_table
@@ -32,7 +33,7 @@ def formats(arguments: argparse.Namespace) -> int:
         refuse(arguments, ("tensor_name",), "a .npy file holds one tensor, without a name")
     if arguments.model:
         if arguments.layer is None:
-            raise WorkloadError("--layer is needed with --model; allowed: attention, moe")
+            raise WorkloadError(f"--layer is needed with --model; allowed: {', '.join(LAYER_KINDS)}")
         check_layer_options(arguments, (arguments.layer,), data=False)
     parts = {"formats": describe_formats(arguments.acc_bits, arguments.k)}
     if arguments.tensor:

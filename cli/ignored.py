@@ -3,7 +3,7 @@
 import argparse
 
 from ..compiler.checkpoint import draws
-from ..compiler.layers import Workload
+from ..compiler.layers import ATTENDING, ROUTED, Workload
 from ..rtl.spec.errors import WorkloadError
 
 OF_A_LAYER = ("layer", "phase", "tokens", "context", "batch", "mask", "routing", "weights", "schedule",
@@ -22,15 +22,16 @@ def refuse(arguments: argparse.Namespace, names: tuple[str, ...], why: str) -> N
 
 def check_layer_options(arguments: argparse.Namespace, layers: tuple[str, ...], data: bool) -> None:
     """Options that none of the layers uses. data: results are computed, not only times."""
-    if "attention" not in layers:
-        refuse(arguments, ("mask", "context", "softmax_block"), "only an attention layer has one, this one is moe")
-    if "moe" not in layers:
-        refuse(arguments, ("routing",), "only an MoE layer is routed, this one is attention")
+    kinds = " and ".join(layers)
+    if not set(layers) & set(ATTENDING):
+        refuse(arguments, ("mask", "context", "softmax_block"), f"only attention has one, this one is {kinds}")
+    if not set(layers) & set(ROUTED):
+        refuse(arguments, ("routing",), f"only MoE experts are routed, this one is {kinds}")
     if not getattr(arguments, "weights", None):
         refuse(arguments, ("layer_index",), "--weights is needed too")
     if not data:
-        if layers == ("attention",):
-            refuse(arguments, ("weights", "seed"), "the times of an attention layer do not depend on data")
+        if not set(layers) & set(ROUTED):
+            refuse(arguments, ("weights", "seed"), f"the times of {kinds} do not depend on data")
         routing = arguments.routing
         if routing is not None:
             refuse(arguments, ("weights",), f"with --routing {routing} the times do not depend on data")

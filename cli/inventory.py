@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from ..compiler.models import attention_layer, list_models, load_model, moe_layer
+from ..compiler.models import LAYERS, list_models, load_model
 from ..rtl.spec.errors import TilescoreError
 from ..sim.hardware.toolchain import doctor_report
 
@@ -15,7 +15,7 @@ def models(arguments: argparse.Namespace) -> int:
     rows = []
     for name in list_models():
         model, built, exceptions = load_model(name), {}, {}
-        for layer, make in (("attention", attention_layer), ("moe", moe_layer)):
+        for layer, make in LAYERS.items():
             try:
                 exceptions[f"{layer}_exceptions"] = preset_exceptions(make(model))
                 built[layer] = None
@@ -26,10 +26,10 @@ def models(arguments: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     for row in rows:
-        print(f"{row['model']:24} attention: {'built' if row['attention'] is None else 'not built'}"
-              f"   moe: {'built' if row['moe'] is None else 'not built'}")
-        for layer in ("attention", "moe"):
-            if row[layer] is not None:
+        print(f"{row['model']:24} " + "   ".join(
+            f"{layer}: {'built' if row[layer] is None else 'not built'}" for layer in LAYERS))
+        for layer in LAYERS:
+            if row[layer] is not None and layer not in ("norm", "decoder"):  # these say what their parts say
                 print(f"{'':24} {layer} not built: {row[layer]}")
             for preset, reason in row[f"{layer}_exceptions"].items():
                 print(f"{'':24} {layer} not on {preset}: {reason}")

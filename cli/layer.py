@@ -3,23 +3,26 @@
 import argparse
 import sys
 import time
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..compiler.checkpoint import from_safetensors
 from ..compiler.compile import CompiledLayer, compile_layer, fitting_change
-from ..compiler.layers import Workload
-from ..compiler.models import ModelConfig, attention_layer, load_model, moe_layer
+from ..compiler.layers import ATTENDING, ROUTED, Workload
+from ..compiler.models import LAYERS, ModelConfig, load_model
 from ..compiler.numerics import from_options
 from ..compiler.report import describe, layer_report
-from ..compiler.schedule import load_schedule, to_dict
+from ..compiler.schedule import load_schedule
 from ..compiler.tensors import LayerTensors
 from ..rtl.spec.config import TileConfig
-from ..rtl.spec.errors import CompileError, DoesNotFit, WorkloadError
+from ..rtl.spec.errors import DoesNotFit, WorkloadError
 from ..sim.energy import EnergyTable
 from ..sim.hardware.toolchain import missing_for_verilator
 from ..sim.legality.verifier import verify
+from ..sim.lib.filled_array import FilledArray
 from ..sim.lib.progress import Progress
 from ..sim.program import Program
 from ..sim.simulate import simulate
@@ -47,30 +50,46 @@ def note(model: ModelConfig, weights: Path | None = None) -> None:
 
 
 def workload_of(arguments: argparse.Namespace, layer: str, model: ModelConfig) -> Workload:
-    """What the layer options describe; an MoE layer has neither mask nor context."""
-    description = attention_layer(model) if layer == "attention" else moe_layer(model)
+    """What the layer options describe; only attention has a mask and a context."""
+    description = LAYERS[layer](model)
     tokens = arguments.tokens
     if tokens is None:
         if arguments.phase != "decode":
             raise WorkloadError("--tokens is needed for prefill")
         tokens = 1
-    if layer == "moe":
+    if layer not in ATTENDING:
         return Workload(layer=description, phase=arguments.phase, tokens=tokens, batch=arguments.batch)
     return Workload(layer=description, phase=arguments.phase, tokens=tokens, context=arguments.context,
                     batch=arguments.batch, mask=arguments.mask)
 
 
-def build(arguments: argparse.Namespace, layer: str, data: bool, config: TileConfig) -> tuple[CompiledLayer, float]:
-    """Compile and verify one layer; the layer and the seconds that took."""
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A verified layer, the seconds that took, and its memory for the reference level, which is being made."""
+
+    layer: CompiledLayer
+    seconds: float
+    filling: FilledArray | None
+
+
+def build(arguments: argparse.Namespace, layer: str, data: bool, config: TileConfig, *,
+          levels: Collection[str] = ()) -> Built:
+    """Compile and verify one layer, for simulation at ``levels``."""
     start = time.perf_counter()
     with Progress(f"compile {layer}"):
         model = model_of(arguments)
         compiled = _compiled(arguments, layer, data, config, model)
         compiled.program.meta.update(describe(compiled, config, seed=arguments.seed))
         compiled.program.meta["data"] = data
-        verify(compiled.program)
+        filling = compiled.program.filling_dram() if "reference" in levels else None
+        try:
+            verify(compiled.program)
+        except BaseException:
+            if filling:
+                filling.stop()
+            raise
     note(model, arguments.weights)
-    return compiled, time.perf_counter() - start
+    return Built(layer=compiled, seconds=time.perf_counter() - start, filling=filling)
 
 
 def _weights(arguments: argparse.Namespace, model: ModelConfig, workload: Workload) -> LayerTensors:
@@ -88,12 +107,10 @@ def _compiled(arguments: argparse.Namespace, layer: str, data: bool, config: Til
     workload = workload_of(arguments, layer, model)
     check_seed(arguments, workload)
     schedule = load_schedule(arguments.schedule) if arguments.schedule else None
-    if schedule is not None and (kind := to_dict(schedule)["kind"]) != layer:
-        raise CompileError(f"schedule file {arguments.schedule}: expected kind {layer}, got {kind}")
     tensors = None
     if arguments.weights:
         tensors = _weights(arguments, model, workload)
-    given = {"tensors": tensors, "schedule": schedule, "routing": arguments.routing if layer == "moe" else None,
+    given = {"tensors": tensors, "schedule": schedule, "routing": arguments.routing if layer in ROUTED else None,
              "seed": arguments.seed, "numerics": from_options(arguments.format, softmax_block=arguments.softmax_block,
                                                             scale_rule=arguments.scale_rule)}
     try:
@@ -106,14 +123,14 @@ def _compiled(arguments: argparse.Namespace, layer: str, data: bool, config: Til
 
 def report(program: Program, energy: EnergyTable, *, expected: np.ndarray | None,
            expected_routed: np.ndarray | None, compile_s: float, levels: tuple[str, ...],
-           command: list[str]) -> tuple[dict, Timing]:
+           command: list[str], filling: FilledArray | None = None) -> tuple[dict, Timing]:
     """Simulate ``program``, which carries its description, at ``levels``; the report, and the times of instructions."""
     if "rtl" in levels and (missing := missing_for_verilator()):
         print("tilescore: the rtl level runs in Amaranth's simulator, some 1000 times slower than under Verilator, "
               f"which lacks: {', '.join(missing)}", file=sys.stderr)
     start = time.perf_counter()
     with Progress(f"simulate {program.meta['layer']}") as progress:
-        result = simulate(program, levels, energy_table=energy, progress=progress)
+        result = simulate(program, levels, energy_table=energy, progress=progress, filling=filling)
     made = layer_report(program.meta, program, result, energy, expected=expected, expected_routed=expected_routed,
                         compile_s=compile_s, simulate_s=time.perf_counter() - start, command=command)
     return made, result.timing

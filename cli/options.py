@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..compiler.format_names import PRESET_NAMES, SCALE_RULE_NAMES, SOFTMAX_BLOCK
+from ..compiler.layers import LAYER_KINDS
 from ..rtl.spec.config import PRESETS
 from ..rtl.spec.errors import did_you_mean
 from ..rtl.spec.tile_settings import OPTION
@@ -31,15 +32,15 @@ def layer_options(command: argparse.ArgumentParser) -> None:
     add("--model", metavar="NAME|PATH", help="bundled model (see `tilescore models`) or a config.json")
     add("--ignore-key", action="append", metavar="KEY", help="a key of the config.json that is not understood and does "
         "not change the layer; may be repeated")
-    add("--layer", choices=("attention", "moe"), help="attention or moe")
+    add("--layer", choices=LAYER_KINDS, help=", ".join(LAYER_KINDS))
     add("--phase", choices=("prefill", "decode"), default="prefill", help="prefill or decode")
     add("--tokens", type=int, metavar="N", help="new tokens per sequence; default for decode: 1")
-    add("--context", type=int, metavar="T", help="cached tokens per sequence; default for prefill: 0, for decode of "
-        "attention: 1024")
+    add("--context", type=int, metavar="T", help="cached tokens per sequence; default for prefill: 0, for decode "
+        "with attention: 1024")
     add("--batch", type=int, default=1, metavar="B", help="sequences")
-    add("--mask", choices=("causal", "none"), default="causal", help="of attention: causal or none")
+    add("--mask", choices=("causal", "none"), default="causal", help="of attention and decoder: causal or none")
     tile_options(command)
-    add("--routing", metavar="balanced|zipf-S|FILE", help="of MoE; default: the router's own top k")
+    add("--routing", metavar="balanced|zipf-S|FILE", help="of moe and decoder; default: the router's own top k")
     add("--softmax-block", type=int, metavar="N", help="keys per block of attention's softmax, part of its numerics; "
         f"default: {SOFTMAX_BLOCK}")
     add("--scale-rule", choices=SCALE_RULE_NAMES, help="of power-of-two block scales; default: floor")
@@ -52,7 +53,7 @@ def workload_options(command: argparse.ArgumentParser) -> None:
     add("--weights", type=Path, metavar="PATH", help="safetensors file, index or folder; default: seeded "
         "synthetic tensors")
     add("--layer-index", type=int, default=0, metavar="I", help="layer in the safetensors file")
-    add("--schedule", type=Path, metavar="FILE", help="a schedule in JSON; default: chosen by rule")
+    add("--schedule", type=Path, metavar="FILE", help="a schedule in TOML; default: chosen by rule")
     add("--format", default="e4m3", metavar="NAME|W:A:KV", help=f"{', '.join(PRESET_NAMES)}, or formats of weights, "
         "activations and KV cache")
     add("--seed", type=int, default=0, metavar="S", help="of synthetic tensors and of zipf routing")

@@ -25,6 +25,9 @@ from .options import (
     workload_options,
 )
 
+STUDY_NAMES = ("formats", "prefill-decode", "basin")
+"""Of `compiler.study.studies`, which loads numpy."""
+
 
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Examples as they are written; each option's default after its meaning, if the meaning does not say it."""
@@ -120,8 +123,8 @@ def parser() -> Parser:
                  epilog="COMMAND --help has the options of a command and examples.")
     top.add_argument("--version", action=_Version, help="show the version and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_run, _compile, _simulate, _compare, _tile, _verilog, _export, _isa, _formats, _models, _doctor,
-                _completion):
+    for add in (_run, _compile, _simulate, _compare, _explain, _sweep, _study, _tile, _verilog, _export, _isa, _formats,
+                _models, _doctor, _completion):
         add(commands)
     return top
 
@@ -163,7 +166,7 @@ def _compile(commands: argparse._SubParsersAction) -> None:
     workload_options(compile_)
     compile_.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="program file to write")
     compile_.add_argument("--listing", type=Path, metavar="FILE", help="also write the assembler listing")
-    compile_.add_argument("--schedule-out", type=Path, metavar="FILE", help="also write the schedule, as JSON that "
+    compile_.add_argument("--schedule-out", type=Path, metavar="FILE", help="also write the schedule, as TOML that "
                           "--schedule reads")
     compile_.add_argument("--no-data", action="store_true", help="instructions only: for timing")
 
@@ -191,6 +194,51 @@ def _compare(commands: argparse._SubParsersAction) -> None:
     output = compare.add_mutually_exclusive_group()
     json_option(output)
     output.add_argument("--markdown", action="store_true", help="Markdown tables, for a pull request")
+
+
+def _explain(commands: argparse._SubParsersAction) -> None:
+    explain = _command(commands, "explain", "layer + tile -> what bounds it, and what the next changes would save",
+                       ("explain", "run"), "--model llama-3-8b --layer attention --tokens 64",
+                       "--model olmoe-1b-7b --layer moe --phase decode --only bandwidth,sram")
+    workload_options(explain)
+    energy_options(explain)
+    explain.add_argument("--only", metavar="KIND[,KIND...]", help="changes to measure: bandwidth, sram, latency, "
+                         "clock, array, schedule; default: all")
+    explain.add_argument("--workers", type=int, metavar="N", help="processes; default: one per processor")
+    explain.add_argument("--schedule-out", type=Path, metavar="FILE", help="write the best schedule that was found")
+    json_option(explain)
+
+
+def _sweep(commands: argparse._SubParsersAction) -> None:
+    sweep = _command(commands, "sweep", "many layers on many tiles -> one table, with its Pareto front",
+                     ("sweep", "run"),
+                     "--set model=llama-3-8b --set layer=attention --set tokens=16,64 --set tile=edge,server",
+                     "grid.toml --pareto time_us,energy_pj,area_mm2 --out out/grid",
+                     "grid.toml --set bus_bytes=16,32,64 --scheduler tcp://machine:8786")
+    sweep.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a TOML file: a value or a list of values "
+                       "per key, and [[case]] tables of keys that go together")
+    sweep.add_argument("--set", action="append", metavar="KEY=VALUE[,VALUE...]", help="values of a key, in place of "
+                       "the file's; keys are the options of `run` and those of a tile; may be repeated")
+    sweep.add_argument("--out", type=Path, default=Path("out/sweep"), metavar="DIR", help="write table.csv, table.json "
+                       "and what is measured there; a sweep that was stopped goes on")
+    sweep.add_argument("--workers", type=int, metavar="N", help="processes; default: one per processor")
+    sweep.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, whose workers measure, as "
+                       "tcp://machine:8786")
+    sweep.add_argument("--pareto", metavar="COLUMN,COLUMN[,COLUMN]", help="also write pareto.csv and pareto.svg: the "
+                       "points that no other betters in all of these; NAME:min or NAME:max says what is better")
+    sweep.add_argument("--per", metavar="KEY[,KEY...]", help="a front per value of these keys; default: all that say "
+                       "which layer it is")
+    json_option(sweep, "JSON on standard output instead of tables")
+
+
+def _study(commands: argparse._SubParsersAction) -> None:
+    study = _command(commands, "study", "a question of co-design -> a page with table and plot", ("study", "run"),
+                     "formats", "prefill-decode --out out/studies")
+    study.add_argument("name", metavar="NAME", choices=STUDY_NAMES, help=", ".join(STUDY_NAMES))
+    study.add_argument("--out", type=Path, default=Path("out/studies"), metavar="DIR", help="write NAME.md, NAME.svg, "
+                       "NAME.csv and what is measured there; a study that was stopped goes on")
+    study.add_argument("--workers", type=int, metavar="N", help="processes; default: one per processor")
+    study.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, whose workers measure")
 
 
 def _tile(commands: argparse._SubParsersAction) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 
+from ..compiler.layers import LAYER_KINDS
 from ..compiler.listing import listing
 from ..compiler.report import check_description, phase_table, table
 from ..compiler.schedule import to_text
@@ -20,13 +21,14 @@ from .tiles import tile_of
 def compile_(arguments: argparse.Namespace) -> int:
     """Write the program file and, if asked for, its listing."""
     if arguments.model is None or arguments.layer is None:
-        raise WorkloadError("compile needs --model (see `tilescore models`) and --layer (attention, moe)")
+        raise WorkloadError("compile needs --model (see `tilescore models`) and --layer "
+                            f"({', '.join(LAYER_KINDS)})")
     check_layer_options(arguments, (arguments.layer,), not arguments.no_data)
     config = tile_of(arguments)
     outputs = (arguments.output, arguments.listing, arguments.schedule_out)
     check_targets([path for path in outputs if path is not None])
-    compiled, seconds = build(arguments, arguments.layer, not arguments.no_data, config)
-    program = compiled.program
+    built = build(arguments, arguments.layer, not arguments.no_data, config)
+    compiled, program = built.layer, built.layer.program
     if compiled.expected is not None:
         program = embed_expected(program, compiled.expected)
     if compiled.expected_routed is not None and compiled.flipped:
@@ -38,7 +40,7 @@ def compile_(arguments: argparse.Namespace) -> int:
     if arguments.schedule_out:
         write_text(arguments.schedule_out, to_text(compiled.schedule))
     print(f"{arguments.output}: {len(program.instructions)} instructions for tile {config.name}, "
-          f"{program.dram_bytes:,} bytes of DRAM, {seconds:.2f} s")
+          f"{program.dram_bytes:,} bytes of DRAM, {built.seconds:.2f} s")
     return 0
 
 

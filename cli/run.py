@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..compiler.compile import CompiledLayer, compile_layer
+from ..compiler.layers import LAYER_KINDS
 from ..compiler.listing import listing
 from ..compiler.report import describe, headline, phase_table, table
 from ..compiler.schedule import to_text
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     if demo:
         _fill_in_demo(arguments)
     elif arguments.layer is None:
-        raise WorkloadError("--layer is needed with --model; allowed: attention, moe")
+        raise WorkloadError(f"--layer is needed with --model; allowed: {', '.join(LAYER_KINDS)}")
     layers = ("attention", "moe") if demo else (arguments.layer,)
     check_layer_options(arguments, layers, data_needed(arguments))
     baselines = _baselines(arguments, layers)
@@ -103,10 +104,11 @@ def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) ->
     config, energy, data = tile_of(arguments), load_table(arguments.energy), data_needed(arguments)
     done = _Done()
     for layer in layers:
-        compiled, seconds = build(arguments, layer, data, config)
+        built = build(arguments, layer, data, config, levels=arguments.level)
+        compiled = built.layer
         made, timing = report(compiled.program, energy, expected=compiled.expected,
-                              expected_routed=compiled.expected_routed, compile_s=seconds,
-                              levels=arguments.level, command=arguments.words)
+                              expected_routed=compiled.expected_routed, compile_s=built.seconds,
+                              levels=arguments.level, command=arguments.words, filling=built.filling)
         done.reports.append(made)
         if demo and not arguments.json:
             _announce(made)
@@ -122,7 +124,7 @@ def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) ->
         if arguments.out:
             done.timelines.append(timeline_of(compiled.program, timing).to_dict())
             done.files[f"{layer}.txt"] = listing(compiled.program, timing)
-            done.files[f"{layer}.schedule.json"] = to_text(compiled.schedule)
+            done.files[f"{layer}.schedule.toml"] = to_text(compiled.schedule)
         if demo and data:
             done.checks.append(_cross_check(compiled, energy, arguments))
     done.files["tile.toml"] = tile_toml(config)

@@ -8,7 +8,9 @@ from ..sim.lib.json_file import read_json
 
 
 def saved_report(path: Path, layer: str | None) -> dict | None:
-    """The report of one layer in a report.json or its folder; None when the file is a schedule."""
+    """The report of one layer in a report.json or its folder; None when the file is a schedule, also an old one."""
+    if path.suffix == ".toml":
+        return None
     file = path / "report.json" if path.is_dir() else path
     values = read_json(file, ConfigError)
     if isinstance(values, dict) and "kind" in values and not path.is_dir():

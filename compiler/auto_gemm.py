@@ -6,13 +6,14 @@ buffers A and ACC allow, then evened out over the blocks; B pieces are cut so th
 loads run ahead.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from ..rtl.spec.config import TileConfig
-from ..rtl.spec.errors import DoesNotFit
-from .gemm import GemmProblem
+from ..rtl.spec.errors import CompileError, DoesNotFit
+from .kernels.gemm import GemmProblem
 from .operands import k_unit
 from .schedule import GemmSchedule
 from .tiles.buffers import Buffer, align, copies_that_fit, fits
@@ -82,11 +83,13 @@ def _even(config: TileConfig, m: int, rows: int) -> int:
 
 
 def gemm_schedule(config: TileConfig, problem: GemmProblem, purpose: str, buffers: Buffers, *,
-                  group_tiles: int | None = None, stage: Callable[[int, int], int] | None = None) -> GemmSchedule:
+                  group_tiles: int | None = None, stage: Callable[[int, int], int] | None = None,
+                  by_bytes: bool = False) -> GemmSchedule:
     """A schedule with which ``buffers`` fit. Raises `DoesNotFit` naming ``purpose``.
 
     group_tiles: fixed size of an epilogue group, else chosen. stage: banks of buffer A that one staging region for
-    (rows, group_tiles) of quantized results takes; None where nothing is quantized.
+    (rows, group_tiles) of quantized results takes; None where nothing is quantized. by_bytes: of A resident and A
+    streamed the one that reads less, for k so long that few rows of A stay on chip; else A is resident where that fits.
     """
     k_tile = largest_chunk(config, problem, purpose)
     total_tiles = -(-problem.n // config.cols)
@@ -101,9 +104,9 @@ def gemm_schedule(config: TileConfig, problem: GemmProblem, purpose: str, buffer
         return next((found for found in tried if fits(_whole_groups(buffers(found), problem, found), config, purpose)),
                     None)
 
-    def streamed() -> GemmSchedule:
+    def streamed(group: int = groups[-1]) -> GemmSchedule:
         return _streamed(config, problem, purpose, buffers, lambda rows, k_tile: replace(
-            candidate(rows, groups[-1]), k_tile=k_tile, a_resident=False, k_outer=True))
+            candidate(rows, group), k_tile=k_tile, a_resident=False, k_outer=True))
 
     rows = first_that(list(row_counts(config, problem.m)), lambda rows: fitting(rows) is not None)
     if rows is None:
@@ -112,8 +115,25 @@ def gemm_schedule(config: TileConfig, problem: GemmProblem, purpose: str, buffer
     assert found is not None
     found = replace(found, m_tile=_even(config, problem.m, rows),
                     n_tiles=_n_tiles(config, problem, purpose, k_tile, found.group_tiles))
+    if by_bytes and found.m_tile < problem.m:
+        return _least_bytes(config, problem, found, streamed, groups)
     one_group = group_tiles is not None and group_tiles >= total_tiles
     return _taller(found, streamed) if one_group and found.m_tile < problem.m else found
+
+
+def _least_bytes(config: TileConfig, problem: GemmProblem, resident: GemmSchedule,
+                 streamed: Callable[[int], GemmSchedule], groups: list[int]) -> GemmSchedule:
+    """The schedule that reads least: A is read once, or once per group; B once per block of rows."""
+    def read_bytes(schedule: GemmSchedule) -> int:
+        times = 1 if schedule.a_resident else -(-problem.n // (schedule.group_tiles * config.cols))
+        return (times * problem.m * problem.a.bytes_of(problem.terms * problem.k)
+                + -(-problem.m // schedule.m_tile) * problem.n * problem.b.bytes_of(problem.k))
+
+    found = [resident]
+    for group in (groups[0] * 4, groups[0] * 2, *groups):
+        with contextlib.suppress(DoesNotFit, CompileError):
+            found.append(streamed(group))
+    return min(found, key=read_bytes)
 
 
 def _whole_groups(buffers: list[Buffer], problem: GemmProblem, schedule: GemmSchedule) -> list[Buffer]:

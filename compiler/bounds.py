@@ -57,12 +57,14 @@ def weight_bytes(elements: int, tensor_format: TensorFormat) -> Fraction:
 def compulsory_bytes(workload: Workload, routing: Routing | None = None,
                      numerics: Numerics = DEFAULT) -> tuple[int, int]:
     """(read, write): weights, input and cached keys and values; output, and new keys and values. Weights are those of
-    the experts that ``routing`` uses; what stays FP32, as the weights of norms, is left out."""
+    the experts that ``routing`` uses; the FP32 weights of norms are left out."""
     graph, active = layer_graph(workload), None if routing is None else len(routing.active)
     read, written = {}, {}
     for value, slot, node in graph.uses():
         tensor_format = slot_format(slot, numerics.formats)
         if tensor_format is None:
+            if value.role is Role.INPUT:
+                read[value.name, None] = Fraction(4 * math.prod(value.shape))
             continue
         if value.role is Role.ACTIVATION:  # on the way from one op to the next, but keys and values are kept
             if slot is Slot.KV:
@@ -89,8 +91,9 @@ def pair_rate(pair: Pair, config: TileConfig) -> int:
 
 
 def peak_macs_per_cycle(config: TileConfig, workload: Workload, numerics: Numerics = DEFAULT) -> int:
-    """The rate of the fastest of the layer's matmuls."""
-    return max(pair_rate(product.pair, config) for product in layer_products(workload, numerics))
+    """The rate of the fastest of the layer's matmuls; of a layer without any, that of 8-bit formats."""
+    return max((pair_rate(product.pair, config) for product in layer_products(workload, numerics)),
+               default=config.macs_per_cycle)
 
 
 def vector_elements(workload: Workload) -> int:

@@ -6,26 +6,28 @@ has the same instructions and no values, which is all that the timing model need
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError
 from ..sim.program import Program
-from . import auto
-from .attention.lower import lower_attention
 from .fit import Change, smallest_change
+from .flips import flipped_tokens, float64_logits, float64_routed
 from .graph.calibrate import Scales, calibrate
-from .graph.evaluate import float64_layer
+from .graph.evaluate import float64_layer, float64_routing
+from .graph.ir import Graph, Role, Slot
+from .graph.layers import layer_graph
+from .graph.ops.router import Router
 from .layers import Workload
-from .moe.flips import flipped_tokens, float64_logits, float64_routed
-from .moe.logits import tile_logits
-from .moe.lower import lower_moe
+from .logits import tile_logits
+from .lowering.plan import plan
 from .numerics import DEFAULT, Numerics
 from .products import check_built
 from .routing import Routing, forced_choice, forced_route, topk_softmax_route
-from .schedule import AttentionSchedule, MoESchedule
-from .tensors import AttentionTensors, LayerTensors, MoETensors, synthetic
+from .schedule import Schedule
+from .tensors import LayerTensors, synthetic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class CompiledLayer:
 
     workload: Workload
     program: Program
-    schedule: AttentionSchedule | MoESchedule
+    schedule: Schedule
     routing: Routing | None = None
     routing_source: str | None = None
     numerics: Numerics = DEFAULT
@@ -55,77 +57,75 @@ class CompiledLayer:
 
 
 def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTensors | None = None,
-                  schedule: AttentionSchedule | MoESchedule | None = None, routing: str | None = None, seed: int = 0,
+                  schedule: Schedule | None = None, routing: str | None = None, seed: int = 0,
                   data: bool = True, numerics: Numerics = DEFAULT) -> CompiledLayer:
     """Compile ``workload`` for ``config``.
 
     tensors: default, seeded synthetic ones. schedule: default, chosen by `auto`. routing: a name or file for
-    `forced_choice`; default, the top k of the tile's own logits. numerics: what decides the result's bits.
+    `forced_choice`; default, the top k of the tile's own logits, or of the float64
+    layer's where the tile makes what its router reads. numerics: what decides the result's bits.
     Raises `CompileError` or `WorkloadError`.
     """
-    kind = workload.layer.kind
-    if schedule is not None and not isinstance(schedule, AttentionSchedule if kind == "attention" else MoESchedule):
-        raise CompileError(f"schedule: expected one for {kind}, got {type(schedule).__name__}")
-    if routing is not None and kind != "moe":
-        raise CompileError(f"routing {routing!r}: only an MoE layer is routed, this one is {kind}")
+    if schedule is not None and not isinstance(schedule, Schedule):
+        raise CompileError(f"schedule: expected a Schedule or None, got {type(schedule).__name__}")
+    graph = layer_graph(workload)
+    routed = any(isinstance(node.op, Router) for node in graph.nodes)
+    if routing is not None and not routed:
+        raise CompileError(f"routing {routing!r}: only an MoE layer is routed, this one is {workload.layer.kind}")
     if tensors is not None and tensors.workload != workload:
         raise CompileError(f"tensors: expected those of {workload}, got those of {tensors.workload}")
     check_built(workload, config, numerics)
-    if kind == "attention":
-        compiled = _compile_attention(workload, config, tensors, schedule, seed, data, numerics)
-    else:
-        compiled = _compile_moe(workload, config, tensors, schedule, routing, seed, data, numerics)
-    compiled.program.meta["numerics"] = numerics.to_dict()
-    return compiled
-
-
-def _compile_attention(workload: Workload, config: TileConfig, tensors, schedule, seed: int,
-                       data: bool, numerics: Numerics) -> CompiledLayer:
-    schedule = schedule or auto.attention_schedule(workload, config, numerics)
+    if tensors is None and (data or routed):
+        tensors = synthetic(workload, seed)
+    choice, flips = None, None
+    if routed:
+        assert tensors is not None
+        choice = _choice(graph, tensors, routing, seed, numerics)
+        if routing is None and _given_to_router(graph):
+            flips = flipped_tokens(float64_logits(tensors), choice.chosen)
+    steps = plan(graph, config, numerics, choice)
+    schedule = schedule or steps.schedule()
     if not data:
-        program = lower_attention(workload, config, schedule, Scales(), None, numerics)
-        return CompiledLayer(workload=workload, program=program, schedule=schedule, numerics=numerics)
-    tensors = tensors or synthetic(workload, seed)
-    if not isinstance(tensors, AttentionTensors):
-        raise CompileError(f"tensors: expected those of an attention layer, got {type(tensors).__name__}")
-    trace = float64_layer(tensors)
-    program = lower_attention(workload, config, schedule, calibrate(trace.ranges, numerics),
-                              tensors, numerics)
-    return CompiledLayer(workload=workload, program=program, schedule=schedule, tensors=tensors, expected=trace.out,
-                         numerics=numerics)
-
-
-def _compile_moe(workload: Workload, config: TileConfig, tensors, schedule, routing: str | None, seed: int,
-                 data: bool, numerics: Numerics) -> CompiledLayer:
-    tensors = tensors or synthetic(workload, seed)
-    if not isinstance(tensors, MoETensors):
-        raise CompileError(f"tensors: expected those of an MoE layer, got {type(tensors).__name__}")
-    choice = _choice(workload, tensors, routing, seed, numerics)
-    flips = None if routing else flipped_tokens(float64_logits(tensors), choice.chosen)
-    flipped = None if flips is None else int(flips.sum())
-    schedule = schedule or auto.moe_schedule(workload, choice, config, numerics)
-    if not data:
-        program = lower_moe(workload, choice, config, schedule, Scales(), None, numerics)
-        return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice,
-                             routing_source=routing, numerics=numerics, flipped=flipped)
+        return _compiled(workload, steps.program(schedule, Scales()), schedule, numerics, routing=choice,
+                         routing_source=routing, flipped=None if flips is None else int(flips.sum()))
+    assert tensors is not None
     trace = float64_layer(tensors, choice)
-    program = lower_moe(workload, choice, config, schedule, calibrate(trace.ranges, numerics), tensors, numerics)
-    return CompiledLayer(workload=workload, program=program, schedule=schedule, routing=choice,
-                         routing_source=routing, tensors=tensors, expected=trace.out, numerics=numerics,
-                         flipped=flipped,
-                         expected_routed=None if flips is None else float64_routed(tensors, trace.out, flips))
+    program = steps.program(schedule, calibrate(trace.ranges, numerics), tensors)
+    return _compiled(workload, program, schedule, numerics, routing=choice, routing_source=routing, tensors=tensors,
+                     expected=trace.out, flipped=None if flips is None else int(flips.sum()),
+                     expected_routed=None if flips is None else
+                     float64_routed(tensors, trace.out, flips))
 
 
-def _choice(workload: Workload, tensors: MoETensors, routing: str | None, seed: int, numerics: Numerics) -> Routing:
-    layer, logits = workload.moe, tile_logits(tensors, numerics.router_terms)
+def _compiled(workload: Workload, program: Program, schedule: Schedule, numerics: Numerics,
+              **values: Any) -> CompiledLayer:
+    program.meta["numerics"] = numerics.to_dict()
+    return CompiledLayer(workload=workload, program=program, schedule=schedule, numerics=numerics, **values)
+
+
+def _given_to_router(graph: Graph) -> bool:
+    """Does the router read the layer's input, so that the tile's own logits are known before the program runs?"""
+    linear = next(node for node in graph.nodes if Slot.TERMS in node.op.slots)
+    return graph.values[linear.inputs[0]].role is Role.INPUT
+
+
+def _choice(graph: Graph, tensors: LayerTensors, routing: str | None, seed: int, numerics: Numerics) -> Routing:
+    """Forced, or the top k of the tile's own logits; where these are not known yet, of the float64 layer's."""
+    router = next(node.op for node in graph.nodes if isinstance(node.op, Router))
+    if _given_to_router(graph):
+        logits = tile_logits(tensors, numerics.router_terms)
+        own = topk_softmax_route(logits, router.top_k, norm_topk=router.norm_topk)
+    else:
+        own, logits = float64_routing(tensors)
     if routing is None:
-        return topk_softmax_route(logits, layer.top_k, norm_topk=layer.norm_topk)
-    chosen = forced_choice(routing, tokens=workload.rows, experts=layer.experts, top_k=layer.top_k, seed=seed)
-    return forced_route(logits, chosen, norm_topk=layer.norm_topk)
+        return own
+    rows, experts = logits.shape
+    chosen = forced_choice(routing, tokens=rows, experts=experts, top_k=router.top_k, seed=seed)
+    return forced_route(logits, chosen, norm_topk=router.norm_topk)
 
 
 def fitting_change(workload: Workload, config: TileConfig, *, tensors: LayerTensors | None = None,
-                   schedule: AttentionSchedule | MoESchedule | None = None, routing: str | None = None, seed: int = 0,
+                   schedule: Schedule | None = None, routing: str | None = None, seed: int = 0,
                    numerics: Numerics = DEFAULT) -> Change | None:
     """After `compile_layer` raised `DoesNotFit` for these arguments: the smallest change of one key that helps."""
     def compiles(tile: TileConfig) -> object:
@@ -134,10 +134,7 @@ def fitting_change(workload: Workload, config: TileConfig, *, tensors: LayerTens
 
     if schedule is not None:
         return smallest_change(config, compiles, compiles)
-    if workload.layer.kind == "attention":
-        return smallest_change(config, lambda tile: auto.attention_schedule(workload, tile, numerics), compiles)
-    tensors = tensors or synthetic(workload, seed)
-    if not isinstance(tensors, MoETensors):
-        raise CompileError(f"tensors: expected those of an MoE layer, got {type(tensors).__name__}")
-    choice = _choice(workload, tensors, routing, seed, numerics)
-    return smallest_change(config, lambda tile: auto.moe_schedule(workload, choice, tile, numerics), compiles)
+    graph, choice = layer_graph(workload), None
+    if any(isinstance(node.op, Router) for node in graph.nodes):
+        choice = _choice(graph, tensors or synthetic(workload, seed), routing, seed, numerics)
+    return smallest_change(config, lambda tile: plan(graph, tile, numerics, choice).schedule(), compiles)

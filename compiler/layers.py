@@ -1,6 +1,6 @@
 """Layer descriptions: what is computed, without weights and without a tile.
 
-A *layer* (``AttentionLayer``, ``MoELayer``) is fixed by the model; a ``Workload`` adds what a request fixes:
+A *layer* (``AttentionLayer``, ``DecoderLayer``, ...) is fixed by the model; a ``Workload`` adds what a request fixes:
 phase, number of sequences, new tokens and cached tokens. Everything later in the compiler reads only these.
 
 One vocabulary of sizes, used by every module of this floor:
@@ -17,7 +17,8 @@ One vocabulary of sizes, used by every module of this floor:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ..rtl.spec.errors import WorkloadError
@@ -130,6 +131,13 @@ class AttentionLayer:
         """Columns of k, and of v: kv_heads * head_dim."""
         return self.kv_heads * self.head_dim
 
+    def cut(self, most: Mapping[str, int]) -> AttentionLayer:
+        """The same layer with sizes of at most ``most``, by name; ``group``: query heads per key/value head."""
+        kv_heads, head_dim = min(self.kv_heads, most["kv_heads"]), min(self.head_dim, most["head_dim"])
+        return replace(self, hidden=min(self.hidden, most["hidden"]), kv_heads=kv_heads, softmax_scale=None,
+                       heads=kv_heads * min(self.group, most["group"]), head_dim=head_dim,
+                       rope_scaling=self.rope_scaling and self.rope_scaling.cut(head_dim))
+
     @property
     def weights(self) -> int:
         """Elements of wq, wk, wv and wo (norm vectors not counted)."""
@@ -168,6 +176,11 @@ class MoELayer:
         """The name of this layer on the command line and in reports."""
         return "moe"
 
+    def cut(self, most: Mapping[str, int]) -> MoELayer:
+        """The same layer with sizes of at most ``most``, by name."""
+        return replace(self, **{name: min(getattr(self, name), most[name])
+                                for name in ("hidden", "experts", "top_k", "intermediate")})
+
     @property
     def weights(self) -> int:
         """Elements of the router and of all experts."""
@@ -179,7 +192,116 @@ class MoELayer:
         return 3 * self.hidden * self.intermediate
 
 
-Layer = AttentionLayer | MoELayer
+@dataclass(frozen=True, kw_only=True)
+class MlpLayer:
+    """Dense gated feed-forward layer: ``y = down(silu(gate(x)) * up(x))``."""
+
+    model: str = "custom"
+    hidden: int
+    intermediate: int
+
+    def __post_init__(self) -> None:
+        for field in ("hidden", "intermediate"):
+            _require_int(f"MLP layer of {self.model}", field, getattr(self, field), 1, 1 << 20)
+
+    @property
+    def kind(self) -> str:
+        """The name of this layer on the command line and in reports."""
+        return "mlp"
+
+    def cut(self, most: Mapping[str, int]) -> MlpLayer:
+        """The same layer with sizes of at most ``most``, by name."""
+        return replace(self, **{name: min(getattr(self, name), most[name]) for name in ("hidden", "intermediate")})
+
+    @property
+    def weights(self) -> int:
+        """Elements of the gate, up and down matrices."""
+        return 3 * self.hidden * self.intermediate
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormLayer:
+    """RMS norm of rows: ``weight * x / sqrt(mean(x^2) + eps)``."""
+
+    model: str = "custom"
+    hidden: int
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _require_int(f"norm layer of {self.model}", "hidden", self.hidden, 1, 1 << 20)
+        _require_positive(f"norm layer of {self.model}", "eps", self.eps)
+
+    @property
+    def kind(self) -> str:
+        """The name of this layer on the command line and in reports."""
+        return "norm"
+
+    def cut(self, most: Mapping[str, int]) -> NormLayer:
+        """The same layer with sizes of at most ``most``, by name."""
+        return replace(self, hidden=min(self.hidden, most["hidden"]))
+
+    @property
+    def weights(self) -> int:
+        """Elements of its weight."""
+        return self.hidden
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderLayer:
+    """A whole pre-norm decoder layer: ``m = x + r * attention(norm(x))``, ``y = m + r * feed_forward(norm(m))``, where
+    r is ``residual_scale``."""
+
+    attention: AttentionLayer
+    feed_forward: MlpLayer | MoELayer
+    norm_eps: float = 1e-6
+    residual_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        where = f"decoder layer of {self.model}"
+        if not isinstance(self.attention, AttentionLayer) or not isinstance(self.feed_forward, MlpLayer | MoELayer):
+            raise WorkloadError(f"{where}: expected an AttentionLayer and an MlpLayer or MoELayer")
+        if self.attention.hidden != self.feed_forward.hidden:
+            raise WorkloadError(f"{where}: feed_forward: expected hidden = {self.attention.hidden}, that of attention, "
+                                f"got {self.feed_forward.hidden}")
+        for field in ("norm_eps", "residual_scale"):
+            _require_positive(where, field, getattr(self, field))
+
+    @property
+    def kind(self) -> str:
+        """The name of this layer on the command line and in reports."""
+        return "decoder"
+
+    @property
+    def model(self) -> str:
+        return self.attention.model
+
+    @property
+    def hidden(self) -> int:
+        """Width of the residual stream."""
+        return self.attention.hidden
+
+    @property
+    def norm(self) -> NormLayer:
+        """Either norm; they differ in their weights only."""
+        return NormLayer(model=self.model, hidden=self.hidden, eps=self.norm_eps)
+
+    def cut(self, most: Mapping[str, int]) -> DecoderLayer:
+        """The same layer with sizes of at most ``most``, by name."""
+        return replace(self, attention=self.attention.cut(most), feed_forward=self.feed_forward.cut(most))
+
+    @property
+    def weights(self) -> int:
+        """Elements of all matrices (norm vectors not counted)."""
+        return self.attention.weights + self.feed_forward.weights
+
+
+Layer = AttentionLayer | MoELayer | MlpLayer | NormLayer | DecoderLayer
+
+LAYER_KINDS = ("attention", "moe", "mlp", "norm", "decoder")
+"""``kind`` of every layer."""
+
+ATTENDING, ROUTED = ("attention", "decoder"), ("moe", "decoder")
+"""Layers with attention; those that may have experts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,17 +324,14 @@ class Workload:
     mask: Mask = "causal"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.layer, AttentionLayer | MoELayer):
-            raise WorkloadError(
-                f"workload: layer: expected an AttentionLayer or MoELayer, got {self.layer!r}"
-            )
+        if not isinstance(self.layer, Layer):
+            raise WorkloadError(f"workload: layer: expected an AttentionLayer, MoELayer, MlpLayer, NormLayer or "
+                                f"DecoderLayer, got {self.layer!r}")
         where = f"{self.layer.kind} workload of {self.layer.model}"
         _require_choice(where, "phase", self.phase, get_args(Phase))
         _require_choice(where, "mask", self.mask, get_args(Mask))
         if self.context is None:
-            cached = (
-                DEFAULT_DECODE_CONTEXT if self.phase == "decode" and self.layer.kind == "attention" else 0
-            )
+            cached = DEFAULT_DECODE_CONTEXT if self.phase == "decode" and self.attends else 0
             object.__setattr__(self, "context", cached)
         _require_int(where, "tokens", self.tokens, 1, MAX_TOKENS)
         _require_int(where, "batch", self.batch, 1, MAX_TOKENS)
@@ -233,6 +352,16 @@ class Workload:
         if not isinstance(self.layer, MoELayer):
             raise WorkloadError(f"workload: layer: expected an MoE layer, got {self.layer.kind}")
         return self.layer
+
+    @property
+    def attends(self) -> bool:
+        """Does the layer have attention, and so a mask and a context?"""
+        return isinstance(self.layer, AttentionLayer | DecoderLayer)
+
+    def part(self, layer: Layer) -> Workload:
+        """The same request for a part of the layer."""
+        part = replace(self, layer=layer)
+        return part if part.attends else replace(part, context=0)
 
     @property
     def rows(self) -> int:

@@ -56,3 +56,25 @@ class KeyMask:
             return Limit(count - 1, 0, columns > count)
         # Padding follows the last key that the last row sees, so the causal limit hides it too.
         return Limit(position - first, 1, position - first < columns - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequences:
+    """``batch`` sequences of ``tokens`` queries each, the first at position ``cached``, against ``keys`` keys each.
+
+    What an attention op must know of a request where its keys are not those of its own tokens."""
+
+    batch: int
+    tokens: int
+    keys: int
+    cached: int = 0
+    causal: bool = False
+
+    @property
+    def key_mask(self) -> KeyMask:
+        return KeyMask(keys=self.keys, causal=self.causal)
+
+    @property
+    def pairs(self) -> int:
+        """(query, key) pairs left by the mask, for one sequence and one head."""
+        return self.key_mask.pairs(self.cached, self.tokens)

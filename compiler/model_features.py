@@ -9,13 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from .model_keys import (
-    ATTENTION_FAMILIES,
-    ATTENTION_REASONS,
-    MOE_FAMILIES,
-    MOE_REASONS,
-    family_problem,
-)
+from .families import ATTENTION_FAMILIES, MLP_FAMILIES, MOE_FAMILIES
+from .model_keys import ATTENTION_REASONS, MOE_REASONS, family_problem
 
 PER_LAYER = "per-layer"
 """How the bundled table writes a size that is not one number (Gemma 4)."""
@@ -122,6 +117,12 @@ MOE_RULES = (
     Rule("hidden_act", "an activation other than SiLU", '"silu"', _activation),
 )
 
+MLP_RULES = (
+    Rule("mlp_bias", "biases on the projections", "false", _present("mlp_bias")),
+    Rule("hidden_act", "an activation other than SiLU", '"silu"', _activation),
+)
+"""``mlp_bias`` is a key of some families only (`families`)."""
+
 RULED_KEYS = frozenset(rule.key for rule in (*ATTENTION_RULES, *MOE_RULES)) | {"use_sliding_window"}
 """Keys that a rule looks at: understood, whatever the family."""
 
@@ -140,6 +141,12 @@ def attention_blockers(raw: Mapping[str, Any], family: str) -> list[str]:
     """All reasons why the attention layer cannot be built, the family first."""
     problem = family_problem(family, ATTENTION_FAMILIES, ATTENTION_REASONS)
     return [problem for problem in (problem,) if problem] + _blockers(raw, ATTENTION_RULES)
+
+
+def mlp_blockers(raw: Mapping[str, Any], family: str) -> list[str]:
+    """All reasons why the dense feed-forward layer cannot be built, the family first."""
+    problem = family_problem(family, MLP_FAMILIES, {})
+    return [problem for problem in (problem,) if problem] + _blockers(raw, MLP_RULES)
 
 
 def moe_blockers(raw: Mapping[str, Any], family: str) -> list[str]:

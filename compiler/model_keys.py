@@ -1,13 +1,13 @@
-"""Which keys of a config.json are understood, which are known not to matter, and which families are built.
+"""Which keys of a config.json are understood and which are known not to matter, whatever the family.
 
 A key that is in neither list is an error unless it is null: it may change the layer in a way this program does
 not know. A value of false, 0, "" or [] is listed too, since for an unknown key nobody can say that it means "off".
 Keys that start with an underscore are the library's own bookkeeping (``_name_or_path``, ``_attn_implementation``)
 and never matter.
 
-A family is built when its layer was compared with ``transformers``. The reasons name what another family's layer
-has that is not built; they are given for families that are often asked for, and left out when the layer is merely
-not compared yet. Source of keys and reasons: the configuration and modelling files of transformers 5.
+Families that are built stand in `families`. The reasons name what another family's layer has that is not built; they
+are given for families that are often asked for, and left out when the layer is merely not compared yet.
+Source of keys and reasons: the configuration and modelling files of transformers 5.
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-ATTENTION_FAMILIES = ("llama", "mistral", "mixtral", "qwen3", "qwen3_moe", "olmoe", "granite", "granitemoe")
-MOE_FAMILIES = ("mixtral", "qwen3_moe", "olmoe", "granitemoe")
-BUILT_FAMILIES = ATTENTION_FAMILIES
-"""Every family with any layer built."""
+from .families import FAMILIES
 
 READ_KEYS = frozenset({
     "model_type", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "num_hidden_layers",
@@ -27,32 +24,6 @@ READ_KEYS = frozenset({
     "max_position_embeddings", "original_max_position_embeddings", "tie_word_embeddings",
 })  # fmt: skip
 """What `models` reads of every family; the keys of the rules in `model_features` come on top."""
-
-_EXPERT_KEYS = frozenset({"num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok",
-                          "top_k_experts", "norm_topk_prob"})  # fmt: skip
-_ROUTER_TRAINING = frozenset({"output_router_logits", "router_aux_loss_coef", "router_jitter_noise",
-                              "router_z_loss_coef"})  # fmt: skip
-_GRANITE = frozenset({"attention_multiplier"})
-_GRANITE_OUTSIDE = frozenset({"embedding_multiplier", "residual_multiplier", "logits_scaling"})
-
-FAMILY_READ: dict[str, frozenset[str]] = {
-    "mixtral": _EXPERT_KEYS,
-    "qwen3_moe": _EXPERT_KEYS | {"moe_intermediate_size"},
-    "olmoe": _EXPERT_KEYS,
-    "granite": _GRANITE,
-    "granitemoe": _GRANITE | _EXPERT_KEYS,
-}
-
-FAMILY_HARMLESS: dict[str, frozenset[str]] = {
-    "llama": frozenset({"mlp_bias", "is_llama_config"}),
-    "mixtral": _ROUTER_TRAINING,
-    "qwen3": frozenset({"max_window_layers"}),
-    "qwen3_moe": _ROUTER_TRAINING | {"max_window_layers", "decoder_sparse_step", "mlp_only_layers"},
-    "olmoe": _ROUTER_TRAINING,
-    "granite": _GRANITE_OUTSIDE | {"mlp_bias"},
-    "granitemoe": _GRANITE_OUTSIDE | _ROUTER_TRAINING | {"mlp_bias"},
-}
-"""Keys of the dense feed-forward layer, of the residual stream, of training, and of which layer is of which kind."""
 
 HARMLESS_KEYS = frozenset({
     # the file and what wrote it
@@ -131,7 +102,7 @@ def family_problem(family: str, built: tuple[str, ...], reasons: Mapping[str, st
     allowed = f"(allowed: {', '.join(built)})"
     if family in reasons:
         return f"model_type = {family!r} needs {reasons[family]}, which is not built yet {allowed}"
-    known = {*BUILT_FAMILIES, *ATTENTION_REASONS, *MOE_REASONS}
+    known = {*FAMILIES, *ATTENTION_REASONS, *MOE_REASONS}
     spelled = family.lower().replace("-", "_")
     close = [] if family in known else difflib.get_close_matches(spelled, known, n=1, cutoff=0.8)
     hint = f", did you mean {close[0]!r}?" if close else ""
@@ -148,6 +119,8 @@ def unknown_keys(raw: Mapping[str, Any], family: str, ruled: Collection[str]) ->
 
     ``ruled``: keys with a rule of their own (`model_features`).
     """
-    known = READ_KEYS | HARMLESS_KEYS | FAMILY_READ.get(family, frozenset()) | FAMILY_HARMLESS.get(family, frozenset())
+    known = READ_KEYS | HARMLESS_KEYS
+    if family in FAMILIES:
+        known |= FAMILIES[family].read | FAMILIES[family].harmless
     return tuple(key for key, value in raw.items()
                  if value is not None and not key.startswith("_") and key not in known and key not in ruled)

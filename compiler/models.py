@@ -19,7 +19,7 @@ OLMoE-1B-7B has 1,024).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -28,28 +28,12 @@ from typing import Any
 
 from ..rtl.spec.errors import ConfigError, WorkloadError
 from .config_fields import MAX_SIZE, ConfigFields
-from .layers import AttentionLayer, MoELayer, QkNorm
-from .model_features import RULED_KEYS, attention_blockers, moe_blockers
+from .families import EXPERT_COUNT_KEYS, FAMILIES, TOP_K_KEYS, Family
+from .layers import AttentionLayer, DecoderLayer, Layer, MlpLayer, MoELayer, NormLayer, QkNorm
+from .model_features import RULED_KEYS, attention_blockers, mlp_blockers, moe_blockers
 from .model_files import config_file, model_name, read_json_object, suggestion, text_part
-from .model_keys import BUILT_FAMILIES, MOE_FAMILIES, has_experts, unknown_keys
+from .model_keys import ATTENTION_REASONS, family_problem, has_experts, unknown_keys
 from .rope_config import MAX_LENGTH, Rope, read_rope
-
-EXPERT_COUNT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
-TOP_K_KEYS = ("num_experts_per_tok", "top_k_experts")
-EXPERT_WIDTH_IN_INTERMEDIATE_SIZE = ("mixtral", "olmoe", "granitemoe")
-ALWAYS_NORMALISED = ("mixtral", "granitemoe")
-"""Families without ``norm_topk_prob``: Mixtral divides by the sum; Granite's softmax over the chosen logits
-equals it."""
-
-QK_NORM: dict[str, QkNorm] = {"qwen3": "head", "qwen3_moe": "head", "olmoe": "full"}
-KV_HEADS_DEFAULT_TO_HEADS = ("llama", "olmoe", "granite", "granitemoe")
-"""Families whose ``transformers`` class reads a missing ``num_key_value_heads`` as multi-head attention."""
-
-GRANITE = ("granite", "granitemoe")
-"""Families with an ``attention_multiplier`` in place of 1 / sqrt(head_dim)."""
-
-HEAD_DIM_NEEDED = ("qwen3",)
-"""Families whose class default of ``head_dim`` is a number and not hidden_size / num_attention_heads."""
 
 SWITCHES = ("attention_bias", "qkv_bias", "use_sliding_window", "use_qk_norm", "qk_layernorm",
             "rope_interleaved", "is_encoder_decoder", "add_cross_attention", "alibi")
@@ -103,6 +87,7 @@ class ModelConfig:
     attention_bias: bool = False
     tie_word_embeddings: bool = False
     softmax_scale: float | None = None
+    residual_scale: float = 1.0
     part: str = ""
     unknown: tuple[str, ...] = ()
     quantization: str | None = None
@@ -151,7 +136,7 @@ def parse_config(raw: Mapping[str, Any], *, name: str, source: str, part: str = 
             fields.fail("model_type", 'the name of a model family, such as "llama"')
         raise ConfigError(f"{source}: {'; '.join(fields.problems)}")
     values = _values(fields, family)
-    if family not in BUILT_FAMILIES:
+    if family not in FAMILIES:
         if fields.problems:
             moe = f"; moe: {'; '.join(moe_blockers(raw, family))}" if has_experts(raw, family) else ""
             raise WorkloadError(f"{source}: attention: {'; '.join(attention_blockers(raw, family))}{moe}")
@@ -163,7 +148,7 @@ def parse_config(raw: Mapping[str, Any], *, name: str, source: str, part: str = 
     unknown = tuple(text for key, text in unknown.items() if key not in ignore_keys)
     if fields.problems:
         rest = attention_blockers(raw, family) + list(values["rope"].blockers)
-        rest += moe_blockers(raw, family) if family in MOE_FAMILIES else []
+        rest += moe_blockers(raw, family) if FAMILIES[family].experts else []
         rest += _not_understood((*unknown, *values["rope"].unknown))
         raise ConfigError(f"{source}: {'; '.join(dict.fromkeys(fields.problems + rest))}")
     return ModelConfig(name=name, source=source, part=part, unknown=unknown, raw=dict(raw), **values)
@@ -172,18 +157,17 @@ def parse_config(raw: Mapping[str, Any], *, name: str, source: str, part: str = 
 def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
     """The typed fields of `ModelConfig`; what is wrong with them is in ``fields.problems``."""
     hidden, heads = fields.required("hidden_size"), fields.required("num_attention_heads")
-    dense = family in BUILT_FAMILIES and family not in MOE_FAMILIES
+    built = FAMILIES.get(family, Family())
+    dense = family in FAMILIES and not built.experts
     experts = 0 if dense else fields.agreed(EXPERT_COUNT_KEYS, low=0)
-    width_key = (
-        "intermediate_size" if family in EXPERT_WIDTH_IN_INTERMEDIATE_SIZE else "moe_intermediate_size"
-    )
+    width_key = built.width_key
     width = fields.integer(width_key)
-    if experts and fields.raw.get(width_key) is None and family in MOE_FAMILIES:
+    if experts and fields.raw.get(width_key) is None and built.experts:
         fields.fail(width_key, f"an integer from 1 to {MAX_SIZE}")
     eps = fields.number("rms_norm_eps")
-    if fields.raw.get("rms_norm_eps") is None and family in QK_NORM:
+    if fields.raw.get("rms_norm_eps") is None and built.qk_norm != "none":
         fields.fail("rms_norm_eps", "a positive finite number")
-    head_dim = _head_dim(fields, family, hidden, heads)
+    head_dim = _head_dim(fields, built, hidden, heads)
     for key in SWITCHES:
         fields.boolean(key, False)
     for key in COUNTS:
@@ -193,30 +177,31 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
         "model_type": family,
         "hidden_size": hidden,
         "num_attention_heads": heads,
-        "num_key_value_heads": _kv_heads(fields, family, heads),
+        "num_key_value_heads": _kv_heads(fields, built, heads),
         "head_dim": head_dim,
         "num_hidden_layers": fields.integer("num_hidden_layers"),
         "intermediate_size": fields.integer("intermediate_size"),
         "num_experts": experts,
         "num_experts_per_tok": 0 if dense else _top_k(fields, experts),
         "expert_width": width if experts else None,
-        "norm_topk_prob": _norm_topk(fields, family),
+        "norm_topk_prob": _norm_topk(fields, family, built),
         "rope": read_rope(fields, family, head_dim),
         "rms_norm_eps": eps,
         "hidden_act": fields.text("hidden_act") or fields.text("hidden_activation") or "silu",
-        "qk_norm": QK_NORM.get(family, "none"),
+        "qk_norm": built.qk_norm,
         "attention_bias": fields.boolean("attention_bias", False),
         "tie_word_embeddings": fields.boolean("tie_word_embeddings", False),
-        "softmax_scale": (fields.number("attention_multiplier") or 1.0) if family in GRANITE else None,
+        "softmax_scale": (fields.number("attention_multiplier") or 1.0) if built.multipliers else None,
+        "residual_scale": (fields.number("residual_multiplier") or 1.0) if built.multipliers else 1.0,
         "quantization": _quantization(fields.raw),
     }
 
 
-def _kv_heads(fields: ConfigFields, family: str, heads: int | None) -> int | None:
+def _kv_heads(fields: ConfigFields, family: Family, heads: int | None) -> int | None:
     groups = fields.integer("num_key_value_heads")
     divisor = f"a divisor of num_attention_heads = {heads}"
     if fields.raw.get("num_key_value_heads") is None:
-        if family in KV_HEADS_DEFAULT_TO_HEADS:
+        if family.heads_for_kv:
             return heads
         fields.fail("num_key_value_heads", divisor)
     elif groups is not None and heads is not None and heads % groups:
@@ -224,13 +209,13 @@ def _kv_heads(fields: ConfigFields, family: str, heads: int | None) -> int | Non
     return groups
 
 
-def _head_dim(fields: ConfigFields, family: str, hidden: int | None, heads: int | None) -> int | None:
+def _head_dim(fields: ConfigFields, family: Family, hidden: int | None, heads: int | None) -> int | None:
     if fields.raw.get("head_dim") is not None:
         size = fields.integer("head_dim")
         if size is not None and size % 2:
             fields.fail("head_dim", "an even number (rotary pairs)")
         return size
-    if family in HEAD_DIM_NEEDED:
+    if family.head_dim_needed:
         fields.fail("head_dim", "an even number (rotary pairs)")
     if hidden is None or heads is None:
         return None
@@ -251,8 +236,8 @@ def _top_k(fields: ConfigFields, experts: int) -> int:
     return top_k
 
 
-def _norm_topk(fields: ConfigFields, family: str) -> bool:
-    if family in ALWAYS_NORMALISED:
+def _norm_topk(fields: ConfigFields, family: str, built: Family) -> bool:
+    if built.always_normalised:
         if not fields.boolean("norm_topk_prob", True):
             fields.fail("norm_topk_prob", f"true or absent (the {family} router always normalises)")
         return True
@@ -291,7 +276,7 @@ def attention_layer(model: ModelConfig) -> AttentionLayer:
     is not understood."""
     rope = model.rope
     problems = attention_blockers(model.raw, model.model_type) + list(rope.blockers)
-    if rope.theta is None and model.model_type in BUILT_FAMILIES:
+    if rope.theta is None and model.model_type in FAMILIES:
         problems.append("rope_theta: missing, expected a positive number")
     problems += _not_understood((*model.unknown, *rope.unknown))
     if problems:
@@ -315,7 +300,7 @@ def attention_layer(model: ModelConfig) -> AttentionLayer:
 def moe_layer(model: ModelConfig) -> MoELayer:
     """The model's sparse MoE layer. Raises WorkloadError naming every key that asks for something not built or is
     not understood."""
-    if not model.num_experts and model.model_type in BUILT_FAMILIES:
+    if not model.num_experts and model.model_type in FAMILIES:
         keys = ", ".join(EXPERT_COUNT_KEYS)
         raise WorkloadError(f"{model.source}: moe: the model has no experts; expected one of the keys {keys}")
     if problems := moe_blockers(model.raw, model.model_type) + _not_understood(model.unknown):
@@ -332,3 +317,37 @@ def moe_layer(model: ModelConfig) -> MoELayer:
         intermediate=model.expert_width,
         norm_topk=model.norm_topk_prob,
     )
+
+
+def mlp_layer(model: ModelConfig) -> MlpLayer:
+    """The model's dense feed-forward layer. Raises WorkloadError naming every key that asks for something not built or
+    is not understood."""
+    if model.num_experts and model.model_type in FAMILIES:
+        raise WorkloadError(f"{model.source}: mlp: the model has experts, no dense feed-forward layer; expected "
+                            "layer moe")
+    if problems := mlp_blockers(model.raw, model.model_type) + _not_understood(model.unknown):
+        raise WorkloadError(f"{model.source}: mlp: {'; '.join(problems)}")
+    if model.intermediate_size is None:
+        raise WorkloadError(f"{model.source}: mlp: intermediate_size: missing; expected a positive integer")
+    return MlpLayer(model=model.name, hidden=model.hidden_size, intermediate=model.intermediate_size)
+
+
+def norm_layer(model: ModelConfig) -> NormLayer:
+    """The model's RMS norm of a row. Raises WorkloadError naming what is not built or not understood."""
+    problem = family_problem(model.model_type, tuple(FAMILIES), ATTENTION_REASONS)
+    if problems := [problem for problem in (problem,) if problem] + _not_understood(model.unknown):
+        raise WorkloadError(f"{model.source}: norm: {'; '.join(problems)}")
+    return NormLayer(model=model.name, hidden=model.hidden_size, eps=model.rms_norm_eps or 1e-6)
+
+
+def decoder_layer(model: ModelConfig) -> DecoderLayer:
+    """The model's decoder layer, with experts where it has them. Raises WorkloadError naming the first part that is not
+    built."""
+    attention = attention_layer(model)
+    return DecoderLayer(attention=attention, feed_forward=moe_layer(model) if model.num_experts else mlp_layer(model),
+                        norm_eps=attention.norm_eps, residual_scale=model.residual_scale)
+
+
+LAYERS: Mapping[str, Callable[[ModelConfig], Layer]] = {
+    "attention": attention_layer, "moe": moe_layer, "mlp": mlp_layer, "norm": norm_layer, "decoder": decoder_layer}
+"""How to read each kind of layer from a model."""

@@ -4,8 +4,8 @@ import numpy as np
 
 from ..rtl.spec.config import PRESETS, TileConfig, load_tile
 from ..rtl.spec.errors import CompileError
-from .auto import attention_schedule, moe_schedule
-from .layers import Layer, Workload
+from .layers import DecoderLayer, Layer, MoELayer, Workload
+from .lowering.plan import choose_schedule
 from .numerics import DEFAULT
 from .routing import Routing
 from .routing_loads import balanced
@@ -26,10 +26,10 @@ def preset_exceptions(layer: Layer) -> dict[str, str]:
 
 
 def _find_schedule(workload: Workload, config: TileConfig) -> None:
-    if workload.layer.kind == "attention":
-        attention_schedule(workload, config)
-        return
-    moe = workload.moe
-    chosen = balanced(tokens=workload.rows, experts=moe.experts, top_k=moe.top_k, seed=0)
-    routing = Routing(experts=moe.experts, chosen=chosen, weights=np.ones(chosen.shape, np.float32))
-    moe_schedule(workload, routing, config)
+    routing = None
+    layer = workload.layer
+    moe = layer.feed_forward if isinstance(layer, DecoderLayer) else layer
+    if isinstance(moe, MoELayer):
+        chosen = balanced(tokens=workload.rows, experts=moe.experts, top_k=moe.top_k, seed=0)
+        routing = Routing(experts=moe.experts, chosen=chosen, weights=np.ones(chosen.shape, np.float32))
+    choose_schedule(workload, config, routing=routing)

@@ -12,7 +12,7 @@ from .graph.ir import Slot
 from .graph.layers import layer_graph
 from .graph.slots import slot_format
 from .layers import Workload
-from .moe.logits import term_products
+from .logits import term_products
 from .numerics import Numerics
 
 

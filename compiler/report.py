@@ -20,13 +20,11 @@ from ..sim.program import Program
 from ..sim.result import Result
 from ..sim.simulate import simulate
 from ..sim.timeline import timeline_of
-from .attention.lower import lower_attention
-from .auto import attention_schedule, moe_schedule
 from .bounds import bounds, peak_macs_per_cycle
 from .compile import CompiledLayer
 from .formats import E4M3
 from .graph.calibrate import Scales
-from .moe.lower import lower_moe
+from .lowering.plan import layer_plan
 from .numerics import Numerics
 from .products import useful_macs
 from .provenance import provenance, table_digest
@@ -34,6 +32,10 @@ from .schedule import to_dict
 
 BOUNDS = ("compute_cycles", "dram_cycles", "vector_cycles")
 """Fields of `Bounds` that are reported."""
+
+
+MAY_BE_ZERO = ("context", "flipped_tokens", "useful_macs", "compute_cycles")
+"""Of a description: a norm multiplies no matrices."""
 
 
 def describe(compiled: CompiledLayer, config: TileConfig, *, seed: int | None) -> dict:
@@ -58,12 +60,8 @@ def _e4m3_read_bytes(compiled: CompiledLayer, config: TileConfig) -> int | None:
     if compiled.numerics.formats == E4M3 or "e4m3" not in config.formats:
         return None
     numerics = replace(compiled.numerics, formats=E4M3, scale_rule=ScaleRule.FLOOR)
-    if compiled.routing is None:
-        schedule = attention_schedule(compiled.workload, config, numerics)
-        program = lower_attention(compiled.workload, config, schedule, Scales(), numerics=numerics)
-    else:
-        schedule = moe_schedule(compiled.workload, compiled.routing, config, numerics)
-        program = lower_moe(compiled.workload, compiled.routing, config, schedule, Scales(), numerics=numerics)
+    steps = layer_plan(compiled.workload, config, numerics, compiled.routing)
+    program = steps.program(steps.schedule(), Scales())
     beats = sum(event_counts(i, config).get("dram_read_beats", 0) for i in program.instructions)
     return beats * config.bus_bytes
 
@@ -72,7 +70,7 @@ def check_description(program: Program) -> None:
     """Raise `ProgramError` unless ``program`` has a result ``out`` and in ``meta`` what `describe` puts there."""
     def need(meta: dict, keys: dict, prefix: str = "") -> None:
         for key, kind in keys.items():
-            value, low = meta.get(key), 0 if key in ("context", "flipped_tokens") else 1
+            value, low = meta.get(key), 0 if key in MAY_BE_ZERO else 1
             if type(value) is not kind or (isinstance(value, int) and not low <= value < 1 << 63):
                 kind_name = {str: "a string", dict: "an object",
                              int: f"an integer of at least {low} and below 2**63"}[kind]

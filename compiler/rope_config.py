@@ -15,11 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .config_fields import ConfigFields
+from .families import FAMILIES
 from .model_features import not_built
 from .rotary import KINDS, OPTIONAL, REQUIRED, RopeScaling, scaling_problems
-
-CLASS_ROPE_THETA = {"llama": 1e4, "olmoe": 1e4, "granite": 1e4, "granitemoe": 1e4}
-"""Families whose older checkpoints leave ``rope_theta`` out, meaning the class default (Llama-2, for one)."""
 
 FULL = "full_attention"
 MAX_LENGTH = (1 << 31) - 1
@@ -89,7 +87,8 @@ def _theta(fields: ConfigFields, objects: Mapping[str, Mapping[str, Any]], famil
     given = {key: value for key, value in found.items() if value is not None}
     if len(set(given.values())) > 1:
         fields.contradict(given)
-    return next(iter(given.values()), CLASS_ROPE_THETA.get(family))
+    assumed = FAMILIES[family].rope_theta if family in FAMILIES else None
+    return next(iter(given.values()), assumed)
 
 
 def _read(fields: ConfigFields, name: str, content: Mapping[str, Any], theta: float | None,

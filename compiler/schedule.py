@@ -1,54 +1,47 @@
 """Schedules: everything the compiler decides, as plain values a user can write, print, compare and save.
 
-A schedule never changes a result: accumulators are exact, and what is rounded in between is decided by `Numerics`
-(`numerics.py`), not here. It changes cycles, bytes and energy. `auto.py` makes one for a layer and a tile; the
-lowerings (`gemm.py`, `attention/`, `moe/`) follow it to the letter and raise `CompileError` when it does not fit the
-buffers.
+A `Schedule` is one value for any graph: for each kernel, by name, how its loops are cut and what stays on chip; and the
+order in which the kernels run. It never changes a result: accumulators are exact, and what is rounded in between is
+decided by `Numerics` (`numerics.py`), not here. It changes cycles, bytes and energy. `auto.py` makes one for a layer
+and a tile; the kernels follow it to the letter and raise `CompileError` when it does not fit.
+
+Rejected: a class per kind of layer, which every new op, and every layer with more than one core or more than one set of
+experts, would have had to change; and untyped values alone, which a kernel would have to check at every use.
 """
 
 import dataclasses
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, ClassVar, Self
 
-from ..rtl.spec.errors import CompileError
+from ..rtl.spec.errors import CompileError, did_you_mean
 from ..sim.lib.atomic_file import write_text
-from ..sim.lib.json_file import read_json
 from ..sim.visual.tables import table
 
 
-def _require(where: str, name: str, value: object, low: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise CompileError(f"schedule: {where}: {name} must be an integer of at least {low}, got {value!r}")
+@dataclass(frozen=True, kw_only=True)
+class KernelSchedule:
+    """Base of what one kernel is told: integers of at least 1, or switches. loop: the kernel that it is for."""
 
+    loop: ClassVar[str]
+    may_be_zero: ClassVar[tuple[str, ...]] = ()
 
-def _require_parts(where: str, schedule: object, **parts: type) -> None:
-    for name, cls in parts.items():
-        if not isinstance(getattr(schedule, name), cls):
-            raise CompileError(f"schedule: {where}: {name} must be a {cls.__name__}, got {getattr(schedule, name)!r}")
+    def __post_init__(self) -> None:
+        for part in dataclasses.fields(self):
+            value, low = getattr(self, part.name), 0 if part.name in self.may_be_zero else 1
+            if part.type is bool and not isinstance(value, bool):
+                raise CompileError(f"{part.name} must be true or false, got {value!r}")
+            if part.type is int and (type(value) is not int or value < low):
+                raise CompileError(f"{part.name} must be an integer of at least {low}, got {value!r}")
 
-
-class _Shown:
-    """What a notebook shows of a schedule."""
-
-    def _repr_html_(self) -> str:
-        values = to_dict(cast("Schedule", self))
-        rows = [[f"{part}.{name}".strip("."), value] for part, own in _parts(values) for name, value in own]
-        return table(["", values["kind"]], rows)
-
-
-def _parts(values: dict, prefix: str = "") -> Iterator[tuple[str, list[tuple[str, int | bool]]]]:
-    """(name of the part, its own values), outermost first."""
-    yield prefix, [(k, v) for k, v in values.items() if k != "kind" and not isinstance(v, dict)]
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _parts(value, f"{prefix}.{key}".strip("."))
+    def values(self) -> dict[str, int | bool]:
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GemmSchedule(_Shown):
+class GemmSchedule(KernelSchedule):
     """How C[m, n] = sum over k of A[m, k] * B[n, k] is cut.
 
     m_tile: rows of A that are on chip at once; B is read once per m_tile rows.
@@ -61,6 +54,9 @@ class GemmSchedule(_Shown):
     stage_banks: A banks kept free for quantized results on their way out (0 when nothing is quantized).
     """
 
+    loop = "gemm"
+    may_be_zero = ("stage_banks",)
+
     m_tile: int
     k_tile: int
     n_tiles: int
@@ -70,19 +66,13 @@ class GemmSchedule(_Shown):
     stage_banks: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("m_tile", "k_tile", "n_tiles", "group_tiles"):
-            _require("gemm", name, getattr(self, name), 1)
-        _require("gemm", "stage_banks", self.stage_banks, 0)
-        for name in ("a_resident", "k_outer"):
-            if not isinstance(getattr(self, name), bool):
-                raise CompileError(f"schedule: gemm: {name} must be true or false, got {getattr(self, name)!r}")
+        super().__post_init__()
         if self.group_tiles % self.n_tiles:
-            raise CompileError(f"schedule: gemm: group_tiles must be a multiple of n_tiles = {self.n_tiles}, "
-                               f"got {self.group_tiles}")
+            raise CompileError(f"group_tiles must be a multiple of n_tiles = {self.n_tiles}, got {self.group_tiles}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoreSchedule(_Shown):
+class FlashSchedule(KernelSchedule):
     """How softmax(Q K^T) V is cut.
 
     q_rows: query rows of one head per sub-tile; kv_tile: keys per load and matmul, pieces of a softmax block
@@ -90,103 +80,168 @@ class CoreSchedule(_Shown):
     the vector unit works on another.
     """
 
+    loop = "flash"
+
     q_rows: int
     kv_tile: int
     q_tiles: int
 
-    def __post_init__(self) -> None:
-        for name in ("q_rows", "kv_tile", "q_tiles"):
-            _require("core", name, getattr(self, name), 1)
+
+@dataclass(frozen=True, kw_only=True)
+class GatherAddSchedule(KernelSchedule):
+    """How gathered rows are added. m_tile, n_tiles: rows and column tiles per step."""
+
+    loop = "gather_add"
+
+    m_tile: int
+    n_tiles: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionSchedule(_Shown):
-    """Projections q, k, v (transposed: features are its rows), core and output projection."""
+class RowwiseSchedule(KernelSchedule):
+    """How FP32 rows are added, normalized and quantized. m_tile, n_tiles: rows and column tiles on chip at once."""
 
-    q: GemmSchedule
-    k: GemmSchedule
-    v: GemmSchedule
-    core: CoreSchedule
-    out: GemmSchedule
+    loop = "rowwise"
 
-    def __post_init__(self) -> None:
-        _require_parts("attention", self, q=GemmSchedule, k=GemmSchedule, v=GemmSchedule, core=CoreSchedule,
-                       out=GemmSchedule)
+    m_tile: int
+    n_tiles: int
+
+
+KERNELS: dict[str, type[KernelSchedule]] = {
+    cls.loop: cls for cls in (GemmSchedule, FlashSchedule, GatherAddSchedule, RowwiseSchedule)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoESchedule(_Shown):
-    """Router, the experts' two GEMMs (gate and up share one), and the weighted combine.
+class Schedule:
+    """kernels: by name, as ``experts.down`` where one step has several. order: of the steps, those that others read
+    before these."""
 
-    combine_rows, combine_tiles: tokens and column tiles per step of the combine.
-    """
-
-    router: GemmSchedule
-    gate_up: GemmSchedule
-    down: GemmSchedule
-    combine_rows: int
-    combine_tiles: int
+    kernels: Mapping[str, KernelSchedule] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _require_parts("moe", self, router=GemmSchedule, gate_up=GemmSchedule, down=GemmSchedule)
-        for name in ("combine_rows", "combine_tiles"):
-            _require("moe", name, getattr(self, name), 1)
+        for name, kernel in self.kernels.items():
+            if not isinstance(kernel, KernelSchedule):
+                allowed = ", ".join(cls.__name__ for cls in KERNELS.values())
+                raise CompileError(f"schedule: {name}: expected one of {allowed}, got {kernel!r}")
+
+    def __hash__(self) -> int:
+        return hash((tuple(self.kernels.items()), self.order))
+
+    def __getitem__(self, name: str) -> Any:
+        """What the kernel of that name is told."""
+        return self.kernels[name]
+
+    def change(self, kernel: str, **values: int | bool) -> Self:
+        """Another schedule, with values of one kernel changed. Raises `CompileError` naming what is allowed."""
+        if kernel not in self.kernels:
+            raise CompileError(f"schedule: unknown kernel {kernel!r}; allowed: {', '.join(self.kernels)}"
+                               f"{did_you_mean(kernel, self.kernels)}")
+        old = self.kernels[kernel]
+        return self.replace({kernel: _kernel(old.values() | {"kernel": old.loop} | values, f"schedule: {kernel}")})
+
+    def replace(self, kernels: Mapping[str, KernelSchedule]) -> Self:
+        """Another schedule, with these kernels in place of those of the same names."""
+        return dataclasses.replace(self, kernels={**self.kernels, **kernels})
+
+    def __str__(self) -> str:
+        return to_text(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        rows = [[name, value if isinstance(value, int) else str(value)] for name, value in _flat(to_dict(self))]
+        return table(["", "schedule"], rows)
 
 
-Schedule = GemmSchedule | AttentionSchedule | MoESchedule
-
-_KINDS = {"gemm": GemmSchedule, "core": CoreSchedule, "attention": AttentionSchedule, "moe": MoESchedule}
-_KIND_OF: dict[object, str] = {cls: kind for kind, cls in _KINDS.items()}
-
-
-def to_dict(schedule: Schedule | CoreSchedule) -> dict:
-    """Plain nested values with a ``kind`` in every level; `from_dict` is the inverse."""
-    values: dict = {"kind": _KIND_OF[type(schedule)]}
-    for field in dataclasses.fields(schedule):
-        value = getattr(schedule, field.name)
-        values[field.name] = to_dict(value) if type(value) in _KIND_OF else value
-    return values
+def to_dict(schedule: Schedule) -> dict:
+    """Plain values: the order, and a dictionary per kernel; `from_dict` is the inverse."""
+    return {"order": list(schedule.order),
+            **{name: {"kernel": kernel.loop, **kernel.values()} for name, kernel in schedule.kernels.items()}}
 
 
-def from_dict(values: object, source: str = "schedule"):
+def from_dict(values: object, source: str = "schedule") -> Schedule:
     """The schedule of `to_dict`'s output. Errors name ``source`` and the key."""
-    if not isinstance(values, dict) or not isinstance(kind := values.get("kind"), str) or kind not in _KINDS:
-        raise CompileError(f"{source}: expected an object with kind {', '.join(_KINDS)}, got {str(values)[:60]}")
-    cls = _KINDS[values["kind"]]
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = set(values) - set(fields) - {"kind"}
-    if unknown:
-        raise CompileError(f"{source}: unknown key {sorted(unknown)[0]!r}; allowed: {', '.join(fields)}")
-    arguments = {}
-    for name, field in fields.items():
-        if name not in values:
-            if field.default is dataclasses.MISSING:
-                raise CompileError(f"{source}: missing key {name!r}")
-            continue
-        value = values[name]
-        wanted = _KIND_OF.get(field.type)
-        arguments[name] = from_dict(value, f"{source}: {name}") if wanted else value
-        if wanted and value["kind"] != wanted:
-            raise CompileError(f"{source}: {name}: expected kind {wanted}, got {value['kind']}")
+    if not isinstance(values, dict):
+        raise CompileError(f"{source}: expected a table per kernel, got {str(values)[:60]}")
+    if "kind" in values:
+        raise CompileError(f"{source}: {OLD_FILE}")
+    order = values.get("order", [])
+    if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
+        raise CompileError(f"{source}: order must be a list of names, got {str(order)[:60]}")
+    return Schedule(kernels={name: _kernel(part, f"{source}: {name}") for name, part in values.items()
+                             if name != "order"}, order=tuple(order))
+
+
+def _kernel(values: object, source: str) -> KernelSchedule:
+    loop = values.get("kernel") if isinstance(values, dict) else None
+    if not isinstance(values, dict) or not isinstance(loop, str) or loop not in KERNELS:
+        raise CompileError(f"{source}: expected a table with kernel = one of {', '.join(KERNELS)}, "
+                           f"got {str(values)[:60]}")
+    cls = KERNELS[loop]
+    fields = {part.name: part for part in dataclasses.fields(cls)}
+    for name in values:
+        if name != "kernel" and name not in fields:
+            raise CompileError(f"{source}: unknown key {name!r}; allowed: {', '.join(fields)}"
+                               f"{did_you_mean(name, fields)}")
+    for name, part in fields.items():
+        if name not in values and part.default is dataclasses.MISSING:
+            raise CompileError(f"{source}: missing key {name!r}")
     try:
-        return cls(**arguments)
+        return cls(**{name: value for name, value in values.items() if name != "kernel"})
     except CompileError as error:
-        raise CompileError(f"{source}: {str(error).removeprefix('schedule: ')}") from None
+        raise CompileError(f"{source}: {error}") from None
+
+
+OLD_FILE = ("is a schedule of an earlier version, in JSON; expected TOML with a table per kernel: `tilescore compile "
+            "--schedule-out FILE` writes one, in which the old part q is the table [q] with the same keys")
 
 
 def to_text(schedule: Schedule) -> str:
-    """The schedule as JSON, as `load_schedule` reads it."""
-    return json.dumps(to_dict(schedule), indent=2) + "\n"
+    """The schedule as TOML, as `load_schedule` reads it."""
+    lines = [f"order = [{', '.join(map(_quoted, schedule.order))}]"]
+    for name, kernel in schedule.kernels.items():
+        path = ".".join(part if part.replace("_", "").isalnum() and part.isascii() else _quoted(part)
+                        for part in name.split("."))
+        lines += ["", f"[{path}]", f"kernel = {_quoted(kernel.loop)}"]
+        lines += [f"{key} = {str(value).lower()}" for key, value in kernel.values().items()]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def save_schedule(schedule: Schedule, path: Path) -> None:
-    """Write a schedule as JSON."""
+    """Write a schedule as TOML."""
     write_text(path, to_text(schedule))
 
 
-def load_schedule(path: Path):
+def load_schedule(path: Path) -> Schedule:
     """Read a schedule written by `save_schedule` or by hand. Raises `CompileError` naming the file and the key."""
-    return from_dict(read_json(path, CompileError, "schedule file"), f"schedule file {path}")
+    source = f"schedule file {path}"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if text.lstrip().startswith("{"):
+            raise CompileError(f"{source}: {OLD_FILE}")
+        values = tomllib.loads(text)
+    except OSError as problem:
+        raise CompileError(f"{source}: cannot be read: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise CompileError(f"{source}: not valid TOML: expected UTF-8 text") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as problem:
+        raise CompileError(f"{source}: not valid TOML: {problem or 'nested too deeply'}") from None
+    return from_dict(dict(_tables(values)), source)
+
+
+def _tables(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """(name, table) of every kernel, and the order: a table of tables is a step with several kernels."""
+    for name, value in values.items():
+        if isinstance(value, dict) and value and "kernel" not in value and \
+                all(isinstance(part, dict) for part in value.values()):
+            yield from _tables(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def schedule_differences(old: Schedule | dict, new: Schedule | dict) -> list[str]:
@@ -200,4 +255,4 @@ def _flat(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield prefix + key, value
+            yield prefix + key, " ".join(value) if isinstance(value, list) else value

@@ -12,11 +12,11 @@ import numpy as np
 from .graph.layers import layer_graph
 from .layers import Workload
 from .numerics import Numerics
-from .tensors import EXPERT_WEIGHTS, AttentionTensors, ExpertWeights, LayerTensors, MoETensors
+from .tensors import ExpertWeights, LayerTensors
 
-SLICE_HIDDEN, SLICE_HEAD_DIM, SLICE_INTERMEDIATE = 32, 16, 32
-SLICE_GROUP, SLICE_KV_HEADS, SLICE_EXPERTS, SLICE_TOP_K = 2, 1, 4, 2
-SLICE_TOKENS = {"attention": 18, "moe": 6}
+SLICE_SIZES = {"hidden": 32, "head_dim": 16, "group": 2, "kv_heads": 1, "intermediate": 32, "experts": 4, "top_k": 2}
+SLICE_KEYS, SLICE_ROWS = 18, 6
+"""Tokens of a sequence where there is attention, else."""
 
 SLICE_NUMERICS = Numerics(softmax_block=16)
 """Of a slice: its few keys make more than one softmax block, so that blocks are merged as in the full layer."""
@@ -24,21 +24,10 @@ SLICE_NUMERICS = Numerics(softmax_block=16)
 
 def slice_workload(workload: Workload) -> Workload:
     """The same phase and mask with every size cut to the slice's."""
-    most = SLICE_TOKENS[workload.layer.kind]
+    most = SLICE_KEYS if workload.attends else SLICE_ROWS
     small = {"tokens": min(workload.tokens, most), "batch": min(workload.batch, 2),
              "context": min(workload.cached, most)}
-    if workload.layer.kind == "moe":
-        moe = workload.moe
-        layer = replace(moe, hidden=min(moe.hidden, SLICE_HIDDEN), experts=min(moe.experts, SLICE_EXPERTS),
-                        top_k=min(moe.top_k, SLICE_TOP_K), intermediate=min(moe.intermediate, SLICE_INTERMEDIATE))
-    else:
-        attention = workload.attention
-        kv_heads, head_dim = min(attention.kv_heads, SLICE_KV_HEADS), min(attention.head_dim, SLICE_HEAD_DIM)
-        scaling = attention.rope_scaling
-        layer = replace(attention, hidden=min(attention.hidden, SLICE_HIDDEN), kv_heads=kv_heads,
-                        heads=kv_heads * min(attention.group, SLICE_GROUP), softmax_scale=None,
-                        head_dim=head_dim, rope_scaling=scaling and scaling.cut(head_dim))
-    return replace(workload, layer=layer, **small)
+    return replace(workload, layer=workload.layer.cut(SLICE_SIZES), **small)
 
 
 def slice_tensors(tensors: LayerTensors, workload: Workload) -> LayerTensors:
@@ -51,11 +40,9 @@ def slice_tensors(tensors: LayerTensors, workload: Workload) -> LayerTensors:
         few = tuple(map(slice, small[name].factors[first:]))
         return values.reshape(full[name].factors[first:])[few].reshape(small[name].shape[first:]).copy()
 
-    if isinstance(tensors, MoETensors):
-        def load_expert(index: int) -> ExpertWeights:
-            held = tensors.expert(index)
-            return ExpertWeights(**{name: cut(name, getattr(held, name), 1) for name in EXPERT_WEIGHTS})
+    def load_expert(index: int) -> ExpertWeights:
+        held = tensors.expert(index)
+        return ExpertWeights(**{name: cut(name, getattr(held, name), 1) for name in small if small[name].one_by_one})
 
-        return MoETensors(workload=workload, x=cut("x", tensors.x), router=cut("router", tensors.router),
-                          load_expert=load_expert)
-    return AttentionTensors(workload=workload, **{name: cut(name, getattr(tensors, name)) for name in small})
+    return LayerTensors(workload=workload, load_expert=load_expert if tensors.load_expert else None,
+                        **{name: cut(name, values) for name, values in tensors.arrays.items()})

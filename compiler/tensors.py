@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
 
@@ -26,7 +26,9 @@ import numpy as np
 
 from ..rtl.spec.errors import WorkloadError
 from ..sim.numerics.arithmetic import quantize_e4m3
+from .graph.ir import Graph, Role
 from .graph.layers import layer_graph
+from .graph.ops.rms_norm import RmsNorm
 from .layers import Workload
 from .seeds import check_seed
 
@@ -65,6 +67,9 @@ _TENSOR_IDS = {
             "gate",
             "up",
             "down",
+            "input_norm",
+            "post_norm",
+            "norm",
         )
     )
 }
@@ -88,35 +93,6 @@ def check_tensor(where: str, name: str, value: object, shape: tuple[int, ...]) -
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AttentionTensors:
-    """Input, weights and KV cache of an attention workload, float32.
-
-    ``x (rows, hidden)``; ``wq (heads * head_dim, hidden)``; ``wk, wv (kv_heads * head_dim, hidden)``;
-    ``wo (hidden, heads * head_dim)``. ``q_norm, k_norm``: RMS-norm weights, ``(head_dim,)`` for qk_norm
-    "head", ``(heads * head_dim,)`` and ``(kv_heads * head_dim,)`` for "full", None for "none". ``k_cache,
-    v_cache (batch, kv_heads, context, head_dim)``; keys are cached after QK-norm and rotation.
-    """
-
-    workload: Workload
-    x: np.ndarray = field(repr=False)
-    wq: np.ndarray = field(repr=False)
-    wk: np.ndarray = field(repr=False)
-    wv: np.ndarray = field(repr=False)
-    wo: np.ndarray = field(repr=False)
-    q_norm: np.ndarray | None = field(default=None, repr=False)
-    k_norm: np.ndarray | None = field(default=None, repr=False)
-    k_cache: np.ndarray = field(repr=False)
-    v_cache: np.ndarray = field(repr=False)
-
-    def __post_init__(self) -> None:
-        where = f"attention tensors of {self.workload.layer.model}"
-        for name, shape in tensor_shapes(self.workload).items():
-            check_tensor(where, name, getattr(self, name), shape)
-        if self.workload.attention.qk_norm == "none" and (self.q_norm is not None or self.k_norm is not None):
-            raise WorkloadError(f"{where}: q_norm, k_norm: expected none for a layer without QK-norm")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class ExpertWeights:
     """One SwiGLU expert, float32: ``gate, up (intermediate, hidden)``, ``down (hidden, intermediate)``."""
 
@@ -125,46 +101,58 @@ class ExpertWeights:
     down: np.ndarray
 
 
-EXPERT_WEIGHTS = tuple(ExpertWeights.__dataclass_fields__)
-"""Names of the weights of one expert."""
+class LayerTensors:
+    """The given values of a workload's layer, float32, as attributes by their names in its graph (`layer_graph`):
+    input, weights and caches, in the shapes of `tensor_shapes`. ``x`` is the input, ``(rows, hidden)``; weights are
+    ``(out_features, in_features)``; keys are cached after QK-norm and rotation.
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MoETensors:
-    """Input, router and experts of an MoE workload: ``x (rows, hidden)``, ``router (experts, hidden)``
-    float32.
-
-    ``load_expert(e)`` makes the weights of expert e; ``expert(e)`` calls it and checks what it returns.
-    Only the last one is kept, for each thread: an expert is made again each time, always the same.
+    ``load_expert(e)`` makes the weights of expert e where the layer has experts; ``expert(e)`` calls it and checks what
+    it returns. Only the last one is kept, for each thread: an expert is made again each time, always the same.
     """
 
-    workload: Workload
-    x: np.ndarray = field(repr=False)
-    router: np.ndarray = field(repr=False)
-    load_expert: Callable[[int], ExpertWeights] = field(repr=False)
-    _last: threading.local = field(init=False, repr=False, default_factory=threading.local)
+    def __init__(self, *, workload: Workload, load_expert: Callable[[int], ExpertWeights] | None = None,
+                 **arrays: np.ndarray):
+        self.workload, self.load_expert = workload, load_expert
+        self._last = threading.local()
+        shapes, where = {}, self._where
+        for name, value in layer_graph(workload).given().items():
+            if not value.one_by_one:
+                shapes[name] = value.shape
+        if unknown := set(arrays) - set(shapes):
+            raise WorkloadError(f"{where}: {sorted(unknown)[0]}: the layer has no such tensor; expected "
+                                f"{', '.join(shapes)}")
+        for name, shape in shapes.items():
+            check_tensor(where, name, arrays.get(name), shape)
+        self.arrays = arrays
 
-    def __post_init__(self) -> None:
-        shapes, where = tensor_shapes(self.workload), f"MoE tensors of {self.workload.layer.model}"
-        for name in ("x", "router"):
-            check_tensor(where, name, getattr(self, name), shapes[name])
+    def __getattr__(self, name: str) -> np.ndarray:
+        try:
+            return self.__dict__["arrays"][name]
+        except KeyError:
+            raise AttributeError(f"the layer has no tensor {name}") from None
+
+    @property
+    def _where(self) -> str:
+        return f"{self.workload.layer.kind} tensors of {self.workload.layer.model}"
+
+    def replace(self, workload: Workload | None = None, **arrays: np.ndarray) -> LayerTensors:
+        """The same with other arrays, or for another workload."""
+        return LayerTensors(workload=workload or self.workload, load_expert=self.load_expert, **self.arrays | arrays)
 
     def expert(self, index: int) -> ExpertWeights:
         """The checked weights of expert ``index``."""
-        moe, where = self.workload.moe, f"MoE tensors of {self.workload.layer.model}: expert {index}"
-        if not 0 <= index < moe.experts:
-            raise WorkloadError(f"{where}: expected an expert from 0 to {moe.experts - 1}")
+        where = f"{self._where}: expert {index}"
+        shapes = {name: value.shape for name, value in layer_graph(self.workload).weights().items() if value.one_by_one}
+        experts = next((shape[0] for shape in shapes.values()), 0)
+        if not 0 <= index < experts or self.load_expert is None:
+            raise WorkloadError(f"{where}: expected an expert from 0 to {experts - 1}")
         if getattr(self._last, "index", None) == index:
             return self._last.weights
         weights = self.load_expert(index)
-        shapes = tensor_shapes(self.workload)
-        for name in EXPERT_WEIGHTS:
-            check_tensor(where, name, getattr(weights, name), shapes[name][1:])
+        for name, shape in shapes.items():
+            check_tensor(where, name, getattr(weights, name), shape[1:])
         self._last.index, self._last.weights = index, weights
         return weights
-
-
-LayerTensors = AttentionTensors | MoETensors
 
 
 def tensor_shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
@@ -207,44 +195,38 @@ def synthetic_input(workload: Workload, seed: int) -> np.ndarray:
     return x
 
 
-def synthetic_cache(workload: Workload, seed: int, name: str) -> np.ndarray:
-    """``k_cache`` or ``v_cache (batch, kv_heads, context, head_dim)``."""
-    normed = name == "k_cache" and workload.attention.qk_norm != "none"
-    return random_normal(seed, name, 0, tensor_shapes(workload)[name], 1.0 if normed else CACHE_STD)
+def synthetic_value(workload: Workload, name: str, seed: int, expert: int = 0) -> np.ndarray:
+    """A given value of the layer, or that of one expert. Weights of norms are about 1, those of matmuls have variance
+    1 / fan_in; caches are as wide as what synthetic projections make of synthetic x."""
+    graph = layer_graph(workload)
+    value = graph.given()[name]
+    if value.role is Role.INPUT:
+        return synthetic_input(workload, seed)
+    shape, norms = value.shape[1:] if value.one_by_one else value.shape, _norm_weights(graph)
+    if name in norms:
+        return 1 + random_normal(seed, name, 0, shape, 0.1)
+    if value.role is Role.CACHE:
+        std = 1.0 if name.replace("cache", "norm") in norms else CACHE_STD
+    else:
+        std = shape[-1] ** -0.5
+    return random_normal(seed, name, expert, shape, std)
+
+
+def _norm_weights(graph: Graph) -> set[str]:
+    return {node.inputs[1] for node in graph.nodes if isinstance(node.op, RmsNorm)}
 
 
 def synthetic(workload: Workload, seed: int = 0) -> LayerTensors:
     """Seeded synthetic tensors for a workload: the same seed gives the same tensors on every machine."""
     check_seed(seed)
-    if workload.layer.kind == "moe":
-        return _synthetic_moe(workload, seed)
-    shapes = tensor_shapes(workload)
-    made: dict[str, np.ndarray] = {"x": synthetic_input(workload, seed)}
-    for name in ("wq", "wk", "wv", "wo"):
-        made[name] = random_normal(seed, name, 0, shapes[name], shapes[name][1] ** -0.5)
-    for name in ("k_cache", "v_cache"):
-        made[name] = synthetic_cache(workload, seed, name)
-    for name in ("q_norm", "k_norm"):
-        if name in shapes:
-            made[name] = 1 + random_normal(seed, name, 0, shapes[name], 0.1)
-    return AttentionTensors(workload=workload, **made)
-
-
-def _synthetic_moe(workload: Workload, seed: int) -> MoETensors:
-    moe = workload.moe
+    given = layer_graph(workload).given()
+    experts = [name for name, value in given.items() if value.one_by_one]
 
     def load_expert(index: int) -> ExpertWeights:
-        wide, narrow = (moe.intermediate, moe.hidden), (moe.hidden, moe.intermediate)
-        return ExpertWeights(
-            gate=random_normal(seed, "gate", index, wide, moe.hidden**-0.5),
-            up=random_normal(seed, "up", index, wide, moe.hidden**-0.5),
-            down=random_normal(seed, "down", index, narrow, moe.intermediate**-0.5),
-        )
+        return ExpertWeights(**{name: synthetic_value(workload, name, seed, index) for name in experts})
 
-    router = random_normal(seed, "router", 0, (moe.experts, moe.hidden), moe.hidden**-0.5)
-    return MoETensors(
-        workload=workload, x=synthetic_input(workload, seed), router=router, load_expert=load_expert
-    )
+    return LayerTensors(workload=workload, load_expert=load_expert if experts else None, **{
+        name: synthetic_value(workload, name, seed) for name in given if name not in experts})
 
 
 def per_tensor_scale(amax: float) -> np.float32:

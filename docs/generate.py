@@ -22,6 +22,8 @@ from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.numerics import Numerics
+from tilescore.compiler.sweep.columns import columns_page
+from tilescore.compiler.sweep.keys import keys_page
 from tilescore.rtl.export.register_text import markdown as registers
 from tilescore.rtl.spec.config import load_tile
 from tilescore.rtl.spec.events import EVENTS
@@ -63,6 +65,7 @@ def ledger() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "tile-keys": keys_table, "events": events, "ledger": ledger, "registers": registers,
+    "sweep-keys": keys_page, "sweep-columns": columns_page,
     **{f"constants-{name}": (lambda name=name: constants(name)) for name in TABLES}}
 
 

@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ from ..rtl.spec.encoding import decode_program, encode_program
 from ..rtl.spec.errors import ConfigError, ProgramError, SimulationError
 from ..rtl.spec.isa import Instruction, Load, ScaleLayout, Space, Unit
 from .instructions import Instructions
+from .lib.filled_array import FilledArray
 from .lib.strided import Strided
-from .lib.threads import map_runs
 from .program_file import read_file, write_file
 
 DTYPES = {"float32": np.dtype("<f4"), "e4m3": np.dtype("u1"), "uint8": np.dtype("u1"),
@@ -247,25 +248,28 @@ class Program:
         found = self.instructions
         return found.words() if isinstance(found, Instructions) else encode_program(list(found))
 
-    def initial_dram(self) -> np.ndarray:
-        """(dram_bytes,) uint8: all segments and the program image in place.
+    def filling_dram(self) -> FilledArray:
+        """(dram_bytes,) uint8, being filled: all segments and the program image in place.
 
         Raises `SimulationError` when the machine has not as much memory.
         """
+        def data_of(segment: Segment) -> np.ndarray:
+            data = segment.bytes_()
+            assert data is not None, "only segments with data are filled"
+            return data
+
+        parts = [(segment.addr, partial(data_of, segment)) for segment in self.segments if segment.data is not None]
         try:
-            dram = np.zeros(self.dram_bytes, np.uint8)
+            filling = FilledArray(self.dram_bytes, parts)
         except MemoryError:
             raise SimulationError(f"dram_bytes: {self.dram_bytes} bytes of DRAM are more than this machine has memory "
                                   "for") from None
+        filling.array[self.program_addr:self.program_addr + self.image_bytes] = self.image()
+        return filling
 
-        def fill(segment: Segment) -> None:
-            data = segment.bytes_()
-            if data is not None:
-                dram[segment.addr:segment.addr + segment.size] = data
-
-        map_runs(fill, self.segments)
-        dram[self.program_addr:self.program_addr + self.image_bytes] = self.image()
-        return dram
+    def initial_dram(self) -> np.ndarray:
+        """`filling_dram` when it is done."""
+        return self.filling_dram().whole()
 
     def result_sha256(self, dram: np.ndarray) -> str:
         """SHA-256 over the bytes of the output regions, in order, rows packed."""

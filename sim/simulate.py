@@ -23,6 +23,7 @@ from ..rtl.spec.errors import ProgramError, SimulationError
 from .energy import EnergyTable, energy_of, load_table
 from .hardware.run import DramModel, RtlRun
 from .hardware.toolchain import missing_for_verilator
+from .lib.filled_array import FilledArray
 from .names import BACKENDS, LEVELS
 from .program import Program
 from .recorded import dma_times_of, recorded_durations
@@ -35,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 def simulate(program: Program, levels: Sequence[str] = ("reference", "timing"), *,
              energy_table: str | Path | EnergyTable = "7nm", backend: str = "auto", dram: DramModel | None = None,
-             progress: Progress | None = None) -> Result:
+             progress: Progress | None = None, filling: FilledArray | None = None) -> Result:
     """Run ``program`` at the levels and compare them. It should have passed `verifier.verify`.
 
     energy_table: for `Result.energy`; the program's ``meta["useful_macs"]`` is the base of pJ per useful op.
@@ -43,6 +44,7 @@ def simulate(program: Program, levels: Sequence[str] = ("reference", "timing"), 
     dram: behaviour of the DRAM at the rtl level. With random stalls the times of the two levels differ; then those
     of the timing model with the durations of DMA that the hardware had are compared (`recorded.py`).
     progress: called with (instructions done, instructions) by the reference level.
+    filling: the program's `Program.filling_dram` for that level, if it has been begun.
 
     Raises `SimulationError` when a run fails, or when two levels differ (naming the first instruction or
     result element), and for unknown levels or backends; `ProgramError` for ``useful_macs`` that are no count;
@@ -56,13 +58,15 @@ def simulate(program: Program, levels: Sequence[str] = ("reference", "timing"), 
     done: dict[str, LevelResult] = {}
     final: list[np.ndarray] = []
     flags: list[int] = []
+    if "reference" in levels and filling is None:
+        filling = program.filling_dram()
     start = time.perf_counter()
     timing = time_program(program)
     if "timing" in levels:
         done["timing"] = LevelResult(cycles=timing.cycles, result_sha256=None, wall_s=time.perf_counter() - start)
     if "reference" in levels:
         start = time.perf_counter()
-        state = run_reference(program, progress)
+        state = run_reference(program, progress, filling=filling)
         final.append(state.dram)
         flags.append(state.status)
         done["reference"] = LevelResult(cycles=None, result_sha256=program.result_sha256(final[0]),

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..compiler.attention.softmax import P_GAIN
 from ..compiler.formats import E4M3, query_format
 from ..compiler.graph.evaluate import Key, Walk, terms_key
 from ..compiler.graph.ir import Slot
 from ..compiler.graph.layers import layer_graph
 from ..compiler.graph.slots import SQUARE, slot_format
-from ..compiler.moe.logits import kept_products, term_values
+from ..compiler.kernels.softmax import P_GAIN
+from ..compiler.logits import kept_products, term_values
 from ..compiler.numerics import DEFAULT, Numerics
 from ..compiler.quantize import stored_values
 from ..compiler.routing import Routing
@@ -43,14 +43,14 @@ def fake_quantize(x: np.ndarray, scale: float, tensor_format: TensorFormat = E4M
 
 
 def rounded_probabilities(scores: np.ndarray, key_block: int,
-                          tensor_format: TensorFormat = E4M3.weights) -> np.ndarray:
+                          tensor_format: TensorFormat = E4M3.weights, sink: float = -np.inf) -> np.ndarray:
     """exp(scores - row maximum), (rows, keys), as the codes of P mean it: not normalized.
 
-    P_GAIN * exp(scores - m) is rounded to E4M3 block by block, with m the row maximum of the blocks so far. The
-    first block must have a finite score in every row.
+    P_GAIN * exp(scores - m) is rounded to E4M3 block by block, with m the row maximum of the blocks so far and of
+    ``sink``. The first block must have a finite score in every row, or the sink be finite.
     """
     parts, maxima = [], []
-    m = np.full((len(scores), 1), -np.inf)
+    m = np.full((len(scores), 1), sink)
     for first in range(0, scores.shape[1], key_block):
         block = scores[:, first:first + key_block]
         m = np.maximum(m, block.max(axis=1, keepdims=True))
@@ -81,13 +81,14 @@ class QuantizedWalk(Walk):
 
     def multiply_terms(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         scales = [self.scales[terms_key(name)] for name in self.node.inputs]
-        left, right = (term_values(part, scale, self.numerics.router_terms)
+        left, right = (term_values(np.asarray(part, np.float32), scale, self.numerics.router_terms)
                        for part, scale in zip((x, weight), scales, strict=True))
         return kept_products(left, right) * (scales[0] * scales[1])
 
-    def softmax(self, scores: np.ndarray, values: np.ndarray) -> np.ndarray:
-        p = rounded_probabilities(scores, self.numerics.softmax_block, query_format(self.numerics.formats))
-        return p @ values / p.sum(axis=-1, keepdims=True)
+    def softmax(self, scores: np.ndarray, values: np.ndarray, sink: float) -> np.ndarray:
+        largest = np.maximum(scores.max(axis=1, keepdims=True), sink)
+        p = rounded_probabilities(scores, self.numerics.softmax_block, query_format(self.numerics.formats), sink)
+        return p @ values / (p.sum(axis=-1, keepdims=True) + np.exp(sink - largest))
 
 
 def quantized_layer(tensors: LayerTensors, scales: Mapping[Key, float], numerics: Numerics = DEFAULT,

@@ -61,8 +61,8 @@ def test_every_error_is_public() -> None:
 def test_public_dataclasses_are_frozen_and_keyword_only() -> None:
     import dataclasses
 
-    for name in ("AttentionLayer", "MoELayer", "Workload", "TileConfig", "GemmSchedule", "CoreSchedule",
-                 "AttentionSchedule", "MoESchedule", "Numerics", "CompiledLayer", "Program", "Result"):
+    for name in ("AttentionLayer", "MoELayer", "Workload", "TileConfig", "GemmSchedule", "FlashSchedule",
+                 "GatherAddSchedule", "Schedule", "Numerics", "CompiledLayer", "Program", "Result"):
         cls = getattr(tilescore, name)
         assert dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen
         kinds = {p.kind for p in inspect.signature(cls).parameters.values()}

@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 
 from tilescore.cli.main import main
-from tilescore.compiler.auto import attention_schedule, moe_schedule
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import Workload
+from tilescore.compiler.lowering.plan import choose_schedule
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
 from tilescore.compiler.report import describe
 from tilescore.compiler.schedule import save_schedule, to_dict
@@ -327,7 +327,7 @@ TILE = [
     tile("no clock", ("t.toml", "clock_mhz", "got 0"), clock_mhz=0),
     tile("clock not finite", ("t.toml", "clock_mhz", "got nan"), clock_mhz=float("nan")),
     tile("name as number", ("t.toml", "name", "printable string", "got 4"), name=4),
-    tile("attention fits no tiling", ("attention", "no tiling", "head_dim = 16", "tile nano", "buffer A", "buffer B"),
+    tile("attention fits no tiling", ("core", "no tiling", "head_dim = 16", "tile nano", "buffer A", "buffer B"),
          layer="attention", a_buffer_bytes=512, b_buffer_bytes=256),
     tile("router fits no tiling", ("router", "no tiling", "k = 48", "tile nano", "buffer A", "a_buffer_bytes = ",
                                    "would fit"),
@@ -361,57 +361,78 @@ def test_tile(case: Case, folder: Path, monkeypatch, capsys) -> None:
 
 
 def schedule(name: str, layer: str, texts: tuple[str, ...], change: Callable[[dict], object]) -> Case:
-    """The automatic schedule of the layer in s.json, after ``change(values)``."""
+    """The automatic schedule of the layer in s.toml, after ``change(values)``."""
     def prepare(folder: Path) -> None:
         values = to_dict(automatic(folder, layer))
         change(values)
-        (folder / "s.json").write_text(json.dumps(values))
+        (folder / "s.toml").write_text(as_toml(values))
     command = ATTENTION if layer == "attention" else MOE
-    return Case(name, f"{command} --schedule s.json", texts, prepare)
+    return Case(name, f"{command} --schedule s.toml", texts, prepare)
 
 
 def automatic(folder: Path, layer: str) -> Any:
     model = load_model(folder / "m")
     if layer == "attention":
-        return attention_schedule(Workload(layer=attention_layer(model), tokens=5), NANO)
+        return choose_schedule(Workload(layer=attention_layer(model), tokens=5), NANO)
     workload = Workload(layer=moe_layer(model), tokens=5)
     routing = compile_layer(workload, NANO).routing
     assert routing is not None
-    return moe_schedule(workload, routing, NANO)
+    return choose_schedule(workload, NANO, routing=routing)
+
+
+def as_toml(values: dict[str, Any]) -> str:
+    """Tables of plain values, also of wrong ones."""
+    lines = [f"order = {json.dumps(values.pop('order'))}"] if "order" in values else []
+    for name, part in values.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in part.items())]
+    return "\n".join(lines)
 
 
 SCHEDULE = [
-    Case("no schedule file", f"{MOE} --schedule none.json", ("schedule file none.json", "No such file")),
-    Case("schedule not JSON", f"{MOE} --schedule s.json", ("schedule file s.json", "not valid JSON"),
-         lambda folder: (folder / "s.json").write_text("{")),
-    Case("schedule not text", f"{MOE} --schedule s.json", ("schedule file s.json", "not valid JSON"),
-         lambda folder: (folder / "s.json").write_bytes(b"\xff\xfe")),
-    Case("schedule of another layer", f"{MOE} --schedule s.json",
-         ("schedule file s.json", "expected kind moe", "got attention"),
-         lambda folder: save_schedule(automatic(folder, "attention"), folder / "s.json")),
-    schedule("schedule without kind", "moe", ("s.json", "kind", "attention, moe"), lambda v: v.pop("kind")),
-    schedule("schedule with an unknown key", "moe", ("s.json: down", "'tiles'", "allowed:", "m_tile"),
-             lambda v: v["down"].update(tiles=3)),
-    schedule("schedule without a key", "attention", ("s.json: core", "missing key 'q_rows'"),
+    Case("no schedule file", f"{MOE} --schedule none.toml", ("schedule file none.toml", "No such file")),
+    Case("schedule not TOML", f"{MOE} --schedule s.toml", ("schedule file s.toml", "not valid TOML"),
+         lambda folder: (folder / "s.toml").write_text("[q")),
+    Case("schedule not text", f"{MOE} --schedule s.toml", ("schedule file s.toml", "not valid TOML"),
+         lambda folder: (folder / "s.toml").write_bytes(b"\xff\xfe")),
+    Case("schedule of an earlier version", f"{MOE} --schedule s.json",
+         ("schedule file s.json", "earlier version", "expected TOML", "--schedule-out"),
+         lambda folder: (folder / "s.json").write_text(json.dumps({"kind": "moe"}))),
+    Case("schedule of another layer", f"{MOE} --schedule s.toml",
+         ("schedule: kernels: q is none of this layer's", "allowed: router, experts.gate_up, experts.down, combine"),
+         lambda folder: save_schedule(automatic(folder, "attention"), folder / "s.toml")),
+    schedule("schedule without a kernel's name", "moe", ("s.toml: router", "kernel = one of gemm, flash, gather_add"),
+             lambda v: v["router"].pop("kernel")),
+    schedule("schedule without an order", "moe", ("order: expected each of router, experts, combine once, got none",),
+             lambda v: v.pop("order")),
+    schedule("schedule in an impossible order", "moe", ("order: router must come before experts",),
+             lambda v: v.update(order=["experts", "router", "combine"])),
+    schedule("schedule with an order of numbers", "moe", ("s.toml: order must be a list of names",),
+             lambda v: v.update(order=[1, 2])),
+    schedule("schedule with an unknown key", "moe", ("s.toml: experts.down", "'tiles'", "allowed:", "m_tile"),
+             lambda v: v["experts.down"].update(tiles=3)),
+    schedule("schedule without a key", "attention", ("s.toml: core", "missing key 'q_rows'"),
              lambda v: v["core"].pop("q_rows")),
-    schedule("schedule with a wrong part", "attention", ("s.json: core", "expected kind core", "gemm"),
+    schedule("schedule with a wrong part", "attention", ("core: kernel: expected flash, got gemm",),
              lambda v: v.update(core=v["q"])),
-    schedule("schedule with a zero", "attention", ("s.json: k", "m_tile", "at least 1", "got 0"),
+    schedule("schedule with a zero", "attention", ("s.toml: k", "m_tile", "at least 1", "got 0"),
              lambda v: v["k"].update(m_tile=0)),
-    schedule("schedule with a fraction", "moe", ("s.json", "combine_rows", "integer", "got 1.5"),
-             lambda v: v.update(combine_rows=1.5)),
-    schedule("schedule beyond buffer B", "attention", ("projection q:", "n_tiles, k_tile", "buffer B: 384 groups"),
+    schedule("schedule with a fraction", "moe", ("s.toml: combine", "m_tile", "integer", "got 1.5"),
+             lambda v: v["combine"].update(m_tile=1.5)),
+    schedule("schedule beyond buffer B", "attention", ("projection q:", "n_tiles, k_tile", "buffer B: 384 groups",
+                                                       "q.n_tiles of at most 32, not 64"),
              lambda v: v["q"].update(n_tiles=64, group_tiles=64)),
-    schedule("schedule beyond the accumulators", "attention", ("core", "q_tiles", "buffer A: 800 groups", "224 free"),
+    schedule("schedule beyond the accumulators", "attention", ("core", "q_tiles", "buffer A: 800 groups", "224 free",
+                                                               "core.q_tiles of at most"),
              lambda v: v["core"].update(q_tiles=200)),
-    schedule("schedule beyond the combine", "moe", ("combine_tiles", "accumulator rows", "banks of 16"),
-             lambda v: v.update(combine_tiles=250)),
+    schedule("schedule beyond the combine", "moe", ("m_tile * n_tiles", "accumulator rows", "banks of 16",
+                                                    "combine.n_tiles of at most"),
+             lambda v: v["combine"].update(n_tiles=250)),
     schedule("schedule between bus beats", "attention", ("q:", "k_tile = 3", "bus_bytes = 16"),
              lambda v: v["q"].update(k_tile=3)),
     schedule("schedule between column tiles", "attention", ("core", "kv_tile", "multiple of 16", "got 3"),
              lambda v: v["core"].update(kv_tile=3)),
     schedule("schedule of parts that do not match", "moe", ("down: m_tile", "gate_up, 4000"),
-             lambda v: v["gate_up"].update(m_tile=4000)),
+             lambda v: v["experts.gate_up"].update(m_tile=4000)),
 ]
 
 

@@ -20,9 +20,9 @@ from tilescore.cli import layer as cli_layer
 from tilescore.cli import run as cli_run
 from tilescore.cli.main import main
 from tilescore.cli.parser import parser
-from tilescore.compiler.auto import attention_schedule, moe_schedule
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import Workload
+from tilescore.compiler.lowering.plan import choose_schedule
 from tilescore.compiler.models import attention_layer, list_models, load_model, moe_layer
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import describe, rel_rms_error
@@ -239,19 +239,16 @@ def test_schedule_from_a_file(kind: str, model: str, run: Run, tmp_path: Path) -
     config = load_model(model)
     if kind == "attention":
         workload = Workload(layer=attention_layer(config), tokens=5)
-        schedule = attention_schedule(workload, NANO)
-        other = {"q": {"k_tile": 16}}
+        schedule = choose_schedule(workload, NANO)
+        changed = schedule.change("q", k_tile=16)
     else:
         workload = Workload(layer=moe_layer(config), tokens=5)
-        schedule = moe_schedule(workload, compile_layer(workload, NANO).routing, NANO)
-        other = {"down": {"k_tile": 16}}
-    save_schedule(schedule, tmp_path / "same.json")
-    values = json.loads((tmp_path / "same.json").read_text())
-    for part, changes in other.items():
-        values[part] |= changes
-    (tmp_path / "other.json").write_text(json.dumps(values))
+        schedule = choose_schedule(workload, NANO, routing=compile_layer(workload, NANO).routing)
+        changed = schedule.change("experts.down", k_tile=16)
+    save_schedule(schedule, tmp_path / "same.toml")
+    save_schedule(changed, tmp_path / "other.toml")
     auto, same, split = (run("run", *layer(model, kind), *options, "--json") for options in (
-        [], ["--schedule", tmp_path / "same.json"], ["--schedule", tmp_path / "other.json"]))
+        [], ["--schedule", tmp_path / "same.toml"], ["--schedule", tmp_path / "other.toml"]))
     assert same["levels"] == auto["levels"] and same["ledger"] == auto["ledger"]
     assert split["levels"]["reference"] == auto["levels"]["reference"]
     assert split["cycles"] != auto["cycles"]
@@ -274,7 +271,7 @@ def test_own_tile_and_energy_table(model: str, run: Run, tmp_path: Path) -> None
 def test_out_writes_report_and_listing(model: str, run: Run, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     report = run("run", *layer(model, "attention"), "--out", out, "--json")
-    assert sorted(p.name for p in out.iterdir()) == ["attention.schedule.json", "attention.txt", "report.html",
+    assert sorted(p.name for p in out.iterdir()) == ["attention.schedule.toml", "attention.txt", "report.html",
                                                      "report.json", "tile.toml"]
     written = strict_json((out / "report.json").read_text())
     assert written["layers"][0].pop("timeline")["instructions"] == report["instructions"]
@@ -282,7 +279,7 @@ def test_out_writes_report_and_listing(model: str, run: Run, tmp_path: Path) -> 
     lines = (out / "attention.txt").read_text().splitlines()
     assert len([line for line in lines if not line.startswith(("#", ";"))]) == report["instructions"]
     said = run("run", *layer(model, "moe"), "--out", out)
-    assert f"Written to {out}/: report.json, moe.txt, moe.schedule.json, tile.toml" in said
+    assert f"Written to {out}/: report.json, moe.txt, moe.schedule.toml, tile.toml" in said
     assert f"Page to look at: {out}/report.html" in said
     assert len(list(out.iterdir())) == 7
 
@@ -320,7 +317,7 @@ def test_demo(small_demo: Path, run: Run) -> None:
     assert "tiny attention" in text and "tiny moe" in text
     assert text.count("Cross-check on nano") == 2 and "equal at reference, timing" in text
     assert sorted(str(p.relative_to(small_demo)) for p in small_demo.rglob("*.*")) == [
-        "out/attention.schedule.json", "out/attention.txt", "out/moe.schedule.json", "out/moe.txt", "out/report.html",
+        "out/attention.schedule.toml", "out/attention.txt", "out/moe.schedule.toml", "out/moe.txt", "out/report.html",
         "out/report.json", "out/tile.toml"]
     report = strict_json((small_demo / "out/report.json").read_text())
     for part in ("layers", "cross_checks"):
@@ -337,9 +334,9 @@ def test_demo_says_what_a_layer_gave_before_the_next_is_compiled(small_demo: Pat
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     build = cli_run.build
 
-    def marked(arguments: Any, layer: str, *rest: Any) -> Any:
+    def marked(arguments: Any, layer: str, *rest: Any, **more: Any) -> Any:
         print(f"compile {layer}")
-        return build(arguments, layer, *rest)
+        return build(arguments, layer, *rest, **more)
 
     monkeypatch.setattr(cli_run, "build", marked)
     lines = run("run", "--tile", "nano").splitlines()
@@ -599,7 +596,7 @@ def test_models(run: Run) -> None:
     lines = [line for line in text.splitlines() if not line.startswith(" ")]
     assert [line.split()[0] for line in lines] == list(list_models())
     assert next(line for line in lines if line.startswith("llama-3-8b ")).split()[1:] == [
-        "attention:", "built", "moe:", "not", "built"]
+        "attention:", "built", "moe:", "not", "built", "mlp:", "built", "norm:", "built", "decoder:", "built"]
     assert not any(row["attention_exceptions"] for row in rows)
     with_reason = {row["model"]: set(row["moe_exceptions"]) for row in rows if row["moe_exceptions"]}
     assert with_reason == {

@@ -14,7 +14,7 @@ from tilescore.cli.main import main
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import Workload
 from tilescore.compiler.models import load_model, moe_layer
-from tilescore.compiler.schedule import to_dict
+from tilescore.compiler.schedule import to_text
 from tilescore.rtl.spec.config import load_tile
 from tilescore.tests.compiler.tiny import tiny_config, write_config, write_model
 
@@ -75,10 +75,10 @@ def test_byte_order_marks(run: Run) -> None:
     lines = (f"{key} = {json.dumps(value)}\n" for key, value in nano.to_dict().items() if value is not None)
     files: dict[str, Any] = {
         "m/config.json": Path("m/config.json").read_text(), "tile.toml": "".join(lines),
-        "energy.toml": energy.read_text(encoding="utf-8"), "schedule.json": json.dumps(to_dict(compiled.schedule)),
+        "energy.toml": energy.read_text(encoding="utf-8"), "schedule.toml": to_text(compiled.schedule),
         "routing.json": json.dumps([[0, 1], [2, 3], [4, 5]])}  # fmt: skip
     options = ("--layer", "moe", "--tokens", 3, "--model", "m", "--tile", "tile.toml", "--energy", "energy.toml",
-               "--schedule", "schedule.json", "--routing", "routing.json", "--json", *TIMED)
+               "--schedule", "schedule.toml", "--routing", "routing.json", "--json", *TIMED)
     reports = []
     for encoding in ("utf-8", "utf-8-sig"):
         for name, text in files.items():

@@ -12,11 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
+import tilescore
 from tilescore.cli.main import main
 from tilescore.cli.parser import parser
 from tilescore.sim.energy_components import COMPONENTS
@@ -31,7 +32,12 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
     """docs/generate.py."""
-    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "docs/generate.py")
+    return load("generate")
+
+
+def load(name: str) -> ModuleType:
+    """A script of docs/."""
+    spec = importlib.util.spec_from_file_location(f"{name}_docs", ROOT / f"docs/{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -169,16 +175,29 @@ def test_energy_page_explains_every_component() -> None:
 # ---- commands ----
 
 
+class Block(NamedTuple):
+    """A code block. title: the file that a reader saves it as, or ""."""
+
+    language: str
+    title: str
+    content: str
+
+
+def blocks(page: Path) -> list[Block]:
+    found = re.findall(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```', page.read_text(encoding="utf-8"),
+                       re.DOTALL | re.MULTILINE)
+    return [Block(*parts) for parts in found]
+
+
 def commands(page: Path, program: str = "tilescore ") -> list[str]:
     """Lines of code blocks that begin with ``$`` and ``program``."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    lines = [line for block in blocks for line in block.splitlines()]
+    lines = [line for block in blocks(page) for line in block.content.splitlines()]
     return [line.removeprefix("$ ") for line in lines if line.startswith(f"$ {program}")]
 
 
 def snippets(page: Path) -> list[str]:
-    """Python code blocks of a page."""
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    """Python code blocks of a page that are no files."""
+    return [block.content for block in blocks(page) if block.language == "python" and not block.title]
 
 
 def test_documented_commands_parse() -> None:
@@ -195,9 +214,16 @@ def test_documented_commands_parse() -> None:
 def test_only_shells_are_prompted_for() -> None:
     """No command hides in a block without the prompt by which the tests below find it."""
     for page in PAGES:
-        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
-            bare = re.findall(r"^(?:tilescore|iverilog|verilator|fusesoc) .*$", block, re.MULTILINE)
+        text = page.read_text(encoding="utf-8")
+        assert len(re.findall(r"^```", text, re.MULTILINE)) == 2 * len(blocks(page)), page.name
+        for block in blocks(page):
+            bare = re.findall(r"^(?:tilescore|iverilog|verilator|fusesoc) .*$", block.content, re.MULTILINE)
             assert bare == [], page.name
+
+
+LESSONS = sorted([*(ROOT / "docs/tutorial").glob("*.md"), *(ROOT / "docs/howto").glob("*.md"),
+                  *(ROOT / "docs/reference").glob("*.md")])
+"""Pages that a reader follows from the top, each in a folder of its own: `walk` does so."""
 
 
 def new_commands() -> dict[str, list[str]]:
@@ -205,7 +231,7 @@ def new_commands() -> dict[str, list[str]]:
     new: dict[str, list[str]] = {}
     for page in sorted(PAGES, key=lambda page: page.parent.name != "docs"):  # those of a subject before the overview
         seen = {line for lines in new.values() for line in lines}
-        if lines := [line for line in commands(page) if line not in seen]:
+        if page not in LESSONS and page.parent.name != "studies" and (lines := [line for line in commands(page) if line not in seen]):
             new[page.name] = lines
     return new
 
@@ -217,20 +243,31 @@ def small(line: str) -> str:
         "edge", "nano"), line)
     line = re.sub(r"--tokens \d+", "--tokens 3", line)
     line = re.sub(r"--context \d+", "--context 5", re.sub(r"--batch \d+", "--batch 2", line))
-    line = line.replace("tile=server", "tile=nano")
+    line = re.sub(r"tile=(?:edge,)?server", "tile=nano", line)
+    line = re.sub(r"model=[\w.-]+", "model=path/to", re.sub(r"tokens=[\d,]+", "tokens=2,3", line))
+    line = re.sub(r"--scheduler \S+", "--workers 1", line)  # a cluster is another test's
+    line = re.sub(r"--model (?!path/to)[\w.-]+(?= |$)", "--model path/to", line)
+    if "tilescore explain" in line:
+        line += " --only latency --workers 1"
+    if "tilescore sweep" in line:
+        line = line.replace("--set tile=my_tile.toml", "--set tile=nano").replace("--set tile=edge", "--set tile=nano")
+        return line if "--workers" in line else line + " --workers 1"
     if "--model" in line and "--tile" not in line:
         line += " --tile nano"
     line = line.replace("--tile-set scales=", "--tile-set formats=e4m3+e2m1,scales=")
-    return re.sub(r"(--format |format=)nvfp4", r"\1e4m3", line)  # the smallest tile builds no other
+    line = line.replace("tile-set=bus_bytes=64", "tile-set=bus_bytes=8")
+    return re.sub(r"(--format |format=)(?:nvfp4|w4a8-mxfp4)", r"\1e4m3", line)  # the smallest tile builds no other
 
 
 def execute(lines: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch,
-            capsys: pytest.CaptureFixture[str]) -> None:
-    """Run ``tilescore`` commands in order in a folder that holds the files a reader has: a model, weights, a tensor."""
+            capsys: pytest.CaptureFixture[str], *, bare: bool = False) -> None:
+    """Run ``tilescore`` commands in order in a folder that holds the files a reader has: a model, weights, a tensor;
+    bare: none."""
     monkeypatch.chdir(folder)
-    model = write_model(folder / "path" / "to", "qwen3_moe", seed=1)
-    shutil.copy(model / "model.safetensors", folder)
-    np.save(folder / "weights.npy", np.linspace(-1, 1, 256, dtype=np.float32).reshape(2, 128))
+    if not bare:
+        model = write_model(folder / "path" / "to", "qwen3_moe", seed=1)
+        shutil.copy(model / "model.safetensors", folder)
+        np.save(folder / "weights.npy", np.linspace(-1, 1, 256, dtype=np.float32).reshape(2, 128))
     for line in lines:
         command, _, target = line.partition(" > ")
         capsys.readouterr()
@@ -241,9 +278,132 @@ def execute(lines: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch,
             Path(target).write_text(printed.out, encoding="utf-8")
 
 
+def small_file(block: Block) -> str:
+    """A file of a page on the tiny model and the smallest tile."""
+    text = re.sub(r'model = "[^"]+"', 'model = "path/to"', block.content)
+    return re.sub(r'tile = "\w+"', 'tile = "nano"', re.sub(r"tokens = \[.*?\]", "tokens = [2, 3]", text))
+
+
 @pytest.mark.parametrize("page", new_commands())
 def test_documented_commands_run_when_small(page: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    (path,) = (path for path in PAGES if path.name == page)
+    for block in blocks(path):
+        if block.title:
+            (tmp_path / block.title).write_text(small_file(block), encoding="utf-8")
     execute([small(line) for line in new_commands()[page]], tmp_path, monkeypatch, capsys)
+
+
+TOOLS = ("pytest", "iverilog", "verilator")
+"""Programs beside tilescore that lessons start."""
+
+
+def walk(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *,
+         tiny: bool) -> None:
+    """Follow a page from the top: files are saved, commands and Python blocks run. tiny: on the tiny model and the
+    smallest tile, without the hardware and without other programs; else as printed, and programs that are installed."""
+    monkeypatch.chdir(folder)
+    if tiny:
+        write_config(folder / "path" / "to", tiny_config("qwen3_moe"))
+    names: dict[str, object] = {}
+    for block in blocks(page):
+        if block.title:
+            target = folder / block.title
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(small_file(block) if tiny and block.language == "toml" else block.content)
+        elif block.language == "python":
+            text = block.content.replace("llama-3-8b", "path/to").replace('"edge"', '"nano"') if tiny else block.content
+            exec(compile(text, str(page), "exec"), names)
+        for line in re.findall(r"^\$ (.*)$", block.content, re.MULTILINE):
+            if line.split()[0] in TOOLS:
+                if not tiny:
+                    run_tool(line, folder)
+            elif tiny and re.match(r".*--level reference,timing,rtl|tilescore (?:export|study)", line):
+                continue
+            elif not tiny or not any(word in line for word in ("my_tile/", "layer.tsp --level")):
+                shown = small(line) if tiny and "--model small" not in line else line
+                execute([shown], folder, monkeypatch, capsys, bare=True)
+        capsys.readouterr()
+
+
+def run_tool(line: str, folder: Path) -> None:
+    """A line of a shell, where its program is installed."""
+    install = find_verilator()
+    environment = dict(os.environ) if install is None else verilator_env(install)
+    found = [str(Path(sys.executable).parent), *([] if install is None else [str(install.binary.parent)])]
+    environment["PATH"] = os.pathsep.join([*found, environment["PATH"]])
+    if shutil.which(line.split()[0], path=environment["PATH"]):
+        done = subprocess.run(["sh", "-c", line], cwd=folder, env=environment, capture_output=True, text=True,
+                              check=False)
+        assert done.returncode == 0, (line, done.stdout[-1000:], done.stderr[-1000:])
+
+
+def lesson_id(page: Path) -> str:
+    return f"{page.parent.name}/{page.stem}"
+
+
+WALKED = [page for page in LESSONS if page.stem not in ("5-to-the-fpga", "fpga-engineer")]
+"""Lessons of which something is left without hardware."""
+
+
+@pytest.mark.parametrize("page", WALKED, ids=map(lesson_id, WALKED))
+def test_lessons_when_small(page: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    walk(page, tmp_path, monkeypatch, capsys, tiny=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", LESSONS, ids=map(lesson_id, LESSONS))
+def test_lessons_as_printed(page: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    walk(page, tmp_path, monkeypatch, capsys, tiny=False)
+
+
+def test_python_blocks_of_pages_run(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Those beside the lessons, on the tiny model; those of the FPGA page run with it, or need LiteX."""
+    monkeypatch.chdir(tmp_path)
+    write_config(tmp_path / "path" / "to", tiny_config("qwen3_moe"))
+    seen: list[str] = []
+    for page in PAGES:
+        if page in LESSONS or page.name in ("fpga.md", "README.md"):
+            continue
+        for snippet in snippets(page):
+            names: dict[str, Any] = {}
+            text = re.sub(r'"(llama-3-8b|qwen3-30b-a3b)"', '"path/to"', snippet).replace('"edge"', '"nano"')
+            exec(compile(text, str(page), "exec"), names)
+            for name, value in names.items():
+                if name.startswith("test_"):
+                    value(lambda gate, compiled: seen.append(gate))
+    assert seen == ["attention-16"]
+
+
+def test_the_site_has_every_page_and_every_public_name() -> None:
+    """Without MkDocs: what `docs/site.py` makes, and links of pages as they stand in the site."""
+    site = load("site")
+    api, cli = site.api_page(), site.cli_page()
+    assert [name for name in tilescore.__all__ if f"### {name}\n" not in api] == []
+    assert [name for name in parser().commands if f"## tilescore {name}\n" not in cli] == []
+    options = {option for command in parser().commands.values() for action in command._actions
+               for option in action.option_strings if option.startswith("--") and option != "--help"}
+    assert [option for option in options if option not in cli] == []
+    text = "[a](../benchmarks/gates.md#x) [b](../pyproject.toml) [c](tile.md) [d](https://a.b/c) [e](#f)"
+    assert site.with_site_links(text, "energy.md") == (
+        "[a](benchmarks/gates.md#x) b [c](tile.md) [d](https://a.b/c) [e](#f)")
+    assert site.with_site_links("[a](docs/tile.md) [b](LICENSE)", "readme.md") == "[a](tile.md) b"
+    listed = re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text())
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if (ROOT / "docs") in page.parents}
+    missing = {page for page in pages if not page.startswith("decisions/0")} - set(listed)
+    assert missing == set() and set(listed) - pages == {"reference/cli.md", "reference/api.md", "changes.md"}
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="MkDocs is not installed: make docs")
+    pytest.importorskip("material", reason="the theme is not installed: make docs")
+    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+                          cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr.replace("NO_MKDOCS_2_WARNING", "")
+    for page in ("index", "tutorial/5-to-the-fpga", "reference/api", "decisions/0002-token-matrix", "benchmarks/gates"):
+        text = (tmp_path / "site" / f"{page}.html").read_text()
+        assert re.findall(r'<(?:link|script)[^>]*(?:href|src)="https?:[^"]*\.(?:js|css|woff2?)', text) == []
 
 
 @pytest.mark.slow

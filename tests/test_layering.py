@@ -21,6 +21,7 @@ FLOORS = ("rtl", "sim", "compiler", "cli", "testing")
 TOP_LEVEL = {
     *FLOORS,
     "tests", "docs", "benchmarks", "examples", ".ci", ".gitignore", "pyproject.toml", "constraints.txt", "Makefile",
+    "mkdocs.yml",
     "README.md", "LICENSE", "CHANGELOG.md", "__init__.py", "__main__.py",
 }  # fmt: skip
 
@@ -159,6 +160,29 @@ def test_the_check_of_software_finds_planted_imports(module: str, source: str, w
     assert hardware_imports(source, module) == wrong
 
 
+LAYER_MODULES = ("graph", "lowering", "layers", "models", "tensors", "routing", "compile", "checkpoint")
+"""Modules of the compiler that know layers or ops, and that no kernel may import."""
+
+
+@pytest.mark.parametrize("folder", ["kernels", "tiles"])
+def test_kernels_know_no_layer_and_no_op(folder: str) -> None:
+    above = tuple(f"tilescore.compiler.{name}" for name in LAYER_MODULES)
+    wrong = [f"{file.name} line {line}: {name}" for file in (ROOT / "compiler" / folder).glob("*.py")
+             for line, name in imported_modules(file.read_text(), package_of(file)) if within(name, above)]
+    assert wrong == []
+    planted = list(imported_modules("from ..graph.ops.linear import Linear", "tilescore.compiler.kernels"))
+    assert within(planted[0][1], above)
+
+
+def test_no_kind_of_layer_stands_in_kernels_lowering_or_schedules() -> None:
+    """But for the op of that name."""
+    files = [file for part in ("kernels", "tiles", "lowering") for file in (ROOT / "compiler" / part).glob("*.py")]
+    files += [ROOT / "compiler" / name for name in ("schedule.py", "auto.py", "auto_gemm.py")]
+    kinds = re.compile(r"\bmoe\b|layer\.kind|\.attention\b(?! import Attention\b)|(Attention|MoE|Decoder)Layer")
+    found = {file.name: kinds.findall(file.read_text()) for file in files}
+    assert len(files) > 20 and not any(found.values()), found
+
+
 def room_of(module: str) -> str:
     """The folder of a module of the package; a module that lies beside folders is a room of its own."""
     parts = module.split(".")
@@ -241,7 +265,7 @@ def test_top_level_holds_the_fixed_names_only() -> None:
 MACHINE = re.compile(
     r"(?<![\w.~$}/)<>*-])/(?:home|root|work|opt|mnt|Users|usr/local|tmp)/\w"  # a path of one machine
     r"|(?:^|[\s\"'=])(?:--(?:extra-)?index-url|--find-links|--trusted-host)"  # where packages come from
-    r"|\bpypi\.org\b|\bpythonhosted\.org\b|\blocalhost\b|\b(?:10|127|192\.168)(?:\.\d{1,3}){2,3}\b"
+    r"|\bpypi\.org\b|\bpythonhosted\.org\b|\blocalhost\b|(?<!==)\b(?:10|127|192\.168)(?:\.\d{1,3}){2,3}\b"
 )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.dram import float_matrix, float_output
 from tilescore.compiler.emitter import Emitter
-from tilescore.compiler.gemm import GemmProblem, Group, emit_gemm
+from tilescore.compiler.kernels.gemm import GemmProblem, Group, emit_gemm
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.operands import Operand, place_operand
 from tilescore.compiler.quantize import store, tensor_factor

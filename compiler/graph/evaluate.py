@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .ir import Graph, Node, Role, Slot
+from .ir import Graph, Node, Op, Role, Slot
 from .layers import layer_graph
+from .ops.router import Router
 
 if TYPE_CHECKING:
     from ..routing import Routing
@@ -54,11 +55,17 @@ class Walk:
     ranges: dict[Key, Range] = field(default_factory=dict)
     node: Node = field(init=False)
 
-    def run(self) -> Trace:
-        """All nodes."""
+    def evaluate(self, until: type[Op] | None = None) -> None:
+        """All nodes, or those up to the first with such an op."""
         for node in self.graph.nodes:
             self.node = node
             self.values[node.output] = node.op.evaluate(self, *map(self._read, node.inputs))
+            if until is not None and isinstance(node.op, until):
+                return
+
+    def run(self) -> Trace:
+        """All nodes."""
+        self.evaluate()
         out = next(name for name, value in self.graph.values.items() if value.role is Role.OUTPUT)
         return Trace(values=self.values, out=self.values[out], ranges=self.ranges, routing=self.routing)
 
@@ -85,17 +92,27 @@ class Walk:
             self.hold(terms_key(name), Slot.TERMS, part)
         return x.astype(np.float64) @ weight.astype(np.float64).T
 
-    def softmax(self, scores: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """softmax(scores (rows, keys)) values; ``scores`` may be overwritten."""
-        scores -= scores.max(axis=-1, keepdims=True)
+    def softmax(self, scores: np.ndarray, values: np.ndarray, sink: float) -> np.ndarray:
+        """softmax(scores (rows, keys)) values, with a further score ``sink`` of a value that is 0, -inf for none;
+        ``scores`` may be overwritten."""
+        largest = np.maximum(scores.max(axis=-1, keepdims=True), sink)
+        scores -= largest
         np.exp(scores, out=scores)
-        scores /= scores.sum(axis=-1, keepdims=True)
+        scores /= scores.sum(axis=-1, keepdims=True) + np.exp(sink - largest)
         return scores @ values
 
 
 def terms_key(name: str) -> str:
     """The operand that a value is where it is held as terms."""
     return f"{name} terms"
+
+
+def float64_routing(tensors: LayerTensors) -> tuple[Routing, np.ndarray]:
+    """The float64 router's own choice, and its logits (rows, experts)."""
+    walk = Walk(graph=layer_graph(tensors.workload), tensors=tensors)
+    walk.evaluate(until=Router)
+    assert walk.routing is not None, "the layer has a router"
+    return walk.routing, walk.values[walk.node.inputs[0]]
 
 
 def float64_layer(tensors: LayerTensors, routing: Routing | None = None) -> Trace:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...rtl.spec.errors import WorkloadError
+from .stored import Place
 
 if TYPE_CHECKING:
     from .evaluate import Walk
@@ -52,14 +53,15 @@ class Slot(enum.Enum):
 @dataclass(frozen=True, kw_only=True)
 class Value:
     """A tensor of the layer. parts: the factors of each axis where it has several, as (heads, head_dim); those of a
-    smaller layer are cut out one by one. stored: a weight's name in checkpoints, below the decoder layer's; empty where
-    names differ by family (`checkpoint.py`)."""
+    smaller layer are cut out one by one. places: where a weight may stand in checkpoints, below the decoder layer's
+    name (`stored.py`). one_by_one: weights of experts, the first axis, that are made one at a time."""
 
     name: str
     shape: Shape
     role: Role
     parts: tuple[Shape, ...] = ()
-    stored: str = ""
+    places: tuple[Place, ...] = ()
+    one_by_one: bool = False
 
     @property
     def factors(self) -> Shape:
@@ -135,6 +137,10 @@ class Graph:
         return {name: value for name, value in self.values.items()
                 if value.role not in (Role.ACTIVATION, Role.OUTPUT)}
 
+    def weights(self) -> dict[str, Value]:
+        """Values of role WEIGHT."""
+        return {name: value for name, value in self.values.items() if value.role is Role.WEIGHT}
+
     def uses(self) -> Iterator[tuple[Value, Slot, Node]]:
         """Every input of every node."""
         for node in self.nodes:
@@ -158,11 +164,12 @@ class GraphBuilder:
         self._values: dict[str, Value] = {}
         self._nodes: list[Node] = []
 
-    def value(self, name: str, shape: Sequence[int | Shape], role: Role, stored: str = "") -> str:
+    def value(self, name: str, shape: Sequence[int | Shape], role: Role, places: tuple[Place, ...] = (), *,
+              one_by_one: bool = False) -> str:
         """Add a value that no node makes; returns its name. An axis may be given by its parts."""
         parts = tuple(axis if isinstance(axis, tuple) else (axis,) for axis in shape)
         self._values[name] = Value(name=name, shape=tuple(map(math.prod, parts)), role=role, parts=parts,
-                                   stored=stored)
+                                   places=places, one_by_one=one_by_one)
         return name
 
     def node(self, name: str, op: Op, *inputs: str, output: str, role: Role = Role.ACTIVATION) -> str:

@@ -1,57 +1,103 @@
-"""Graphs of the layers that are built: attention and mixtures of experts."""
+"""Graphs of the layers that are built. Names of inputs are those of the layer's tensors."""
 
 from __future__ import annotations
 
-from ..layers import Workload
+from ..layers import AttentionLayer, DecoderLayer, MlpLayer, MoELayer, NormLayer, Workload
 from .ir import Graph, GraphBuilder, Role
+from .ops.add import Add
 from .ops.attention import Attention
 from .ops.experts import Experts
+from .ops.gate import Gate
 from .ops.linear import Linear
 from .ops.rms_norm import RmsNorm
 from .ops.rotary import Rotary
 from .ops.router import Router
+from .stored import EXPERTS, ROUTER, module
+
+ATTENTION_INPUT, FEED_FORWARD_INPUT = "attention input", "feed-forward input"
+"""Values of a decoder layer: what its norms make."""
+ATTENTION_OUTPUT, FEED_FORWARD_OUTPUT, MIDDLE = "attention output", "feed-forward output", "middle"
+"""What its parts add to the residual stream, and that stream between them."""
 
 
 def layer_graph(workload: Workload) -> Graph:
-    """The graph of a workload's layer. Names of inputs are those of its tensors."""
-    return _attention(workload) if workload.layer.kind == "attention" else _moe(workload)
+    """The graph of a workload's layer."""
+    g = GraphBuilder()
+    x = g.value("x", (workload.rows, workload.layer.hidden), Role.INPUT)
+    _add_layer(g, workload, x, "out", Role.OUTPUT)
+    return g.graph()
 
 
-def _attention(workload: Workload) -> Graph:
-    layer, g = workload.attention, GraphBuilder()
-    x = g.value("x", (workload.rows, layer.hidden), Role.INPUT)
+def _add_layer(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role = Role.ACTIVATION) -> str:
+    """A layer from ``x`` to ``out``."""
+    match workload.layer:
+        case AttentionLayer():
+            return _attention(g, workload, x, out, role)
+        case MoELayer():
+            return _moe(g, workload.layer, x, out, role)
+        case MlpLayer():
+            return _mlp(g, workload.layer, x, out, role)
+        case NormLayer():
+            return _norm(g, workload.layer, x, out, role, "norm", "input_layernorm")
+        case DecoderLayer():
+            return _decoder(g, workload, workload.layer, x, out, role)
+
+
+def _attention(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role) -> str:
+    layer = workload.attention
     cache = (workload.batch, layer.kv_heads, workload.cached, layer.head_dim)
     caches = [g.value(name, cache, Role.CACHE) for name in ("k_cache", "v_cache")]
     widths = {"q": (layer.heads, layer.head_dim), "k": (layer.kv_heads, layer.head_dim)}
     widths["v"] = widths["k"]
-    weights = {name: g.value(f"w{name}", (width, layer.hidden), Role.WEIGHT, f"self_attn.{name}_proj.weight")
+    weights = {name: g.value(f"w{name}", (width, layer.hidden), Role.WEIGHT, module(f"self_attn.{name}_proj"))
                for name, width in widths.items()}
-    wo = g.value("wo", (layer.hidden, widths["q"]), Role.WEIGHT, "self_attn.o_proj.weight")
+    wo = g.value("wo", (layer.hidden, widths["q"]), Role.WEIGHT, module("self_attn.o_proj"))
 
     def rotated(name: str) -> str:
         made = g.node(f"projection {name}", Linear(heads=widths[name][0]), x, weights[name],
                       output=f"{name} projected")
         if layer.qk_norm != "none":
             size = widths[name] if layer.qk_norm == "full" else (layer.head_dim,)
-            weight = g.value(f"{name}_norm", (size,), Role.WEIGHT, f"self_attn.{name}_norm.weight")
+            weight = g.value(f"{name}_norm", (size,), Role.WEIGHT, module(f"self_attn.{name}_norm"))
             made = g.node(f"norm of {name}", RmsNorm(eps=layer.norm_eps), made, weight, output=f"{name} normed")
         return g.node(f"rotation of {name}", Rotary(workload=workload), made, output=name)
 
     q, k = rotated("q"), rotated("k")
     v = g.node("projection v", Linear(heads=layer.kv_heads, turned=True), x, weights["v"], output="v")
     mixed = g.node("core", Attention(workload=workload, scale=layer.scale), q, k, v, *caches, output="mixed")
-    g.node("output projection", Linear(), mixed, wo, output="out", role=Role.OUTPUT)
-    return g.graph()
+    return g.node("output projection", Linear(), mixed, wo, output=out, role=role)
 
 
-def _moe(workload: Workload) -> Graph:
-    moe, g = workload.moe, GraphBuilder()
-    x = g.value("x", (workload.rows, moe.hidden), Role.INPUT)
-    router = g.value("router", (moe.experts, moe.hidden), Role.WEIGHT)
+def _moe(g: GraphBuilder, moe: MoELayer, x: str, out: str, role: Role) -> str:
+    router = g.value("router", (moe.experts, moe.hidden), Role.WEIGHT, ROUTER)
     wide, narrow = (moe.experts, moe.intermediate, moe.hidden), (moe.experts, moe.hidden, moe.intermediate)
-    experts = [g.value(name, shape, Role.WEIGHT) for name, shape in (("gate", wide), ("up", wide), ("down", narrow))]
+    experts = [g.value(name, shape, Role.WEIGHT, EXPERTS[name], one_by_one=True)
+               for name, shape in (("gate", wide), ("up", wide), ("down", narrow))]
     logits = g.node("router", Linear(terms=True), x, router, output="logits")
     weights = g.node("choice of experts", Router(top_k=moe.top_k, norm_topk=moe.norm_topk), logits,
                      output="combine weights")
-    g.node("experts", Experts(), x, weights, *experts, output="out", role=Role.OUTPUT)
-    return g.graph()
+    return g.node("experts", Experts(), x, weights, *experts, output=out, role=role)
+
+
+def _mlp(g: GraphBuilder, mlp: MlpLayer, x: str, out: str, role: Role) -> str:
+    wide, narrow = (mlp.intermediate, mlp.hidden), (mlp.hidden, mlp.intermediate)
+    gate, up, down = (g.value(name, shape, Role.WEIGHT, module(f"mlp.{name}_proj"))
+                      for name, shape in (("gate", wide), ("up", wide), ("down", narrow)))
+    sides = [g.node(weight, Linear(), x, weight, output=f"{weight} projected") for weight in (gate, up)]
+    product = g.node("activation", Gate(), *sides, output="product")
+    return g.node("down", Linear(), product, down, output=out, role=role)
+
+
+def _norm(g: GraphBuilder, norm: NormLayer, x: str, out: str, role: Role, name: str, stored: str) -> str:
+    weight = g.value(name, (norm.hidden,), Role.WEIGHT, module(stored))
+    return g.node(name.replace("_", " "), RmsNorm(eps=norm.eps), x, weight, output=out, role=role)
+
+
+def _decoder(g: GraphBuilder, workload: Workload, layer: DecoderLayer, x: str, out: str, role: Role) -> str:
+    add = Add(scale=layer.residual_scale)
+    normed = _norm(g, layer.norm, x, ATTENTION_INPUT, Role.ACTIVATION, "input_norm", "input_layernorm")
+    made = _add_layer(g, workload.part(layer.attention), normed, ATTENTION_OUTPUT)
+    middle = g.node("attention residual", add, x, made, output=MIDDLE)
+    normed = _norm(g, layer.norm, middle, FEED_FORWARD_INPUT, Role.ACTIVATION, "post_norm", "post_attention_layernorm")
+    made = _add_layer(g, workload.part(layer.feed_forward), normed, FEED_FORWARD_OUTPUT)
+    return g.node("feed-forward residual", add, middle, made, output=out, role=role)

@@ -22,9 +22,9 @@ HERE = Path(__file__).parent
 
 
 def attention() -> CompiledLayer:
-    """An attention layer with the schedule in `attention.json`, if there is one, else the compiler's own."""
+    """An attention layer with the schedule in `attention.toml`, if there is one, else the compiler's own."""
     layer = AttentionLayer(model="example", hidden=64, heads=4, kv_heads=2, head_dim=16)
-    file = HERE / "attention.json"
+    file = HERE / "attention.toml"
     return compile_layer(Workload(layer=layer, tokens=24), TILE, data=False, numerics=Numerics(softmax_block=16),
                          schedule=load_schedule(file) if file.exists() else None)
 

@@ -22,7 +22,7 @@ def map_runs(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
 
     An exception ends all of them after the item at hand, and is raised.
     """
-    count = min(_processors(), MOST_THREADS, len(items))
+    count = thread_count(len(items))
     if count < 2:
         return [function(item) for item in items]
     stop = threading.Event()
@@ -46,6 +46,11 @@ def map_runs(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
             return [result for future in futures for result in future.result()]
         finally:
             stop.set()
+
+
+def thread_count(tasks: int) -> int:
+    """Threads for that many tasks, at least 1."""
+    return max(1, min(_processors(), MOST_THREADS, tasks))
 
 
 def _processors() -> int:

@@ -15,6 +15,7 @@ from ...rtl.spec.errors import ProgramError, SimulationError
 from ...rtl.spec.isa import INSTRUCTION_BYTES, Instruction, ScaleLayout, Space
 from ...rtl.spec.scale_layout import scale_groups, scale_row_bytes
 from ..legality.indexed_rows import Extents
+from ..lib.filled_array import FilledArray
 from ..program import Program
 from .matmul_model import Status, run_matmul
 from .vector_model import run_vector
@@ -32,7 +33,8 @@ class State:
     (cols, ...). a_scale: (rows, 1 << a_addr_bits) uint8, the scale byte of each group; b_scale: likewise.
     Nothing reads them in a tile without block scales.
     status: the tile's sticky status outputs.
-    index: (index_entries,) uint32. program: (2 * page_bytes,) uint8. dram: (dram_bytes,) uint8.
+    index: (index_entries,) uint32. program: (2 * page_bytes,) uint8. dram: (dram_bytes,) uint8, of which every
+    instruction asks ``filling`` for the bytes that it touches.
     """
 
     config: TileConfig
@@ -42,14 +44,18 @@ class State:
     b: np.ndarray
     index: np.ndarray
     program: np.ndarray
-    dram: np.ndarray
+    filling: FilledArray
     a_scale: np.ndarray
     b_scale: np.ndarray
     status: Status
 
+    @property
+    def dram(self) -> np.ndarray:
+        return self.filling.array
+
     @classmethod
-    def initial(cls, program: Program, poison: bool = False) -> "State":
-        """All on-chip memories zero, as after configuration of an FPGA, and the program's DRAM.
+    def initial(cls, program: Program, poison: bool = False, filling: FilledArray | None = None) -> "State":
+        """All on-chip memories zero, as after configuration of an FPGA, and the program's DRAM, or that being made.
 
         poison: all bits of the memories one instead, which are NaNs, the largest addresses and every flag: what
         another program may have left at the worst.
@@ -67,22 +73,34 @@ class State:
             a=memory((config.rows, config.lanes << config.a_addr_bits), np.uint8),
             b=memory((config.cols, config.lanes << config.b_addr_bits), np.uint8),
             index=memory((config.index_entries,), np.uint32),
-            program=memory((2 * config.page_bytes,), np.uint8), dram=program.initial_dram(),
+            program=memory((2 * config.page_bytes,), np.uint8),
+            filling=filling or program.filling_dram(),
             a_scale=memory((config.rows, 1 << config.a_addr_bits), np.uint8),
             b_scale=memory((config.cols, 1 << config.b_addr_bits), np.uint8), status=Status(0))
 
 
 def run_reference(program: Program, progress: Callable[[int, int], None] | None = None, *,
-                  poison: bool = False) -> State:
+                  poison: bool = False, filling: FilledArray | None = None) -> State:
     """Execute ``program``; returns the final state. A verified program's results do not depend on ``poison``.
 
-    poison: as in `State.initial`. progress: called now and then with (instructions done, instructions).
+    poison: as in `State.initial`. progress: called now and then with (instructions done, instructions). filling: the
+    program's `Program.filling_dram`, if that has been begun.
 
     Raises `SimulationError` naming the instruction when an address lies outside its memory, an index leads out of the
     extent that the program names, a page of the program is not in the instruction memory when its first instruction is
     reached, or there is no HALT.
     """
-    state, config = State.initial(program, poison), program.config
+    state = State.initial(program, poison, filling)
+    try:
+        _run(program, state, progress)
+        state.filling.whole()
+    finally:
+        state.filling.stop()
+    return state
+
+
+def _run(program: Program, state: State, progress: Callable[[int, int], None] | None) -> None:
+    config = program.config
     total, extents = len(program.instructions), Extents(program)
     image = state.dram[program.program_addr:program.program_addr + program.image_bytes].copy()
     execute(state, program.boot_load())
@@ -90,7 +108,7 @@ def run_reference(program: Program, progress: Callable[[int, int], None] | None 
         if number % config.imem_page == 0:
             _check_page(state, program, image, number)
         if instruction.spec.name == "HALT":
-            return state
+            return
         try:
             extents.check(number, state.index)
             execute(state, instruction)
@@ -142,16 +160,18 @@ def _dram_view(state: State, i: Instruction) -> tuple[np.ndarray, np.ndarray | N
     """A (rows, row_bytes) view and None for evenly spaced rows, else the flat DRAM and byte addresses."""
     last = i.dram_addr + (i.rows - 1) * i.row_stride
     if i.spec.name in ("LOAD", "STORE") and max(i.dram_addr, last) <= _ADDRESS_MASK:
-        _check_dram_end(state, max(i.dram_addr, last) + i.row_bytes)
+        _use_dram(state, min(i.dram_addr, last), max(i.dram_addr, last) + i.row_bytes)
         return np.ndarray((i.rows, i.row_bytes), np.uint8, state.dram, i.dram_addr, (i.row_stride, 1)), None
     start = _dram_rows(state, i, i.dram_addr, i.row_stride)
-    _check_dram_end(state, int(start.max()) + i.row_bytes)
+    _use_dram(state, int(start.min()), int(start.max()) + i.row_bytes)
     return state.dram, start[:, None] + np.arange(i.row_bytes)
 
 
-def _check_dram_end(state: State, end: int) -> None:
-    if end > state.dram.size:
-        raise IndexError(f"DRAM address {end - 1}, DRAM has {state.dram.size} bytes")
+def _use_dram(state: State, low: int, high: int) -> None:
+    """Wait for the bytes from ``low`` to ``high`` - 1."""
+    if high > state.dram.size:
+        raise IndexError(f"DRAM address {high - 1}, DRAM has {state.dram.size} bytes")
+    state.filling.need(low, high)
 
 
 def _load(state: State, i: Instruction) -> None:
@@ -222,7 +242,7 @@ def _scale_parts(state: State, i: Instruction):
         return
     memory = state.a_scale if i.space == Space.A else state.b_scale
     start = _dram_rows(state, i, i.scale_addr, i.scale_stride)
-    _check_dram_end(state, int(start.max()) + size)
+    _use_dram(state, int(start.min()), int(start.max()) + size)
     dram, groups = start[:, None] + np.arange(size), scale_groups(ScaleLayout(i.scale), size)
     for panel, (rows, (slices, _), _) in enumerate(_slice_parts(state, i)):
         number = np.arange(slices.start, slices.stop)[:, None]

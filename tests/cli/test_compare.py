@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tilescore.compiler.comparison_text import number
-from tilescore.compiler.schedule import load_schedule
+from tilescore.compiler.schedule import load_schedule, save_schedule
 from tilescore.rtl.spec.config import load_tile
 
 LAYER = ("--model", "qwen3-30b-a3b", "--layer", "moe", "--tokens", "4", "--tile", "edge")
@@ -74,13 +74,13 @@ def test_a_run_can_be_had_again_from_its_files(saved: Path, tmp_path: Path) -> N
     """Provenance: tile, schedule and command line in the folder of one run give another with equal figures."""
     folder = saved / "before"
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["moe.schedule.json", "moe.txt", "report.html", "report.json", "tile.toml"]
+    assert names == ["moe.schedule.toml", "moe.txt", "report.html", "report.json", "tile.toml"]
     (report,) = json.loads((folder / "report.json").read_text())["layers"]
     assert load_tile(folder / "tile.toml").digest == report["tile_digest"]
-    assert load_schedule(folder / "moe.schedule.json") is not None
+    assert load_schedule(folder / "moe.schedule.toml") is not None
     assert report["tile_parameters"] == load_tile("edge").to_dict() and report["command"][0] == "run"
     again = tilescore(*report["command"][:-2], "--tile", folder / "tile.toml", "--schedule",
-                      folder / "moe.schedule.json", "--json")
+                      folder / "moe.schedule.toml", "--json")
     values = json.loads(again)
     for key in ("cycles", "ledger", "events", "energy", "phases", "schedule", "numerics", "critical_path"):
         assert values[key] == report[key], key
@@ -97,15 +97,14 @@ def test_the_listing_has_cycles_and_stalls(saved: Path) -> None:
 
 
 def test_schedules_are_compared_and_a_limit_sets_the_status(saved: Path, tmp_path: Path) -> None:
-    schedule = json.loads((saved / "before/moe.schedule.json").read_text())
-    schedule["combine_tiles"] = 1
-    (tmp_path / "slow.json").write_text(json.dumps(schedule))
-    shown = tilescore("compare", "before", tmp_path / "slow.json", *LAYER, "--fail=cycles:0%", cwd=saved, status=1)
-    assert "combine_tiles: " in shown and "phase combine" in shown and "limit +0 %" in shown
-    tilescore("compare", tmp_path / "slow.json", "before", *LAYER, "--fail=cycles:0%", cwd=saved)
-    failed = json.loads(tilescore("compare", "before", tmp_path / "slow.json", *LAYER, "--fail=cycles:0%", "--json",
+    schedule = load_schedule(saved / "before/moe.schedule.toml").change("combine", n_tiles=1)
+    save_schedule(schedule, tmp_path / "slow.toml")
+    shown = tilescore("compare", "before", tmp_path / "slow.toml", *LAYER, "--fail=cycles:0%", cwd=saved, status=1)
+    assert "combine.n_tiles: " in shown and "phase combine" in shown and "limit +0 %" in shown
+    tilescore("compare", tmp_path / "slow.toml", "before", *LAYER, "--fail=cycles:0%", cwd=saved)
+    failed = json.loads(tilescore("compare", "before", tmp_path / "slow.toml", *LAYER, "--fail=cycles:0%", "--json",
                                   cwd=saved, status=1))["failed"]
-    assert failed == {str(tmp_path / "slow.json"): ["cycles"]}
+    assert failed == {str(tmp_path / "slow.toml"): ["cycles"]}
 
 
 @pytest.mark.parametrize(("arguments", "text"), [
@@ -125,7 +124,7 @@ def test_wrong_sides_are_one_line(arguments: tuple, text: str) -> None:
 
 @pytest.mark.parametrize(("content", "text"), [
     ("{", "not valid JSON"), ("[]", "expected the report of a layer"), ('{"layers": []}', "layers: expected a list"),
-    ('{"layers": [{}]}', "tilescore: expected str"), ('{"kind": "core"}', "schedule file"),
+    ('{"layers": [{}]}', "tilescore: expected str"), ('{"kind": "core"}', "is a schedule of an earlier version"),
 ])
 def test_damaged_files_are_named(tmp_path: Path, content: str, text: str) -> None:
     (tmp_path / "x.json").write_text(content)

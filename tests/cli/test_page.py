@@ -184,7 +184,7 @@ def test_what_cannot_be_done_is_said_first(folder: Path, tmp_path: Path) -> None
     other = tuple("attention" if word == "moe" else word for word in LAYER)
     said = tilescore("run", *other, "--baseline", folder / "run", "--html", tmp_path / "page.html", status=2)
     assert "--layer attention: not in it; allowed: moe" in said
-    schedule = folder / "run/moe.schedule.json"
+    schedule = folder / "run/moe.schedule.toml"
     said = tilescore("run", *LAYER, "--baseline", schedule, "--html", tmp_path / "page.html", status=2)
     assert "is a schedule, expected a report.json" in said
     assert not list(tmp_path.iterdir())

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from tilescore.compiler.auto import attention_schedule, core_schedule, moe_schedule
+from tilescore.compiler.auto import flash_schedule
 from tilescore.compiler.auto_gemm import gemm_schedule, row_counts
 from tilescore.compiler.compile import compile_layer
-from tilescore.compiler.gemm import GemmProblem
+from tilescore.compiler.kernels.gemm import GemmProblem
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.lowering.core import Core
+from tilescore.compiler.lowering.plan import choose_schedule, layer_plan
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
-from tilescore.compiler.numerics import Numerics
-from tilescore.compiler.schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
+from tilescore.compiler.numerics import DEFAULT, Numerics
+from tilescore.compiler.schedule import FlashSchedule, GemmSchedule, Schedule
 from tilescore.compiler.tiles.buffers import Buffer, Memory, align
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import CompileError
@@ -29,7 +31,7 @@ st = hypothesis.strategies
 
 TILES = {tile.name: tile for tile in (NANO, EDGE, SERVER, SQUAT, TALL)}
 
-CLEAR = re.compile(r"(attention layer of custom|projection [qkv]|output projection|attention core|router|experts|"
+CLEAR = re.compile(r"(attention layer of custom|projection [qkv]|output projection|core|router|experts|"
                    r"gate_up|down|combine): .*\d", re.DOTALL)
 """An error names the part of the layer and a number: what was asked for, or what there is."""
 
@@ -202,6 +204,12 @@ def test_gemm_schedules_are_within_the_problem(tile: TileConfig, m: int, n: int,
     assert schedule.group_tiles <= align(tiles, step) and schedule.group_tiles % schedule.n_tiles == 0
 
 
+def core_schedule(workload: Workload, tile: TileConfig, numerics: Numerics = DEFAULT) -> FlashSchedule:
+    """That of the core alone."""
+    core = next(step for step in layer_plan(workload, tile, numerics).steps if isinstance(step, Core))
+    return flash_schedule(core.problem, tile)
+
+
 def test_core_prefers_rows_then_long_pieces() -> None:
     layer = AttentionLayer(hidden=64, heads=8, kv_heads=2, head_dim=64)
     schedule = core_schedule(Workload(layer=layer, tokens=512), EDGE)
@@ -219,10 +227,10 @@ def test_decode_takes_all_heads_of_a_group_at_once() -> None:
 def test_chosen_schedules_beat_simple_ones() -> None:
     """They are rules, not a search, but must be worth having: at least 1.5 times faster than one panel at a time."""
     workload = Workload(layer=AttentionLayer(hidden=512, heads=8, kv_heads=2, head_dim=64), tokens=128)
-    chosen = attention_schedule(workload, EDGE)
+    chosen = choose_schedule(workload, EDGE)
     small = GemmSchedule(m_tile=16, k_tile=512, n_tiles=1, group_tiles=4)
-    core = CoreSchedule(q_rows=16, kv_tile=32, q_tiles=1)
-    simple = AttentionSchedule(q=small, k=small, v=small, core=core, out=small)
+    core = FlashSchedule(q_rows=16, kv_tile=32, q_tiles=1)
+    simple = Schedule(kernels={"q": small, "k": small, "v": small, "core": core, "out": small}, order=chosen.order)
     cycles = [time_program(compile_layer(workload, EDGE, data=False, schedule=s).program).cycles
               for s in (chosen, simple)]
     assert cycles[0] * 1.5 < cycles[1]
@@ -232,8 +240,7 @@ def test_schedules_are_a_function_of_their_arguments() -> None:
     workload = Workload(layer=MoELayer(hidden=64, experts=4, top_k=2, intermediate=32, norm_topk=True), tokens=9)
     routing = compile_layer(workload, EDGE, data=False).routing
     assert routing is not None
-    first, second = moe_schedule(workload, routing, EDGE), moe_schedule(workload, routing, EDGE)
-    assert isinstance(first, MoESchedule) and first == second
+    assert choose_schedule(workload, EDGE, routing=routing) == choose_schedule(workload, EDGE, routing=routing)
 
 
 # What does not fit -------------------------------------------------------------------------------------
@@ -256,7 +263,7 @@ def test_a_gemm_that_does_not_fit_names_the_buffers(changes: dict, message: str)
 def test_a_core_that_does_not_fit_names_the_buffers() -> None:
 
     layer = AttentionLayer(hidden=48, heads=2, kv_heads=1, head_dim=256)
-    with pytest.raises(CompileError, match=r"attention core: no tiling of head_dim = 256 with softmax blocks of 512 "
+    with pytest.raises(CompileError, match=r"core: no tiling of head_dim = 256 with softmax blocks of 512 "
                                            r"keys \(--softmax-block\) fits tile nano; the largest that does: 256; "
                                            r"buffer A of 8 banks of 32 groups, buffer B of 4 banks of 64, .*"
                                            r"8 statistics banks of 8 \(8 are used\)"):

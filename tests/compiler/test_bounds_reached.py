@@ -17,12 +17,10 @@ from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.numerics import Numerics
-from tilescore.compiler.schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
+from tilescore.compiler.schedule import FlashSchedule, GemmSchedule, Schedule
 from tilescore.rtl.spec.errors import CompileError
 from tilescore.sim.timing import time_program
 from tilescore.tests.compiler.test_format_matrix import SMALL
-
-Schedule = AttentionSchedule | MoESchedule
 
 
 def gemm_space(gemm: GemmSchedule, k: int) -> Iterator[GemmSchedule]:
@@ -36,20 +34,18 @@ def gemm_space(gemm: GemmSchedule, k: int) -> Iterator[GemmSchedule]:
 
 def space(schedule: Schedule, k: int) -> Iterator[Schedule]:
     """Schedules that differ from ``schedule`` in one matmul (two that must have equal heights), or in the core."""
-    if isinstance(schedule, AttentionSchedule):
+    if "core" in schedule.kernels:
         for name in ("q", "k", "v", "out"):
-            for gemm in gemm_space(getattr(schedule, name), k):
-                yield dataclasses.replace(schedule, **{name: gemm})
+            for gemm in gemm_space(schedule[name], k):
+                yield schedule.replace({name: gemm})
         for rows, keys, tiles in product((4, 8, 16), (32, 64), (1, 2, 4)):
-            yield dataclasses.replace(schedule, core=CoreSchedule(q_rows=rows, kv_tile=keys, q_tiles=tiles))
+            yield schedule.replace({"core": FlashSchedule(q_rows=rows, kv_tile=keys, q_tiles=tiles)})
         return
-    for gemm in gemm_space(schedule.gate_up, k):
-        yield dataclasses.replace(schedule, gate_up=gemm, down=dataclasses.replace(schedule.down, m_tile=gemm.m_tile))
-    for gemm in gemm_space(schedule.down, k):
-        yield dataclasses.replace(schedule, down=gemm,
-                                  gate_up=dataclasses.replace(schedule.gate_up, m_tile=gemm.m_tile))
-    for gemm in gemm_space(schedule.router, k):
-        yield dataclasses.replace(schedule, router=gemm)
+    for one, other in (("experts.gate_up", "experts.down"), ("experts.down", "experts.gate_up")):
+        for gemm in gemm_space(schedule[one], k):
+            yield schedule.replace({one: gemm}).change(other, m_tile=gemm.m_tile)
+    for gemm in gemm_space(schedule["router"], k):
+        yield schedule.replace({"router": gemm})
 
 
 def cycles_of(workload: Workload, numerics: Numerics, schedule: Schedule | None) -> tuple[int, int, Schedule]:

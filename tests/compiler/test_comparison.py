@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -37,8 +36,7 @@ def base() -> dict:
 
 def worse() -> CompiledLayer:
     """The attention layer with fewer rows at a time in the output projection, so that its weights are read again."""
-    schedule = compiled().schedule
-    return compiled(schedule=replace(schedule, out=replace(schedule.out, m_tile=4)))
+    return compiled(schedule=compiled().schedule.change("out", m_tile=4))
 
 
 def test_every_quantity_of_the_report_is_a_row(base: dict) -> None:

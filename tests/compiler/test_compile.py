@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilescore.compiler.auto import attention_schedule, moe_schedule
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
-from tilescore.compiler.schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
-from tilescore.compiler.tensors import AttentionTensors, MoETensors, synthetic
+from tilescore.compiler.lowering.plan import choose_schedule
+from tilescore.compiler.schedule import GemmSchedule, Schedule
+from tilescore.compiler.tensors import synthetic
 from tilescore.rtl.spec.errors import CompileError, WorkloadError
 from tilescore.sim.legality.verifier import verify
 from tilescore.tests.compiler.play import EDGE, NANO, TILES, play, same_bits
@@ -33,14 +33,13 @@ def test_a_compiled_layer_is_complete(tile: Any, workload: Workload) -> None:
     assert compiled.program.outputs[0].shape == (workload.rows, workload.layer.hidden)
     held = compiled.tensors
     assert held is not None and compiled.expected is not None
-    if isinstance(held, AttentionTensors):
-        assert isinstance(compiled.schedule, AttentionSchedule) and compiled.routing is None
-        assert compiled.schedule == attention_schedule(workload, tile)
+    if held.load_expert is None:
+        assert compiled.routing is None
+        assert compiled.schedule == choose_schedule(workload, tile)
         assert np.array_equal(compiled.expected, float64_layer(held).out)
     else:
-        assert isinstance(held, MoETensors) and isinstance(compiled.schedule, MoESchedule)
         assert compiled.routing is not None
-        assert compiled.schedule == moe_schedule(workload, compiled.routing, tile)
+        assert compiled.schedule == choose_schedule(workload, tile, routing=compiled.routing)
         assert np.array_equal(compiled.expected, float64_layer(held, compiled.routing).out)
 
 
@@ -84,16 +83,26 @@ def test_data_is_made_when_it_is_needed() -> None:
 # Wrong arguments ---------------------------------------------------------------------------------------
 
 SMALL = GemmSchedule(m_tile=4, k_tile=16, n_tiles=1, group_tiles=4)
-CORE = CoreSchedule(q_rows=4, kv_tile=16, q_tiles=1)
+EVERY = {name: Schedule(kernels=choose_schedule(workload, NANO, routing=routing).kernels)
+         for name, workload, routing in (("attention", ATTENTION, None),
+                                         ("moe", MOE, compile_layer(MOE, NANO, data=False).routing))}
 
 
 @pytest.mark.parametrize("workload, options, message", [
-    (ATTENTION, {"schedule": MoESchedule(router=SMALL, gate_up=SMALL, down=SMALL, combine_rows=1, combine_tiles=1)},
-     "schedule: expected one for attention, got MoESchedule"),
-    (MOE, {"schedule": AttentionSchedule(q=SMALL, k=SMALL, v=SMALL, core=CORE, out=SMALL)},
-     "schedule: expected one for moe, got AttentionSchedule"),
-    (ATTENTION, {"schedule": SMALL}, "schedule: expected one for attention, got GemmSchedule"),
-    (MOE, {"schedule": {"kind": "moe"}}, "schedule: expected one for moe, got dict"),
+    (ATTENTION, {"schedule": EVERY["moe"]},
+     "schedule: kernels: router is none of this layer's; allowed: q, k, v, core, out"),
+    (MOE, {"schedule": EVERY["attention"]},
+     "schedule: kernels: q is none of this layer's; allowed: router, experts.gate_up, experts.down, combine"),
+    (ATTENTION, {"schedule": Schedule(kernels={"q": SMALL})},
+     "schedule: kernels: expected each of q, k, v, core, out once, got q"),
+    (ATTENTION, {"schedule": EVERY["attention"].replace({"core": SMALL})},
+     "schedule: core: kernel: expected flash, got gemm"),
+    (ATTENTION, {"schedule": EVERY["attention"]},
+     "schedule: order: expected each of q, k, v, core, out once, got none"),
+    (ATTENTION, {"schedule": dataclasses.replace(EVERY["attention"], order=("q", "v", "core", "k", "out"))},
+     "schedule: order: k must come before core, which reads what it makes, got q, v, core, k, out"),
+    (ATTENTION, {"schedule": SMALL}, "schedule: expected a Schedule or None, got GemmSchedule"),
+    (MOE, {"schedule": {"order": []}}, "schedule: expected a Schedule or None, got dict"),
     (ATTENTION, {"routing": "balanced"}, "routing 'balanced': only an MoE layer is routed, this one is attention"),
     (ATTENTION, {"tensors": synthetic(MOE)}, r"tensors: expected those of Workload\(layer=AttentionLayer.*, got those "
                                              r"of Workload\(layer=MoELayer"),
@@ -117,12 +126,11 @@ def test_wrong_values_are_named(options: dict, message: str) -> None:
 
 def test_a_tensor_with_nan_is_refused() -> None:
     held = synthetic(ATTENTION)
-    assert isinstance(held, AttentionTensors)
     x = held.x.copy()
     x[3, 4] = np.nan
     with pytest.raises(WorkloadError, match=r"attention tensors of custom: x: element \(3, 4\): expected a finite "
                                             r"number, got nan"):
-        dataclasses.replace(held, x=x)
+        held.replace(x=x)
 
 
 def test_zero_tensors_give_zeros_and_no_nan() -> None:
@@ -131,7 +139,7 @@ def test_zero_tensors_give_zeros_and_no_nan() -> None:
     normed = dataclasses.replace(alone, layer=dataclasses.replace(ATTENTION.attention, qk_norm="head"))
     for workload in (alone, normed, MOE):
         held = synthetic(workload)
-        zeros: Any = dataclasses.replace(held, x=np.zeros_like(held.x))
+        zeros: Any = held.replace(x=np.zeros_like(held.x))
         assert not play(compile_layer(workload, NANO, tensors=zeros).program).any()
 
 
@@ -139,7 +147,6 @@ def test_zero_tensors_give_zeros_and_no_nan() -> None:
 def test_the_scale_of_a_tensor_does_not_change_the_error(scale: float) -> None:
     """A power of two on the weights of the last projection goes straight to the result, bit for bit."""
     held = synthetic(ATTENTION, 1)
-    assert isinstance(held, AttentionTensors)
-    scaled = dataclasses.replace(held, wo=held.wo * np.float32(scale))
+    scaled = held.replace(wo=held.wo * np.float32(scale))
     base, large = (play(compile_layer(ATTENTION, NANO, tensors=t).program) for t in (held, scaled))
     assert same_bits(base * np.float32(scale), large)

@@ -10,7 +10,6 @@ from tilescore.compiler.compile import compile_layer, fitting_change
 from tilescore.compiler.fit import GROWING, smallest_change
 from tilescore.compiler.layers import Workload
 from tilescore.compiler.models import attention_layer, moe_layer, parse_config
-from tilescore.compiler.schedule import GemmSchedule
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.errors import CompileError, DoesNotFit
 from tilescore.tests.compiler.tiny import tiny_config
@@ -61,8 +60,8 @@ def without_wrong_sizes(tile: TileConfig, key: str, value: int) -> TileConfig:
 def test_with_a_schedule_of_ones_own() -> None:
     """The schedule stays; the tile has to follow it."""
     compiled = compile_layer(workload("attention"), NANO, data=False)
-    schedule = dataclasses.replace(compiled.schedule, out=GemmSchedule(
-        m_tile=4, k_tile=compiled.schedule.out.k_tile, n_tiles=64, group_tiles=64, stage_banks=0))
+    schedule = compiled.schedule.change("out", m_tile=4, n_tiles=64, group_tiles=64, stage_banks=0, a_resident=True,
+                                        k_outer=False)
     tile = dataclasses.replace(NANO, b_buffer_bytes=4096)
     with pytest.raises(DoesNotFit):
         compile_layer(workload("attention"), tile, schedule=schedule, data=False)

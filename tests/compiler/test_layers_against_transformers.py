@@ -15,7 +15,6 @@ at the most (`test_transformers_oracle.py`).
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +27,9 @@ from tilescore.compiler.checkpoint import from_safetensors  # noqa: E402
 from tilescore.compiler.graph.calibrate import calibrate  # noqa: E402
 from tilescore.compiler.graph.evaluate import float64_layer  # noqa: E402
 from tilescore.compiler.layers import Workload  # noqa: E402
-from tilescore.compiler.models import attention_layer, load_model, moe_layer  # noqa: E402
+from tilescore.compiler.models import attention_layer, decoder_layer, load_model, moe_layer  # noqa: E402
 from tilescore.compiler.report import rel_rms_error  # noqa: E402
-from tilescore.compiler.schedule import AttentionSchedule  # noqa: E402
-from tilescore.compiler.tensors import AttentionTensors, MoETensors  # noqa: E402
+from tilescore.compiler.tensors import LayerTensors  # noqa: E402
 from tilescore.rtl.spec.config import TileConfig  # noqa: E402
 from tilescore.testing.quantized_layer import quantized_layer  # noqa: E402
 from tilescore.tests.compiler.play import EDGE, NANO, compile_and_play  # noqa: E402
@@ -45,9 +43,9 @@ SANE = (0.02, 0.25)
 TILES = pytest.mark.parametrize("tile", [NANO, EDGE], ids=["nano", "edge"])
 
 
-def with_plain_input(tensors: AttentionTensors | MoETensors, seed: int) -> AttentionTensors | MoETensors:
+def with_plain_input(tensors: LayerTensors, seed: int) -> LayerTensors:
     x = np.random.default_rng(seed).standard_normal(tensors.x.shape).astype(np.float32)
-    return dataclasses.replace(tensors, x=x)
+    return tensors.replace(x=x)
 
 
 def check(result: np.ndarray, model: np.ndarray, theirs: np.ndarray) -> None:
@@ -66,9 +64,7 @@ def test_attention(family: str, phase: str, tile: TileConfig, tmp_path: Path, se
     layer = attention_layer(load_model(tmp_path / "saved"))
     tensors = from_safetensors(tmp_path / "saved", Workload(layer=layer, **PHASES[phase]), seed=seed)
     tensors = with_plain_input(tensors, seed)
-    assert isinstance(tensors, AttentionTensors)
     compiled, result = compile_and_play(tensors.workload, tile, tensors=tensors)
-    assert isinstance(compiled.schedule, AttentionSchedule)
     scales = calibrate(float64_layer(tensors).ranges)
     quantized = quantized_layer(tensors, scales, compiled.numerics)
     check(result, quantized, their_attention(model, tensors, own_rotary=True))
@@ -82,7 +78,6 @@ def test_attention_with_scaled_rotary(kind: str, tmp_path: Path, seed: int) -> N
     layer = attention_layer(load_model(tmp_path / "saved"))
     tensors = from_safetensors(tmp_path / "saved", Workload(layer=layer, **PHASES["decode"]), seed=seed)
     tensors = with_plain_input(tensors, seed)
-    assert isinstance(tensors, AttentionTensors)
     _, result = compile_and_play(tensors.workload, NANO, tensors=tensors)
     scales = calibrate(float64_layer(tensors).ranges)
     quantized = quantized_layer(tensors, scales)
@@ -97,7 +92,6 @@ def test_moe(family: str, tile: TileConfig, tmp_path: Path, seed: int) -> None:
     model = build(family, tmp_path, seed)
     workload = Workload(layer=moe_layer(load_model(tmp_path / "saved")), tokens=17, batch=2)
     tensors = with_plain_input(from_safetensors(tmp_path / "saved", workload, seed=seed), seed)
-    assert isinstance(tensors, MoETensors)
     block = model.model.layers[0]
     x = torch.tensor(tensors.x).double().reshape(2, 17, -1)
     with torch.no_grad():
@@ -110,3 +104,15 @@ def test_moe(family: str, tile: TileConfig, tmp_path: Path, seed: int) -> None:
     assert same.mean() > 0.7
     quantized = quantized_layer(tensors, calibrate(float64_layer(tensors, routing).ranges), routing=routing)
     check(result[same], quantized[same], theirs[same])
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3_moe", "mixtral", "granitemoe"])
+def test_decoder(family: str, tmp_path: Path, seed: int) -> None:
+    """Two sequences of a decode step, with the experts that the float64 layer chooses, as theirs do."""
+    model = build(family, tmp_path, seed)
+    workload = Workload(layer=decoder_layer(load_model(tmp_path / "saved")), **PHASES["speculative"])
+    tensors = with_plain_input(from_safetensors(tmp_path / "saved", workload, seed=seed), seed)
+    compiled, result = compile_and_play(workload, NANO, tensors=tensors)
+    scales = calibrate(float64_layer(tensors, compiled.routing).ranges)
+    quantized = quantized_layer(tensors, scales, routing=compiled.routing)
+    check(result, quantized, their_attention(model, tensors, own_rotary=True, module=model.model.layers[0]))

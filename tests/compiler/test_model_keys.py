@@ -8,19 +8,9 @@ from typing import Any
 
 import pytest
 
+from tilescore.compiler.families import ATTENTION_FAMILIES, FAMILIES, MLP_FAMILIES, MOE_FAMILIES
 from tilescore.compiler.model_features import RULED_KEYS
-from tilescore.compiler.model_keys import (
-    ATTENTION_FAMILIES,
-    ATTENTION_REASONS,
-    BUILT_FAMILIES,
-    FAMILY_HARMLESS,
-    FAMILY_READ,
-    HARMLESS_KEYS,
-    MOE_FAMILIES,
-    MOE_REASONS,
-    READ_KEYS,
-    unknown_keys,
-)
+from tilescore.compiler.model_keys import ATTENTION_REASONS, HARMLESS_KEYS, MOE_REASONS, READ_KEYS, unknown_keys
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
 from tilescore.compiler.rotary import KINDS
 from tilescore.rtl.spec.errors import ConfigError, TilescoreError, WorkloadError
@@ -184,13 +174,11 @@ def test_unknown_family(family: str, hint: str, tmp_path: Path) -> None:
 
 
 def test_tables_do_not_contradict() -> None:
-    assert set(MOE_FAMILIES) <= set(ATTENTION_FAMILIES) == set(BUILT_FAMILIES)
+    assert {*MOE_FAMILIES, *MLP_FAMILIES} == set(ATTENTION_FAMILIES) == set(FAMILIES)
     assert not set(ATTENTION_REASONS) & set(ATTENTION_FAMILIES) and not set(MOE_REASONS) & set(MOE_FAMILIES)
-    assert {*FAMILY_READ, *FAMILY_HARMLESS} <= set(BUILT_FAMILIES)
     assert not (READ_KEYS | RULED_KEYS) & HARMLESS_KEYS
-    for family in BUILT_FAMILIES:
-        read = FAMILY_READ.get(family, frozenset()) | READ_KEYS | RULED_KEYS
-        assert not read & FAMILY_HARMLESS.get(family, frozenset())
+    for family in FAMILIES.values():
+        assert not (family.read | READ_KEYS | RULED_KEYS) & family.harmless
 
 
 def test_the_page_lists_the_families() -> None:
@@ -200,7 +188,7 @@ def test_the_page_lists_the_families() -> None:
     assert ", ".join(f"`{kind}`" for kind in KINDS[:-1]) in page.replace("\n", " ")
 
 
-@pytest.mark.parametrize("family", BUILT_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_key_of_the_class_is_known(family: str) -> None:
     """The configuration classes of transformers with all their defaults, null or not."""
     transformers = pytest.importorskip("transformers", reason="needs the oracle extra (torch, transformers)")

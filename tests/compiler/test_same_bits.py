@@ -9,18 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilescore.compiler.attention.inputs import lay_out
-from tilescore.compiler.attention.lower import lower_attention
-from tilescore.compiler.auto import attention_schedule
 from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.graph.calibrate import Scales, calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.lowering.plan import choose_schedule, layer_plan
 from tilescore.compiler.numerics import Numerics
-from tilescore.compiler.schedule import CoreSchedule
-from tilescore.compiler.tensors import AttentionTensors, MoETensors, synthetic
+from tilescore.compiler.schedule import FlashSchedule
+from tilescore.compiler.tensors import synthetic
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.element_values import decode_e4m3_float
 from tilescore.rtl.spec.errors import CompileError
@@ -111,9 +109,8 @@ def test_terms_below_the_grid_are_lost_on_every_tile_alike() -> None:
     spread = np.exp2(-np.linspace(0, 30, 96)).astype(np.float32)
     workload = Workload(layer=dataclasses.replace(NARROW, hidden=96, head_dim=32), tokens=4)
     held = synthetic(workload, 3)
-    assert isinstance(held, AttentionTensors)
     heads = np.repeat(np.exp2(-np.arange(0, 40, 10)), 32).astype(np.float32)
-    tensors = AttentionTensors(**{**vars(held), "x": held.x * spread, "wo": held.wo * heads})
+    tensors = held.replace(x=held.x * spread, wo=held.wo * heads)
     flags, results = [], []
     for tile in (EDGE, SERVER):
         result = simulate(compile_layer(workload, tile, tensors=tensors, numerics=numerics).program, ("reference",))
@@ -123,7 +120,6 @@ def test_terms_below_the_grid_are_lost_on_every_tile_alike() -> None:
     assert "inexact" in (flags[0] or ()) and flags[0] == flags[1] and all_same(results)
     moe = Workload(layer=MoELayer(hidden=96, experts=4, top_k=2, intermediate=24, norm_topk=True), tokens=6)
     made = synthetic(moe, 3)
-    assert isinstance(made, MoETensors)
     spread_out = dataclasses.replace(made, x=made.x * spread)
     assert all_same([play(compile_layer(moe, tile, tensors=spread_out, numerics=numerics).program)
                      for tile in (EDGE, SERVER)])
@@ -150,13 +146,13 @@ def test_attention_is_the_same_with_every_cut_of_the_core(tile: TileConfig) -> N
     numerics = Numerics(softmax_block=128)
     layer = AttentionLayer(hidden=16, heads=2, kv_heads=1, head_dim=16 if tile.cols < 64 else 64)
     workload = Workload(layer=layer, tokens=9, context=131)
-    tensors, base = synthetic(workload, 1), attention_schedule(workload, tile, numerics)
+    tensors, base = synthetic(workload, 1), choose_schedule(workload, tile, numerics)
     results, refused = [], 0
     for q_rows, kv_tile, q_tiles in itertools.product((1, 2, 9), (32, 128), (1, 2)):
-        core = CoreSchedule(q_rows=q_rows, kv_tile=kv_tile, q_tiles=q_tiles)
+        core = FlashSchedule(q_rows=q_rows, kv_tile=kv_tile, q_tiles=q_tiles)
         try:
             compiled = compile_layer(workload, tile, tensors=tensors, numerics=numerics,
-                                     schedule=dataclasses.replace(base, core=core))
+                                     schedule=base.replace({"core": core}))
         except CompileError:
             refused += 1
             continue
@@ -172,7 +168,7 @@ def test_pieces_at_reference_and_rtl(core: dict[str, int]) -> None:
     """Row maxima that go on over pieces, raw P V and the merge of blocks; `simulate` raises when levels differ."""
     numerics = Numerics(softmax_block=32)
     workload = Workload(layer=dataclasses.replace(NARROW, hidden=16, heads=2, kv_heads=1), tokens=5, context=61)
-    schedule = dataclasses.replace(attention_schedule(workload, NANO, numerics), core=CoreSchedule(**core))
+    schedule = choose_schedule(workload, NANO, numerics).replace({"core": FlashSchedule(**core)})
     program = compile_layer(workload, NANO, schedule=schedule, numerics=numerics).program
     verify(program)
     raw = [i.raw for i, label in zip(program.instructions, program.labels, strict=True) if label == "PV"]
@@ -196,19 +192,19 @@ def test_a_chunk_of_a_prefill_is_its_rows(context: int, phase: str) -> None:
     numerics, layer, tokens = Numerics(softmax_block=16), NARROW, 50
     whole = Workload(layer=layer, tokens=tokens)
     held = synthetic(whole, 5)
-    assert isinstance(held, AttentionTensors)
     scales = calibrate(float64_layer(held).ranges, numerics)
-    schedule = attention_schedule(whole, NANO, numerics)
-    program = lower_attention(whole, NANO, schedule, scales, held, numerics)
+    steps = layer_plan(whole, NANO, numerics)
+    program = steps.program(steps.schedule(), scales, held)
     verify(program)
     dram = run_reference(program).dram
-    memory = lay_out(ProgramBuilder(NANO), whole, schedule, Scales(), None, numerics)
-    k = np.stack([decoded(dram, memory.k[0][g], context, 16, scales["k"]) for g in range(layer.kv_heads)])
-    v = decoded(dram, memory.v[0], layer.kv_width, context, scales["v"]).reshape(layer.kv_heads, 16, context)
+    memory = steps.lay_out(ProgramBuilder(NANO), steps.schedule(), Scales()).memory
+    k = np.stack([decoded(dram, memory["k"][0][g], context, 16, scales["k"]) for g in range(layer.kv_heads)])
+    v = decoded(dram, memory["v"][0], layer.kv_width, context, scales["v"]).reshape(layer.kv_heads, 16, context)
     part = Workload(layer=layer, tokens=tokens - context, context=context, phase=phase)
-    cached = AttentionTensors(**{**vars(held), "workload": part, "x": held.x[context:].copy(), "k_cache": k[None],
-                                 "v_cache": np.ascontiguousarray(v.transpose(0, 2, 1))[None]})
-    rows = play(lower_attention(part, NANO, attention_schedule(part, NANO, numerics), scales, cached, numerics))
+    cached = held.replace(part, x=held.x[context:].copy(), k_cache=k[None],
+                          v_cache=np.ascontiguousarray(v.transpose(0, 2, 1))[None])
+    steps = layer_plan(part, NANO, numerics)
+    rows = play(steps.program(steps.schedule(), scales, cached))
     assert same_bits(rows, program.outputs[0].read(dram)[context:])
 
 

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilescore.compiler.attention.place import key_unit
-from tilescore.compiler.auto import attention_schedule, moe_schedule
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.kernels.flash_place import key_unit
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.lowering.plan import choose_schedule
 from tilescore.compiler.numerics import DEFAULT, Numerics
 from tilescore.compiler.schedule import (
-    AttentionSchedule,
-    CoreSchedule,
+    FlashSchedule,
+    GatherAddSchedule,
     GemmSchedule,
-    MoESchedule,
+    Schedule,
     from_dict,
     load_schedule,
     save_schedule,
@@ -34,16 +34,21 @@ hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hyp
 st = hypothesis.strategies
 
 GEMM = GemmSchedule(m_tile=8, k_tile=32, n_tiles=2, group_tiles=4)
-CORE = CoreSchedule(q_rows=4, kv_tile=16, q_tiles=2)
-ATTENTION = AttentionSchedule(q=GEMM, k=GEMM, v=GEMM, core=CORE, out=GEMM)
-MOE = MoESchedule(router=GEMM, gate_up=GEMM, down=GEMM, combine_rows=4, combine_tiles=2)
-EVERY = {"gemm": GEMM, "core": CORE, "attention": ATTENTION, "moe": MOE}
+CORE = FlashSchedule(q_rows=4, kv_tile=16, q_tiles=2)
+ADD = GatherAddSchedule(m_tile=4, n_tiles=2)
+ATTENTION = Schedule(kernels={"q": GEMM, "k": GEMM, "v": GEMM, "core": CORE, "out": GEMM},
+                     order=("k", "v", "q", "core", "out"))
+MOE = Schedule(kernels={"router": GEMM, "experts.gate_up": GEMM, "experts.down": GEMM, "combine": ADD},
+               order=("router", "experts", "combine"))
+ODD = Schedule(kernels={"a b.c": CORE, 'say "q"': GEMM, "layers.0.q": GEMM, "ü": ADD})
+EVERY = {"attention": ATTENTION, "moe": MOE, "odd names": ODD, "empty": Schedule()}
+KERNEL_VALUES = {"gemm": GEMM, "flash": CORE, "gather_add": ADD}
 
 
 # Values ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", EVERY.values(), ids=EVERY)
+@pytest.mark.parametrize("schedule", KERNEL_VALUES.values(), ids=KERNEL_VALUES)
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "8", None])
 def test_sizes_are_positive_integers(schedule: Any, value: object) -> None:
     for field in dataclasses.fields(schedule):
@@ -56,7 +61,7 @@ def test_sizes_are_positive_integers(schedule: Any, value: object) -> None:
 @pytest.mark.parametrize("name", ["a_resident", "k_outer"])
 @pytest.mark.parametrize("value", [1, 0, "yes", None])
 def test_switches_are_booleans(name: str, value: object) -> None:
-    with pytest.raises(CompileError, match=f"gemm: {name} must be true or false, got {value!r}"):
+    with pytest.raises(CompileError, match=f"{name} must be true or false, got {value!r}"):
         dataclasses.replace(GEMM, **{name: value})
 
 
@@ -65,27 +70,70 @@ def test_a_group_is_whole_pieces() -> None:
         dataclasses.replace(GEMM, n_tiles=3)
 
 
-@pytest.mark.parametrize("schedule, part", [(ATTENTION, "q"), (ATTENTION, "core"), (MOE, "router"), (MOE, "down")])
-def test_parts_are_of_their_kind(schedule: Any, part: str) -> None:
-    other = GEMM if part == "core" else CORE
-    with pytest.raises(CompileError, match=rf"{part} must be a \w+Schedule, got "):
-        dataclasses.replace(schedule, **{part: other})
+def test_kernels_are_kernel_schedules() -> None:
+    with pytest.raises(CompileError, match="schedule: q: expected one of GemmSchedule, FlashSchedule, "
+                                           r"GatherAddSchedule, got \{'m_tile': 8\}"):
+        Schedule(kernels={"q": {"m_tile": 8}})  # type: ignore[dict-item]
+
+
+def test_changes_make_another_value() -> None:
+    other = ATTENTION.change("q", k_tile=64, k_outer=True)
+    assert other["q"] == dataclasses.replace(GEMM, k_tile=64, k_outer=True) and ATTENTION["q"] == GEMM
+    assert other.order == ATTENTION.order and list(other.kernels) == list(ATTENTION.kernels)
+    assert hash(other.change("q", k_tile=32, k_outer=False)) == hash(ATTENTION)
+    for kernel, values, message in (
+            ("p", {"k_tile": 1}, "schedule: unknown kernel 'p'; allowed: q, k, v, core, out"),
+            ("core", {"k_tile": 1}, "schedule: core: unknown key 'k_tile'; allowed: q_rows, kv_tile, q_tiles; did you"),
+            ("q", {"m_tile": 0}, "schedule: q: m_tile must be an integer of at least 1, got 0")):
+        with pytest.raises(CompileError, match=message):
+            ATTENTION.change(kernel, **values)
 
 
 # Text --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", EVERY.values(), ids=EVERY)
-def test_plain_values_and_back(schedule: Any, tmp_path: Path) -> None:
+def test_plain_values_and_back(schedule: Schedule, tmp_path: Path) -> None:
     assert from_dict(to_dict(schedule)) == schedule
-    save_schedule(schedule, tmp_path / "s.json")
-    assert load_schedule(tmp_path / "s.json") == schedule
-    assert json.loads((tmp_path / "s.json").read_text())["kind"] in EVERY
+    assert from_dict(json.loads(json.dumps(to_dict(schedule)))) == schedule
+    save_schedule(schedule, tmp_path / "s.toml")
+    assert load_schedule(tmp_path / "s.toml") == schedule
+    assert (tmp_path / "s.toml").read_text() == str(schedule)
+
+
+def test_text_is_for_people() -> None:
+    assert str(MOE) == """order = ["router", "experts", "combine"]
+
+[router]
+kernel = "gemm"
+m_tile = 8
+k_tile = 32
+n_tiles = 2
+group_tiles = 4
+a_resident = true
+k_outer = false
+stage_banks = 1
+
+""" + "\n".join(f"""[experts.{name}]
+kernel = "gemm"
+m_tile = 8
+k_tile = 32
+n_tiles = 2
+group_tiles = 4
+a_resident = true
+k_outer = false
+stage_banks = 1
+""" for name in ("gate_up", "down")) + """
+[combine]
+kernel = "gather_add"
+m_tile = 4
+n_tiles = 2
+"""
 
 
 def test_keys_with_defaults_may_be_left_out() -> None:
-    values = {"kind": "gemm", "m_tile": 1, "k_tile": 2, "n_tiles": 3, "group_tiles": 3}
-    assert from_dict(values) == GemmSchedule(m_tile=1, k_tile=2, n_tiles=3, group_tiles=3)
+    values = {"kernel": "gemm", "m_tile": 1, "k_tile": 2, "n_tiles": 3, "group_tiles": 3}
+    assert from_dict({"x": values})["x"] == GemmSchedule(m_tile=1, k_tile=2, n_tiles=3, group_tiles=3)
 
 
 def changed(**changes: Any) -> dict:
@@ -96,21 +144,20 @@ def changed(**changes: Any) -> dict:
 
 
 @pytest.mark.parametrize("values, message", [
-    (5, "file: expected an object with kind gemm, core, attention, moe, got 5"),
-    ({}, "file: expected an object with kind gemm, core, attention, moe"),
-    ({"kind": "matmul"}, "file: expected an object with kind gemm, core, attention, moe, got .*matmul"),
-    ({"kind": ["gemm"]}, "file: expected an object with kind"),
-    (to_dict(CORE) | {"rows": 3}, "file: unknown key 'rows'; allowed: q_rows, kv_tile, q_tiles"),
-    ({"kind": "core", "q_rows": 1, "q_tiles": 1}, "file: missing key 'kv_tile'"),
-    (changed(m_tile=0), "file: q: gemm: m_tile must be an integer of at least 1, got 0"),
-    (changed(m_tile="8"), "file: q: gemm: m_tile must be an integer of at least 1, got '8'"),
+    (5, "file: expected a table per kernel, got 5"),
+    ({"kind": "moe"}, "file: is a schedule of an earlier version, in JSON; expected TOML with a table per kernel"),
+    ({"order": "q"}, "file: order must be a list of names, got q"),
+    ({"q": 5}, "file: q: expected a table with kernel = one of gemm, flash, gather_add, got 5"),
+    (changed(kernel="matmul"), "file: q: expected a table with kernel = one of gemm, flash, gather_add, got .*matmul"),
+    (changed(kernel=["gemm"]), "file: q: expected a table with kernel"),
+    (changed(kernel="flash"), "file: q: unknown key 'm_tile'; allowed: q_rows, kv_tile, q_tiles"),
+    (changed(m_tile=0), "file: q: m_tile must be an integer of at least 1, got 0"),
+    (changed(m_tile="8"), "file: q: m_tile must be an integer of at least 1, got '8'"),
     (changed(k_tile=...), "file: q: missing key 'k_tile'"),
     (changed(depth=2), "file: q: unknown key 'depth'; allowed: m_tile, k_tile, n_tiles, group_tiles, a_resident"),
-    (changed(a_resident="no"), "file: q: gemm: a_resident must be true or false, got 'no'"),
-    (changed(n_tiles=3), "file: q: gemm: group_tiles must be a multiple of n_tiles = 3, got 4"),
-    (to_dict(ATTENTION) | {"core": to_dict(GEMM)}, "file: core: expected kind core, got gemm"),
-    (to_dict(MOE) | {"down": None}, "file: down: expected an object with kind"),
-    (to_dict(MOE) | {"combine_rows": -3}, "file: moe: combine_rows must be an integer of at least 1, got -3"),
+    (changed(a_resident="no"), "file: q: a_resident must be true or false, got 'no'"),
+    (changed(n_tiles=3), "file: q: group_tiles must be a multiple of n_tiles = 3, got 4"),
+    (to_dict(MOE) | {"experts.down": None}, "file: experts.down: expected a table with kernel"),
 ], ids=str)
 def test_wrong_values_name_the_key_and_what_is_allowed(values: object, message: str) -> None:
     with pytest.raises(CompileError, match=message) as caught:
@@ -119,31 +166,34 @@ def test_wrong_values_name_the_key_and_what_is_allowed(values: object, message: 
 
 
 @pytest.mark.parametrize("text, message", [
-    ("", "not valid JSON"), ("{", "not valid JSON"), ("[1, 2]", "expected an object"), ("null", "expected an object"),
-    ("[" * 100_000, "not valid JSON"),
-], ids=["empty", "open", "list", "null", "deep"])
+    ("[", "not valid TOML"), ("q = ", "not valid TOML"), ("q = 1", "q: expected a table with kernel"),
+    ("[q]", "q: expected a table with kernel"), ("[" * 100_000, "not valid TOML"),
+    ("a = " + "[" * 100_000, "not valid TOML"), ('{"kind": "moe"}', "is a schedule of an earlier version, in JSON; "),
+], ids=["open", "half", "value", "empty table", "deep", "deep value", "JSON"])
 def test_broken_files_name_the_file(text: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "s.json"
+    path = tmp_path / "s.toml"
     path.write_text(text)
-    with pytest.raises(CompileError, match=f"schedule file {path}: {message}"):
+    with pytest.raises(CompileError, match=f"schedule file {path}: {message}") as caught:
         load_schedule(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_unreadable_files_name_the_file(tmp_path: Path) -> None:
-    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    for name, message in (("missing.json", "cannot be read: No such file"), ("binary.json", "not valid JSON"),
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    for name, message in (("missing.toml", "cannot be read: No such file"), ("binary.toml", "not valid TOML"),
                           (".", "cannot be read: Is a directory")):
         with pytest.raises(CompileError, match=message):
             load_schedule(tmp_path / name)
 
 
 def test_differences_are_one_line_per_value() -> None:
-    other = dataclasses.replace(ATTENTION, q=dataclasses.replace(GEMM, k_tile=64, k_outer=True), core=dataclasses
-                                .replace(CORE, q_rows=2))
+    other = ATTENTION.change("q", k_tile=64, k_outer=True).change("core", q_rows=2)
     assert schedule_differences(ATTENTION, ATTENTION) == []
     assert schedule_differences(ATTENTION, other) == ["core.q_rows: 4 -> 2", "q.k_outer: False -> True",
                                                       "q.k_tile: 32 -> 64"]
-    assert "combine_rows: None -> 4" in schedule_differences(ATTENTION, MOE)
+    assert schedule_differences(to_dict(ATTENTION), dataclasses.replace(ATTENTION, order=("q",))) == [
+        "order: k v q core out -> q"]
+    assert "combine.m_tile: None -> 4" in schedule_differences(ATTENTION, MOE)
 
 
 # Results do not depend on the schedule -----------------------------------------------------------------
@@ -189,14 +239,13 @@ def test_moe_results_do_not_depend_on_the_schedule(tile: TileConfig, data: st.Da
     workload = Workload(layer=layer, tokens=tokens)
     compiled, result = compile_and_play(workload, tile, seed=seed)
     base = compiled.schedule
-    assert isinstance(base, MoESchedule)
     pair = 2 * max(1, tile.lanes // tile.cols)
     rows = data.draw(st.integers(1, 2 * tile.rows))
-    schedule = MoESchedule(
-        router=data.draw(varied(base.router, tile, groups=base.router.group_tiles)),
-        gate_up=data.draw(varied(base.gate_up, tile, groups=pair, resident=False, m_tile=rows)),
-        down=data.draw(varied(base.down, tile, groups=1, resident=False, m_tile=rows)),
-        combine_rows=data.draw(st.integers(1, 24)), combine_tiles=data.draw(st.integers(1, 6)))
+    schedule = base.replace({
+        "router": data.draw(varied(base["router"], tile, groups=base["router"].group_tiles)),
+        "experts.gate_up": data.draw(varied(base["experts.gate_up"], tile, groups=pair, resident=False, m_tile=rows)),
+        "experts.down": data.draw(varied(base["experts.down"], tile, groups=1, resident=False, m_tile=rows)),
+        "combine": GatherAddSchedule(m_tile=data.draw(st.integers(1, 24)), n_tiles=data.draw(st.integers(1, 6)))})
     other = other_result(workload, tile, schedule, seed)
     hypothesis.assume(other is not None)
     assert other is not None and same_bits(result, other)
@@ -216,14 +265,15 @@ def test_attention_results_depend_on_no_schedule(
     workload = Workload(layer=layer, tokens=tokens, batch=batch, context=context)
     compiled, result = compile_and_play(workload, tile, seed=seed, numerics=numerics)
     base = compiled.schedule
-    assert isinstance(base, AttentionSchedule)
     head_tiles = max(1, layer.head_dim // tile.cols)
-    core = dataclasses.replace(base.core, q_rows=data.draw(st.integers(1, tile.rows + 2)),
+    core = dataclasses.replace(base["core"], q_rows=data.draw(st.integers(1, tile.rows + 2)),
                                kv_tile=unit * data.draw(st.integers(1, blocks)),
-                               q_tiles=data.draw(st.integers(1, base.core.q_tiles)))
-    schedule = AttentionSchedule(
-        q=data.draw(varied(base.q, tile, groups=head_tiles)), k=data.draw(varied(base.k, tile, groups=head_tiles)),
-        v=data.draw(varied(base.v, tile, groups=1)), core=core, out=data.draw(varied(base.out, tile, groups=1)))
+                               q_tiles=data.draw(st.integers(1, base["core"].q_tiles)))
+    groups = {"q": head_tiles, "k": head_tiles, "v": 1, "out": 1}
+    schedule = base.replace({"core": core} | {
+        name: data.draw(varied(base[name], tile, groups=count)) for name, count in groups.items()})
+    order = data.draw(st.sampled_from([("k", "v", "q"), ("q", "k", "v"), ("v", "q", "k")]))
+    schedule = dataclasses.replace(schedule, order=(*order, "core", "out"))
     other = other_result(workload, tile, schedule, seed, numerics)
     hypothesis.assume(other is not None)
     assert other is not None and same_bits(result, other)
@@ -245,25 +295,17 @@ TINY_ATTENTION = Workload(layer=AttentionLayer(hidden=48, heads=4, kv_heads=2, h
 TINY_MOE = Workload(layer=MoELayer(hidden=48, experts=9, top_k=2, intermediate=32, norm_topk=True), tokens=9)
 
 
-def nano_schedule(path: str, value: object) -> tuple[Workload, Any]:
+def nano_schedule(path: str, value: int | bool) -> tuple[Workload, Schedule]:
     """The chosen schedule of a tiny layer on nano with one value changed, as ``q.m_tile``."""
-    workload = TINY_MOE if path.split(".")[0] in ("router", "gate_up", "down", "combine_rows", "combine_tiles") \
-        else TINY_ATTENTION
-    if workload is TINY_MOE:
-        routing = compile_layer(workload, NANO, data=False).routing
-        assert routing is not None
-        values = to_dict(moe_schedule(workload, routing, NANO))
-    else:
-        values = to_dict(attention_schedule(workload, NANO))
-    *parents, key = path.split(".")
-    inner = values
-    for parent in parents:
-        inner = inner[parent]
-    inner[key] = value
-    if key in ("group_tiles", "n_tiles"):
-        inner["n_tiles"] = 1 if key == "group_tiles" else value
-        inner["group_tiles"] = value
-    return workload, from_dict(values)
+    kernel, _, key = path.rpartition(".")
+    workload = TINY_MOE if kernel.split(".")[0] in ("router", "experts", "combine") else TINY_ATTENTION
+    routing = compile_layer(workload, NANO, data=False).routing
+    values = {key: value}
+    if key == "group_tiles":
+        values["n_tiles"] = 1
+    if key == "n_tiles" and kernel != "combine":
+        values["group_tiles"] = value
+    return workload, choose_schedule(workload, NANO, routing=routing).change(kernel, **values)
 
 
 @pytest.mark.parametrize("path, value, message", [
@@ -281,14 +323,14 @@ def nano_schedule(path: str, value: object) -> tuple[Workload, Any]:
     ("out.m_tile", 1000, None),
     ("router.group_tiles", 1, "router: group_tiles must be at least 3, the softmax is over all experts, got 1"),
     ("router.group_tiles", 64, None),
-    ("gate_up.group_tiles", 2, "gate_up: group_tiles must be a multiple of 4, pairs of column tiles"),
-    ("gate_up.group_tiles", 7, "gate_up: group_tiles must be a multiple of 4, pairs of column tiles"),
-    ("gate_up.m_tile", 3, "down: m_tile must be that of gate_up, 3, got 5"),
-    ("gate_up.a_resident", False, "gate_up: a_resident must be true"),
-    ("down.a_resident", False, "down: a_resident must be true"),
-    ("down.k_tile", 40, "down: k = 32 and k_tile = 40 must be multiples of 16 elements"),
-    ("combine_tiles", 64, r"combine: no room for sums \(combine_rows \* combine_tiles\): 576 accumulator rows"),
-    ("combine_rows", 1000, None),
+    ("experts.gate_up.group_tiles", 2, "gate_up: group_tiles must be a multiple of 4, pairs of column tiles"),
+    ("experts.gate_up.group_tiles", 7, "gate_up: group_tiles must be a multiple of 4, pairs of column tiles"),
+    ("experts.gate_up.m_tile", 3, "down: m_tile must be that of gate_up, 3, got 5"),
+    ("experts.gate_up.a_resident", False, "gate_up: a_resident must be true"),
+    ("experts.down.a_resident", False, "down: a_resident must be true"),
+    ("experts.down.k_tile", 40, "down: k = 32 and k_tile = 40 must be multiples of 16 elements"),
+    ("combine.n_tiles", 64, r"combine: no room for sums \(m_tile \* n_tiles\): 576 accumulator rows"),
+    ("combine.m_tile", 1000, None),
 ])
 def test_illegal_schedules_name_the_key_and_the_limit(path: str, value: object, message: str | None) -> None:
     """A size larger than the layer (message None) is legal: it means all of it."""

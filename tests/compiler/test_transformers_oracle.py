@@ -27,9 +27,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache  # noqa:
 
 from tilescore.compiler.checkpoint import from_safetensors  # noqa: E402
 from tilescore.compiler.graph.evaluate import float64_layer  # noqa: E402
-from tilescore.compiler.layers import Workload  # noqa: E402
-from tilescore.compiler.models import attention_layer, load_model, moe_layer  # noqa: E402
-from tilescore.compiler.tensors import AttentionTensors, MoETensors  # noqa: E402
+from tilescore.compiler.layers import DecoderLayer, Workload  # noqa: E402
+from tilescore.compiler.models import attention_layer, decoder_layer, load_model, mlp_layer, moe_layer  # noqa: E402
+from tilescore.compiler.tensors import LayerTensors  # noqa: E402
 from tilescore.tests.compiler.tiny import FAMILIES, MOE_FAMILIES, tiny_config, write_config  # noqa: E402
 
 EXACT = 1e-12
@@ -71,8 +71,10 @@ def float64_tables(theta: float, positions: np.ndarray, head_dim: int) -> tuple[
     return angles.cos(), angles.sin()
 
 
-def their_attention(model: Any, tensors: AttentionTensors, *, own_rotary: bool) -> np.ndarray:
-    workload, layer = tensors.workload, tensors.workload.attention
+def their_attention(model: Any, tensors: LayerTensors, *, own_rotary: bool, module: Any = None) -> np.ndarray:
+    """Of the model's attention, or of ``module``, the whole decoder layer."""
+    workload, described = tensors.workload, tensors.workload.layer
+    layer = described.attention if isinstance(described, DecoderLayer) else tensors.workload.attention
     x = torch.tensor(tensors.x).double().reshape(workload.batch, workload.tokens, layer.hidden)
     places = np.arange(workload.cached, workload.keys)
     if own_rotary:
@@ -83,10 +85,10 @@ def their_attention(model: Any, tensors: AttentionTensors, *, own_rotary: bool) 
     if workload.cached:
         cache.update(torch.tensor(tensors.k_cache).double(), torch.tensor(tensors.v_cache).double(), 0)
     with torch.no_grad():
-        module = model.model.layers[0].self_attn
-        out, _ = module(
+        out = (module or model.model.layers[0].self_attn)(
             x, position_embeddings=tables, attention_mask=additive_mask(workload), past_key_values=cache
         )
+        out = out[0] if isinstance(out, tuple) else out
     return out.reshape(workload.rows, layer.hidden).numpy()
 
 
@@ -110,7 +112,6 @@ def test_attention_equals_transformers(family: str, phase: str, tmp_path: Path, 
     model = build(family, tmp_path, seed)
     layer = attention_layer(load_model(tmp_path / "saved"))
     tensors = from_safetensors(tmp_path / "saved", Workload(layer=layer, **PHASES[phase]), seed=seed)
-    assert isinstance(tensors, AttentionTensors)
     ours = float64_layer(tensors).out
     exact = EXACT if layer.qk_norm == "none" else FLOAT32_STEP
     assert error(ours, their_attention(model, tensors, own_rotary=False)) < exact
@@ -166,11 +167,10 @@ def test_scaled_rotary_equals_transformers(kind: str, phase: str, tmp_path: Path
     assert layers[0].rope_scaling == layers[1].rope_scaling
     assert layers[1].rope_scaling is not None and layers[1].rope_scaling.kind == kind
     tensors = from_safetensors(tmp_path / "saved", Workload(layer=layers[1], **PHASES[phase]), seed=seed)
-    assert isinstance(tensors, AttentionTensors)
     theirs = their_attention(model, tensors, own_rotary=True)
     assert error(float64_layer(tensors).out, theirs) < FLOAT32_ROTARY
     plain = dataclasses.replace(layers[1], rope_scaling=None)
-    unscaled = dataclasses.replace(tensors, workload=dataclasses.replace(tensors.workload, layer=plain))
+    unscaled = tensors.replace(workload=dataclasses.replace(tensors.workload, layer=plain))
     changed = kind != "dynamic" or tensors.workload.keys > 24
     assert (error(float64_layer(unscaled).out, theirs) > 100 * FLOAT32_ROTARY) == changed
 
@@ -180,7 +180,6 @@ def test_moe_equals_transformers(family: str, tmp_path: Path, seed: int) -> None
     model = build(family, tmp_path, seed)
     workload = Workload(layer=moe_layer(load_model(tmp_path / "saved")), tokens=17, batch=2)
     tensors = from_safetensors(tmp_path / "saved", workload, seed=seed)
-    assert isinstance(tensors, MoETensors)
     x = torch.tensor(tensors.x).double().reshape(2, 17, -1)
     block = model.model.layers[0]
     with torch.no_grad():
@@ -189,11 +188,28 @@ def test_moe_equals_transformers(family: str, tmp_path: Path, seed: int) -> None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_decoder_and_its_mlp_equal_transformers(family: str, tmp_path: Path, seed: int) -> None:
+    """The whole layer, and of dense families the feed-forward layer alone. What computes in float32 there is the
+    rotary embedding, norms and routers."""
+    model = build(family, tmp_path, seed)
+    config, block = load_model(tmp_path / "saved"), model.model.layers[0]
+    for phase in ("unmasked", "decode"):
+        workload = Workload(layer=decoder_layer(config), **PHASES[phase])
+        tensors = from_safetensors(tmp_path / "saved", workload, seed=seed)
+        theirs = their_attention(model, tensors, own_rotary=True, module=block)
+        assert error(float64_layer(tensors).out, theirs) < FLOAT32_ROTARY
+    if family not in MOE_FAMILIES:
+        tensors = from_safetensors(tmp_path / "saved", Workload(layer=mlp_layer(config), tokens=17), seed=seed)
+        with torch.no_grad():
+            theirs = block.mlp(torch.tensor(tensors.x).double()).numpy()
+        assert error(float64_layer(tensors).out, theirs) < EXACT
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_saved_configuration_is_read_like_the_written_one(family: str, tmp_path: Path, seed: int) -> None:
     """transformers 5 renames keys on saving (``rope_parameters``, ``num_local_experts``): the layers must not
     change."""
     build(family, tmp_path, seed)
-    written, saved = load_model(tmp_path / "written"), load_model(tmp_path / "saved")
-    makers = [attention_layer] + ([moe_layer] if family in MOE_FAMILIES else [])
-    for make in makers:
-        assert vars(make(written)) | {"model": ""} == vars(make(saved)) | {"model": ""}
+    written, saved = (dataclasses.replace(load_model(tmp_path / name), name="") for name in ("written", "saved"))
+    for make in (attention_layer, decoder_layer, moe_layer if family in MOE_FAMILIES else mlp_layer):
+        assert make(written) == make(saved)

@@ -14,16 +14,14 @@ from functools import cache
 
 import numpy as np
 
-from tilescore.compiler import auto
-from tilescore.compiler.attention.lower import lower_attention
 from tilescore.compiler.formats import PRESETS, parse_format
 from tilescore.compiler.graph.calibrate import Scales
 from tilescore.compiler.layers import AttentionLayer, Layer, MoELayer, Workload
+from tilescore.compiler.lowering.plan import choose_schedule, layer_plan
 from tilescore.compiler.models import attention_layer, list_models, load_model, moe_layer
-from tilescore.compiler.moe.lower import lower_moe
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.routing import Routing
-from tilescore.compiler.schedule import AttentionSchedule, CoreSchedule, GemmSchedule, MoESchedule
+from tilescore.compiler.schedule import FlashSchedule, GatherAddSchedule, GemmSchedule, Schedule
 from tilescore.rtl.spec.config import PRESETS as TILE_PRESETS
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.errors import WorkloadError
@@ -45,7 +43,7 @@ class Case:
     workload: Workload
     tile: TileConfig
     numerics: Numerics = field(default_factory=Numerics)
-    schedule: AttentionSchedule | MoESchedule | None = None
+    schedule: Schedule | None = None
 
     @property
     def key(self) -> str:
@@ -135,8 +133,8 @@ GEMMS = {
     "streamed, k outside": GemmSchedule(m_tile=20, k_tile=64, n_tiles=1, group_tiles=4, a_resident=False, k_outer=True),
 }
 CORES = {
-    "pieces": CoreSchedule(q_rows=8, kv_tile=16, q_tiles=1), "one row": CoreSchedule(q_rows=1, kv_tile=32, q_tiles=2),
-    "many sub-tiles": CoreSchedule(q_rows=4, kv_tile=64, q_tiles=3),
+    "pieces": FlashSchedule(q_rows=8, kv_tile=16, q_tiles=1), "one row": FlashSchedule(q_rows=1, kv_tile=32, q_tiles=2),
+    "many sub-tiles": FlashSchedule(q_rows=4, kv_tile=64, q_tiles=3),
 }
 
 
@@ -172,22 +170,22 @@ def _scheduled_cases() -> Iterator[Case]:
     """Schedules that `auto` does not choose for these layers."""
     workload, numerics = _workload(ATTENTIONS["wide"], PHASES["prefill"]), Numerics(softmax_block=32)
     for label, gemm in GEMMS.items():
-        schedule = auto.attention_schedule(workload, EDGE, numerics)
-        schedule = dataclasses.replace(schedule, q=gemm, k=gemm, v=gemm, out=gemm)
+        schedule = choose_schedule(workload, EDGE, numerics).replace(dict.fromkeys(("q", "k", "v", "out"), gemm))
         yield Case(group="odd/schedules", name=f"attention/gemm/{label}", workload=workload, tile=EDGE,
                    numerics=numerics, schedule=schedule)
     for label, core in CORES.items():
         for phase in ("prefill", "chunk", "decode", "unmasked"):
             workload = _workload(ATTENTIONS["wide"], PHASES[phase])
-            schedule = dataclasses.replace(auto.attention_schedule(workload, NANO, numerics), core=core)
+            schedule = choose_schedule(workload, NANO, numerics).replace({"core": core})
             yield Case(group="odd/schedules", name=f"attention/core/{label}/{phase}", workload=workload, tile=NANO,
                        numerics=numerics, schedule=schedule)
     workload = _workload(MOES["plain"], PHASES["prefill"])
-    schedule = auto.moe_schedule(workload, routing_of(workload), NANO)
+    schedule = choose_schedule(workload, NANO, routing=routing_of(workload))
+    schedule = schedule.change("router", m_tile=3, a_resident=False)
     small = {"m_tile": 4, "k_tile": 16, "group_tiles": 4, "n_tiles": 2, "stage_banks": 0}
-    schedule = MoESchedule(router=dataclasses.replace(schedule.router, m_tile=3, a_resident=False),
-                           gate_up=GemmSchedule(**small), down=GemmSchedule(**small, k_outer=True), combine_rows=5,
-                           combine_tiles=3)
+    schedule = schedule.replace({
+        "experts.gate_up": GemmSchedule(**small), "experts.down": GemmSchedule(**small, k_outer=True),
+        "combine": GatherAddSchedule(m_tile=5, n_tiles=3)})
     yield Case(group="odd/schedules", name="moe", workload=workload, tile=NANO, schedule=schedule)
 
 
@@ -231,12 +229,9 @@ def made_up_scales(active: tuple[int, ...]) -> Scales:
 
 def compile_case(case: Case) -> Program:
     """The program without data."""
-    workload, numerics = case.workload, case.numerics
-    if workload.layer.kind == "attention":
-        schedule = case.schedule or auto.attention_schedule(workload, case.tile, numerics)
-        assert isinstance(schedule, AttentionSchedule)
-        return lower_attention(workload, case.tile, schedule, Scales(made_up_factors(ATTENTION_KEYS)), None, numerics)
-    routing = routing_of(workload)
-    schedule = case.schedule or auto.moe_schedule(workload, routing, case.tile, numerics)
-    assert isinstance(schedule, MoESchedule)
-    return lower_moe(workload, routing, case.tile, schedule, made_up_scales(routing.active), None, numerics)
+    workload, routing, scales = case.workload, None, Scales(made_up_factors(ATTENTION_KEYS))
+    if workload.layer.kind == "moe":
+        routing = routing_of(workload)
+        scales = made_up_scales(routing.active)
+    steps = layer_plan(workload, case.tile, case.numerics, routing)
+    return steps.program(case.schedule or steps.schedule(), scales)

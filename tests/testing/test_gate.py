@@ -16,7 +16,6 @@ from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import report_compiled
-from tilescore.compiler.schedule import GemmSchedule
 from tilescore.rtl.spec.errors import CompileError, ConfigError
 from tilescore.testing.gate import DEFAULT_LIMITS, baseline_path, judge, limits_of, load_baseline, save_baseline
 from tilescore.tests.compiler.play import EDGE, NANO
@@ -177,7 +176,7 @@ LAYER = Workload(layer=AttentionLayer(model="mine", hidden=64, heads=4, kv_heads
 MOE = Workload(layer=MoELayer(model="mine", hidden=64, experts=4, top_k=2, intermediate=32, norm_topk=True), tokens=12)
 
 def compiled():
-    file = pathlib.Path(__file__).with_name("schedule.json")
+    file = pathlib.Path(__file__).with_name("schedule.toml")
     schedule = load_schedule(file) if file.exists() else None
     return compile_layer(LAYER, TILE, data=False, schedule=schedule, numerics=Numerics(softmax_block=16))
 
@@ -210,8 +209,7 @@ class Project:
         numerics = Numerics(softmax_block=16)
         workload = Workload(layer=AttentionLayer(model="mine", hidden=64, heads=4, kv_heads=2, head_dim=16), tokens=12)
         schedule = compile_layer(workload, NANO, data=False, numerics=numerics).schedule
-        assert isinstance(schedule.out, GemmSchedule)
-        save_schedule(replace(schedule, out=replace(schedule.out, m_tile=4)), self.folder / "schedule.json")
+        save_schedule(schedule.change("out", m_tile=4), self.folder / "schedule.toml")
 
 
 @pytest.fixture

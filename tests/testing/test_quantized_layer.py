@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tilescore.compiler.attention.softmax import P_GAIN
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
+from tilescore.compiler.kernels.softmax import P_GAIN
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.tensors import LayerTensors, synthetic

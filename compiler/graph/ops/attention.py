@@ -12,6 +12,7 @@ import numpy as np
 
 from ....rtl.spec.errors import WorkloadError
 from ...layers import Workload
+from ...masks import Sequences
 from ..ir import Op, Shape, Slot
 
 if TYPE_CHECKING:
@@ -20,24 +21,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Attention(Op):
-    """q (rows, heads, d), k and v (rows, kv_heads, d), caches (batch, kv_heads, context, d) -> (rows, heads, d).
+    """q (rows, heads, d), k and v (new keys, kv_heads, d), caches (batch, kv_heads, old keys, d) -> (rows, heads, d).
 
-    Query head h reads key and value head ``h // (heads // kv_heads)``. Mask and sizes are the workload's.
+    Query head h reads key and value head ``h // (heads // kv_heads)``. Mask and sizes are the workload's. sink: a sixth
+    input (heads,), a score of each head that belongs to no key.
     """
 
-    workload: Workload
+    workload: Workload | Sequences
     scale: float
+    sink: bool = False
 
-    slots = (Slot.QUERY, Slot.KV, Slot.KV, Slot.KV, Slot.KV)
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return (Slot.QUERY, Slot.KV, Slot.KV, Slot.KV, Slot.KV, *([Slot.FP32] if self.sink else []))
 
-    def shape(self, q: Shape, k: Shape, v: Shape, k_cache: Shape, v_cache: Shape) -> Shape:
-        cache = (self.workload.batch, k[1], self.workload.cached, q[2])
-        if q[1] % k[1] or k != v or k != (q[0], k[1], q[2]) or k_cache != cache or v_cache != cache:
-            raise WorkloadError(f"attention: q {q}, k {k}, v {v} and caches {k_cache}, {v_cache} do not fit together")
+    def shape(self, q: Shape, k: Shape, v: Shape, k_cache: Shape, v_cache: Shape, *sinks: Shape) -> Shape:
+        workload, old = self.workload, k_cache[2]
+        cache = (workload.batch, k[1], old, q[2])
+        rows = workload.batch * workload.tokens, workload.batch * (workload.keys - old)
+        if q[1] % k[1] or k != v or k != (rows[1], k[1], q[2]) or k_cache != cache or v_cache != cache \
+                or q[0] != rows[0] or any(shape != (q[1],) for shape in sinks):
+            raise WorkloadError(f"attention: q {q}, k {k}, v {v} and caches {k_cache}, {v_cache} do not fit together"
+                                + "".join(f", with sinks {shape}" for shape in sinks))
         return q
 
     def evaluate(self, walk: Walk, q: np.ndarray, k: np.ndarray, v: np.ndarray, k_cache: np.ndarray,
-                 v_cache: np.ndarray) -> np.ndarray:
+                 v_cache: np.ndarray, *sinks: np.ndarray) -> np.ndarray:
         workload, (q_name, k_name, v_name, *_) = self.workload, walk.node.inputs
         q, k, v = (walk.hold(name, slot, x) for name, slot, x in (
             (q_name, Slot.QUERY, q), (k_name, Slot.KV, k), (v_name, Slot.KV, v)))
@@ -46,13 +55,14 @@ class Attention(Op):
         group, out = q.shape[1] // k.shape[1], np.empty(q.shape)
         unseen = ~workload.key_mask.seen(workload.cached, workload.tokens)
         for sequence in range(workload.batch):
-            new = slice(sequence * workload.tokens, (sequence + 1) * workload.tokens)
+            rows, new = (slice(sequence * size, (sequence + 1) * size)
+                         for size in (workload.tokens, workload.keys - k_cache.shape[2]))
             for head in range(q.shape[1]):
                 keys = np.concatenate([k_cache[sequence, head // group], k[new, head // group]])
                 values = np.concatenate([v_cache[sequence, head // group], v[new, head // group]])
-                scores = (q[new, head] * self.scale) @ keys.T
+                scores = (q[rows, head] * self.scale) @ keys.T
                 scores[unseen] = -np.inf
-                out[new, head] = walk.softmax(scores, values)
+                out[rows, head] = walk.softmax(scores, values, float(sinks[0][head]) if sinks else -np.inf)
         return out
 
     def macs(self, q: Shape, *others: Shape) -> dict[str, int]:

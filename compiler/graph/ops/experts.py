@@ -1,4 +1,4 @@
-"""SwiGLU experts, weighted and added.
+"""Gated experts, weighted and added.
 
 Experts are made one by one where their weights are; results are added in the order of their experts, as on the tile.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from ....rtl.spec.errors import WorkloadError
 from ....sim.lib.threads import map_runs
 from ..ir import Op, Shape, Slot
+from .gate import ACTIVATIONS, check_activation
 
 if TYPE_CHECKING:
     from ..evaluate import Walk
@@ -25,7 +26,11 @@ _EXPERTS_AT_ONCE = 32
 @dataclass(frozen=True, kw_only=True)
 class Experts(Op):
     """x (rows, hidden), combine weights (rows, top_k), gate and up (experts, f, hidden), down (experts, hidden, f):
-    y[t] = sum over the chosen e of w[t, e] * down_e (silu(gate_e x[t]) * up_e x[t])."""
+    y[t] = sum over the chosen e of w[t, e] * down_e (activation_e(gate_e x[t]) * up_e x[t]).
+
+    activations: names in `gate.ACTIVATIONS`, of each expert; empty: SiLU of all."""
+
+    activations: tuple[str, ...] = ()
 
     slots = (Slot.ACTIVATIONS, Slot.FP32, Slot.WEIGHTS, Slot.WEIGHTS, Slot.WEIGHTS)
 
@@ -33,7 +38,14 @@ class Experts(Op):
         if gate != up or down != (gate[0], gate[2], gate[1]) or x != (weights[0], gate[2]) or weights[1] > gate[0]:
             raise WorkloadError(f"experts: x {x}, combine weights {weights}, gate {gate}, up {up} and down {down} do "
                                 "not fit together")
+        if self.activations and len(self.activations) != gate[0]:
+            raise WorkloadError(f"experts: activations: expected {gate[0]}, got {len(self.activations)}")
+        for name in self.activations:
+            check_activation("experts", name)
         return x
+
+    def activation(self, expert: int) -> str:
+        return self.activations[expert] if self.activations else "silu"
 
     def evaluate(self, walk: Walk, x: np.ndarray, weights: np.ndarray, *_: None) -> np.ndarray:
         routing = walk.routing
@@ -45,7 +57,7 @@ class Experts(Op):
             gate, up, down = (walk.hold((expert, name), Slot.WEIGHTS, part)
                               for name, part in walk.expert(expert).items())
             rows = held_x[tokens].astype(np.float64)
-            product = silu(linear(rows, gate)) * linear(rows, up)
+            product = ACTIVATIONS[self.activation(expert)](linear(rows, gate)) * linear(rows, up)
             product = walk.hold((expert, "product"), Slot.ACTIVATIONS, product)
             return weights[tokens, ranks][:, None] * linear(product, down)
 
@@ -64,11 +76,6 @@ class Experts(Op):
         """SiLU and its product with the up projection are two passes, since a VECTOR with SILU multiplies by constants
         only; each of a token's results is weighted or added."""
         return x[0] * weights[1] * (2 * gate[1] + x[1])
-
-
-def silu(x: np.ndarray) -> np.ndarray:
-    """``x * sigmoid(x)``, without overflow for large negative x."""
-    return x * np.exp(-np.logaddexp(0.0, -x))
 
 
 def linear(x: np.ndarray, weight: np.ndarray) -> np.ndarray:

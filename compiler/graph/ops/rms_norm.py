@@ -1,4 +1,4 @@
-"""RMS norm over the last axes of heads."""
+"""RMS norm of rows, or of heads."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RmsNorm(Op):
-    """``weight * x / sqrt(mean(x^2) + eps)`` of (rows, heads, d): the mean over each head's d with a weight (d,), over
-    all heads with (heads * d,)."""
+    """``weight * x / sqrt(mean(x^2) + eps)``: the mean over all of a row (rows, n), with a weight (n,); of (rows,
+    heads, d) over each head's d with a weight (d,), over all heads with (heads * d,)."""
 
     eps: float
 
     slots = (Slot.FP32, Slot.FP32)
 
     def shape(self, x: Shape, weight: Shape) -> Shape:
-        if weight not in ((x[2],), (x[1] * x[2],)):
+        if weight not in ((x[-1],), (int(np.prod(x[1:])),)):
             raise WorkloadError(f"rms norm: a weight {weight} does not fit x {x}")
         return x
+
+    def vector_elements(self, x: Shape, weight: Shape) -> int:
+        """Of rows, squares and products. Those of heads are not counted: the products may be made together with the
+        rotary embedding's."""
+        return 2 * int(np.prod(x)) if len(x) == 2 else 0
 
     def evaluate(self, walk: Walk, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         flat = walk.hold(walk.node.inputs[0], Slot.FP32, x).reshape(-1, len(weight))

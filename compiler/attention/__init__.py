@@ -1,1 +1,0 @@
-"""Attention layers: projections, rotary embedding, fused online softmax, output projection."""

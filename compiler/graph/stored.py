@@ -1,0 +1,77 @@
+"""What checkpoints call the weights of a graph.
+
+A weight has one or several places where it may stand; the weights of one node stand in the same one, that is, their
+lists of places go together. Families, and the tools that convert between them, differ most in how they name and store
+experts. All layouts of ``SPLIT`` and ``STACKED`` are looked for under ``mlp`` and ``block_sparse_moe``:
+
+- a matrix per expert and projection (Qwen3, OLMoE: ``gate_proj``, ``up_proj``, ``down_proj``; Mixtral: ``w1``, ``w3``,
+  ``w2``), or gate above up in one matrix per expert;
+- all experts in one tensor: gate above up ``(E, 2f, d)`` with down ``(E, d, f)`` (Granite: ``input_linear``,
+  ``output_linear``; transformers 5 in memory: ``gate_up_proj``, ``down_proj``), or a tensor per projection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+BLOCKS = ("mlp.", "block_sparse_moe.")
+ROUTER_NAMES = ("gate.weight", "router.layer.weight", "router.weight")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor of a checkpoint, or the ``part``-th of ``parts`` equal parts of its rows. ``{}`` in its name is the
+    number of an expert; without, a weight of experts has them as its first axis."""
+
+    name: str
+    part: int = 0
+    parts: int = 1
+
+    @property
+    def split(self) -> bool:
+        """Has each expert a tensor of its own?"""
+        return "{}" in self.name
+
+
+class ExpertLayout(NamedTuple):
+    """Names of the matrices of expert ``{}``, or of all experts. ``gate`` equal to ``up``: both in one, gate first."""
+
+    gate: str
+    up: str
+    down: str
+
+
+SPLIT = (
+    ExpertLayout("experts.{}.gate_proj.weight", "experts.{}.up_proj.weight", "experts.{}.down_proj.weight"),
+    ExpertLayout("experts.{}.w1.weight", "experts.{}.w3.weight", "experts.{}.w2.weight"),
+    ExpertLayout("experts.{}.gate_up_proj.weight", "experts.{}.gate_up_proj.weight", "experts.{}.down_proj.weight"),
+    ExpertLayout("experts.{}.input_linear.weight", "experts.{}.input_linear.weight", "experts.{}.output_linear.weight"),
+    ExpertLayout("input_linear.{}.weight", "input_linear.{}.weight", "output_linear.{}.weight"),
+)
+STACKED = (
+    ExpertLayout("experts.gate_up_proj", "experts.gate_up_proj", "experts.down_proj"),
+    ExpertLayout("experts.gate_up_proj.weight", "experts.gate_up_proj.weight", "experts.down_proj.weight"),
+    ExpertLayout("input_linear.weight", "input_linear.weight", "output_linear.weight"),
+    ExpertLayout("experts.gate_proj.weight", "experts.up_proj.weight", "experts.down_proj.weight"),
+    ExpertLayout("switch_mlp.gate_proj.weight", "switch_mlp.up_proj.weight", "switch_mlp.down_proj.weight"),
+)
+
+
+def module(name: str) -> tuple[Place, ...]:
+    """The weight of a module that all families name alike."""
+    return (Place(f"{name}.weight"),)
+
+
+ROUTER = tuple(Place(block + name) for block in BLOCKS for name in ROUTER_NAMES)
+
+
+def _gate_up_down(layout: ExpertLayout, block: str) -> tuple[Place, Place, Place]:
+    gate, up, down = (block + name for name in layout)
+    parts = 2 if gate == up else 1
+    return Place(gate, 0, parts), Place(up, parts - 1, parts), Place(down)
+
+
+EXPERTS = dict(zip(ExpertLayout._fields, zip(*(_gate_up_down(layout, block) for block in BLOCKS
+                                               for layout in (*SPLIT, *STACKED)), strict=True), strict=True))
+"""Of gate, up and down."""

@@ -1,0 +1,71 @@
+"""Rows of a result as the sum of ``k`` gathered rows each, added in the order of their list.
+
+The order is fixed, so the FP32 sum does not depend on any schedule.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...rtl.spec.config import TileConfig
+from ...rtl.spec.errors import CompileError
+from ..dram import Matrix, index_list
+from ..emitter import VECTOR_TILES, Emitter
+from ..schedule import GatherAddSchedule
+from ..tiles.buffers import Buffer, Memory, align
+from ..tiles.expr import Assign, Elem, Shape
+
+REGIONS = 3
+"""Regions that rows are gathered into in turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatherAdd:
+    """``rows`` rows of ``columns`` FP32 values, each the sum of ``terms`` rows."""
+
+    name: str
+    rows: int
+    columns: int
+    terms: int
+
+    def buffers(self, config: TileConfig, schedule: GatherAddSchedule) -> list[Buffer]:
+        rows, keys = min(schedule.m_tile, self.rows), "m_tile * n_tiles"
+        entries = align(rows, config.bus_bytes // 4) * self.terms
+        size = (rows * schedule.n_tiles,)
+        return [Buffer(name="sums", memory=Memory.ACC, sizes=size, least=2, most=2, keys=keys),
+                Buffer(name="gathered slots", memory=Memory.ACC, sizes=size, least=REGIONS, most=REGIONS, keys=keys),
+                Buffer(name="lists of slots", memory=Memory.INDEX, sizes=(entries,), least=2, most=2, keys="m_tile")]
+
+    def emit(self, emitter: Emitter, schedule: GatherAddSchedule, lists: np.ndarray, source: Matrix,
+             target: Matrix, regions: Mapping[str, list[int]]) -> None:
+        """lists: (rows, terms) numbers of rows of ``source``; regions: of `buffers`."""
+        config, rows_max, tiles = emitter.config, min(schedule.m_tile, self.rows), schedule.n_tiles
+        if tiles > VECTOR_TILES:
+            raise CompileError(f"{self.name}: n_tiles must be at most {VECTOR_TILES}, got {tiles}")
+        sums, parts, indices = regions["sums"], regions["gathered slots"], regions["lists of slots"]
+        step = align(rows_max, config.bus_bytes // 4)
+        starts = range(0, self.rows, rows_max)
+        blocks = np.zeros((len(starts), self.terms, step), np.uint32)
+        for block, start in enumerate(starts):
+            part = lists[start:start + rows_max]
+            blocks[block, :, :len(part)] = part.T
+        matrix = index_list(emitter.builder, f"{self.name}_slots", blocks.reshape(-1))
+        width, turn, call = tiles * config.cols, 0, 0
+        for block, start in enumerate(starts):
+            rows, index = min(rows_max, self.rows - start), indices[block % 2]
+            emitter.load_index(matrix, first=block * step * self.terms, count=step * self.terms, addr=index,
+                               label=f"{self.name} list {start}")
+            for n0 in range(0, self.columns, width):
+                columns = min(width, self.columns - n0)
+                total, turn = sums[turn % 2], turn + 1
+                for j in range(self.terms):
+                    to = total if j == 0 else parts[call % REGIONS]
+                    call += j > 0
+                    emitter.load_rows(source, first_row=0, rows=rows, first_byte=4 * n0, row_bytes=4 * columns,
+                                      addr=to, pitch=rows, index_addr=index + j * step, label=f"{self.name} slot {j}")
+                    if j:
+                        emitter.compute(Shape(rows=rows, tiles=-(-columns // config.cols), pitch=rows), Assign(
+                            to=Elem(total), value=Elem(total) + Elem(to), label="add"))
+                emitter.store_acc(target, first_row=start, rows=rows, first_byte=4 * n0, row_bytes=4 * columns,
+                                  addr=total, pitch=rows, label="store out")

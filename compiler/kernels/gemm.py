@@ -1,0 +1,231 @@
+"""C[m, n] = sum over k of A[m, k] * B[n, k]: the loop nest that every projection and expert uses.
+
+For each block of ``m_tile`` rows of A, for each group of column tiles, for each ``n_tiles`` of them, for each
+chunk of k (with ``k_outer``, the last two exchanged): load a piece of B, multiply. B pieces rotate through buffer
+B, so that loads run ahead as far as it holds; when k has more than one chunk, raw accumulators stay in the
+accumulator buffer between the chunks. An epilogue gets every finished group.
+
+An operand may be a sum of *terms* (`logits.py`), which lie side by side along k in its rows. C is then the sum
+over some pairs of terms, in one accumulator: each piece of each term of B is loaded once and multiplied by the terms of
+A that it is paired with.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+
+from ...rtl.spec.config import TileConfig
+from ...rtl.spec.errors import CompileError
+from ...rtl.spec.isa import Space
+from ...rtl.spec.tensor_formats import TensorFormat
+from ..emitter import VECTOR_TILES, Emitter
+from ..formats import MatmulMode, matmul_mode
+from ..operands import Operand, k_unit, widest_k
+from ..schedule import GemmSchedule
+from ..tiles.buffers import AS_MANY_AS_FIT, Buffer, Memory, align
+from ..tiles.expr import Shape
+
+
+@dataclass(frozen=True)
+class Group:
+    """A finished group of column tiles, as the epilogue sees it.
+
+    index: running number (for double buffering); m0, rows: rows of C; n0: first column; tiles: column tiles;
+    addr, pitch: its accumulator rows (row i, tile j at addr + i + j*pitch).
+    """
+
+    index: int
+    m0: int
+    rows: int
+    n0: int
+    tiles: int
+    addr: int
+    pitch: int
+
+    @property
+    def shape(self) -> Shape:
+        """Of statements over the whole group."""
+        return Shape(rows=self.rows, tiles=self.tiles, pitch=self.pitch)
+
+
+Epilogue = Callable[[Group], None]
+
+Products = Sequence[tuple[int, int]]
+"""Pairs (term of A, term of B) whose products C sums."""
+
+SINGLE: Products = ((0, 0),)
+"""Operands of one term."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GemmProblem:
+    """What one GEMM multiplies: C (m, n) from A (m, k) in format ``a`` and B (n, k) in ``b``.
+
+    k: elements of one term, padded; layer_k: those of the layer, from which the headroom follows.
+    """
+
+    name: str
+    m: int
+    n: int
+    k: int
+    layer_k: int
+    a: TensorFormat
+    b: TensorFormat
+    products: Products = SINGLE
+
+    @property
+    def terms(self) -> int:
+        """Terms of A, side by side along its rows."""
+        return 1 + max(a_term for a_term, _ in self.products)
+
+    def rows(self, schedule: GemmSchedule) -> int:
+        """Rows of A in one block, at the most."""
+        return min(schedule.m_tile, self.m)
+
+    def buffers(self, schedule: GemmSchedule, config: TileConfig, epilogue: Sequence[Buffer] = ()) -> list[Buffer]:
+        """Everything on chip: ``NAME result group``, the epilogue's buffers, ``NAME A block`` and ``NAME B piece``."""
+        return [self.results(schedule, config), *epilogue, self.a_blocks(schedule, config),
+                self.b_pieces(schedule, config)]
+
+    def results(self, schedule: GemmSchedule, config: TileConfig) -> Buffer:
+        """Two groups of column tiles (one if there is but one), ``rows`` rows each."""
+        tiles = -(-self.n // config.cols)
+        size = min(schedule.group_tiles, tiles)
+        if size > VECTOR_TILES:
+            raise CompileError(f"{self.name}: group_tiles must be at most {VECTOR_TILES}, got {schedule.group_tiles}")
+        copies = min(2, -(-tiles // schedule.group_tiles))
+        raw = self.k > schedule.k_tile or len(self.products) > 1
+        return Buffer(name=f"{self.name} result group", memory=Memory.ACC, sizes=(size * self.rows(schedule),),
+                      least=copies, most=copies, raw=raw, keys="group_tiles of m_tile rows")
+
+    def a_blocks(self, schedule: GemmSchedule, config: TileConfig) -> Buffer:
+        """Blocks of A with all of k, or, streamed, chunks of it."""
+        panels = -(-self.rows(schedule) // config.rows)
+        if schedule.a_resident:
+            return Buffer(name=f"{self.name} A block", memory=Memory.A, sizes=(panels * self.a_pitch(config),), most=2,
+                          keys="m_tile rows")
+        groups = self.a.bytes_of(min(schedule.k_tile, self.k)) // config.lanes
+        return Buffer(name=f"{self.name} A block", memory=Memory.A, sizes=(self.terms * panels * groups,), most=4,
+                      keys="m_tile rows, k_tile")
+
+    def a_pitch(self, config: TileConfig) -> int:
+        """Groups between panels of a resident block."""
+        row_bytes = self.a.bytes_of(self.terms * self.k)
+        return align(row_bytes, max(config.bus_bytes, config.a_word_bytes)) // config.lanes
+
+    def b_pieces(self, schedule: GemmSchedule, config: TileConfig) -> Buffer:
+        """Pieces of B, which rotate: as many as fit, so that loads run ahead."""
+        groups = self.b.bytes_of(min(schedule.k_tile, self.k)) // config.lanes
+        return Buffer(name=f"{self.name} B piece", memory=Memory.B, sizes=(schedule.n_tiles * groups,),
+                      most=AS_MANY_AS_FIT, keys="n_tiles, k_tile")
+
+
+@dataclass(frozen=True)
+class Resident:
+    """An A block that is already on chip: panels ``pitch`` groups apart from ``addr``, all of k and all terms."""
+
+    addr: int
+    pitch: int
+
+
+Stream = Callable[[int, int], int]
+"""(k0, size) -> address: loads a chunk of ``size`` elements of A that is not resident, its terms one after another."""
+
+
+class Gemm:
+    """One GEMM on one tile: the problem and its regions are fixed, blocks are emitted one by one.
+
+    place: addresses of the problem's results and of its pieces of B.
+    """
+
+    def __init__(self, emitter: Emitter, problem: GemmProblem, schedule: GemmSchedule, place: Mapping[str, list[int]]):
+        config, a, b, name, k = emitter.config, problem.a, problem.b, problem.name, problem.k
+        unit = k_unit(config, a, b)
+        if k % unit or schedule.k_tile % unit:
+            raise CompileError(f"{name}: k = {k} and k_tile = {schedule.k_tile} must be multiples of {unit} elements "
+                               f"(bus_bytes = {config.bus_bytes}; {a.name} x {b.name})")
+        self.emitter, self.problem, self.schedule = emitter, problem, schedule
+        self.mode: MatmulMode = matmul_mode(a, b, widest_k(problem.layer_k) * len(problem.products), config, name)
+        self.products = sorted(problem.products, key=lambda pair: pair[1])
+        self.chunks = [(k0, min(schedule.k_tile, k - k0)) for k0 in range(0, k, schedule.k_tile)]
+        self.results, self.pieces = place[f"{name} result group"], cycle(place[f"{name} B piece"])
+        self._groups = self._a_addr = 0
+
+    def _groups_of(self, tensor_format: TensorFormat, elements: int) -> int:
+        return tensor_format.bytes_of(elements) // self.emitter.config.lanes
+
+    def block(self, *, m0: int, rows: int, a: Resident | Stream, b: Operand, epilogue: Epilogue) -> None:
+        """Emit all columns of one block of rows."""
+        cols, step = self.emitter.config.cols, self.schedule.group_tiles
+        total = -(-self.problem.n // cols)
+        for first in range(0, total, step):
+            tiles = min(step, total - first)
+            addr = self.results[self._groups % len(self.results)]
+            group = Group(self._groups, m0, rows, first * cols, tiles, addr, pitch=rows)
+            self._groups += 1
+            for tile, chunk in self._order(tiles):
+                self._piece(group, tile, chunk, a, b)
+            epilogue(group)
+
+    def _order(self, tiles: int) -> list[tuple[int, int]]:
+        """(first column tile, number of the chunk of k) of every piece of a group, in the order of execution."""
+        starts, chunks = range(0, tiles, self.schedule.n_tiles), range(len(self.chunks))
+        if self.schedule.k_outer:
+            return [(tile, chunk) for chunk in chunks for tile in starts]
+        return [(tile, chunk) for tile in starts for chunk in chunks]
+
+    def _piece(self, group: Group, tile: int, chunk: int, a: Resident | Stream, b: Operand) -> None:
+        config, problem, name = self.emitter.config, self.problem, self.problem.name
+        count = min(self.schedule.n_tiles, group.tiles - tile)
+        n0, (k0, size) = group.n0 + tile * config.cols, self.chunks[chunk]
+        b_groups = self._groups_of(problem.b, size)
+        a_addr, a_pitch, a_step = self._a(a, tile, k0, size, group.rows)
+        b_addr, loaded, last = 0, -1, len(self.chunks) * len(self.products) - 1
+        for number, (a_term, b_term) in enumerate(self.products, chunk * len(self.products)):
+            terms = f" terms {a_term} {b_term}" if len(self.products) > 1 else ""
+            if b_term != loaded:
+                b_addr, loaded = next(self.pieces), b_term
+                self.emitter.load_piece(Space.B, b, first_row=n0, rows=min(count * config.cols, b.rows - n0),
+                                        k0=b_term * problem.k + k0, size=size, addr=b_addr, pitch=b_groups,
+                                        label=f"{name} b n{n0} k{k0}{terms and f' term {b_term}'}")
+            self.emitter.matmul(
+                label=f"{name} m{group.m0} n{n0} k{k0}{terms}", a_addr=a_addr + a_term * a_step, a_pitch=a_pitch,
+                b_addr=b_addr, b_pitch=b_groups, k_steps=size // self.mode.k_per_step, m_rows=group.rows,
+                n_tiles=count, acc_addr=group.addr + tile * group.pitch, acc_pitch=group.pitch, merge=int(number > 0),
+                raw=int(number < last), **self.mode.fields)
+
+    def _a(self, a: Resident | Stream, tile: int, k0: int, size: int, rows: int) -> tuple[int, int, int]:
+        """Address and pitch of a chunk of A, and groups from term to term; a streamed one is loaded unless it is the
+        one on chip."""
+        problem = self.problem
+        if isinstance(a, Resident):
+            return a.addr + self._groups_of(problem.a, k0), a.pitch, self._groups_of(problem.a, problem.k)
+        if tile == 0 or not self.schedule.k_outer:
+            self._a_addr = a(k0, size)
+        groups = self._groups_of(problem.a, size)
+        return self._a_addr, groups, -(-rows // self.emitter.config.rows) * groups
+
+
+def emit_gemm(emitter: Emitter, problem: GemmProblem, schedule: GemmSchedule, a: Operand, b: Operand,
+              place: Mapping[str, list[int]], epilogue: Epilogue) -> None:
+    """A whole GEMM with A from DRAM: blocks of ``m_tile`` rows, resident or streamed."""
+    config, name, terms, k = emitter.config, problem.name, problem.terms, problem.k
+    gemm = Gemm(emitter, problem, schedule, place)
+    slots, rows_max = cycle(place[f"{name} A block"]), problem.rows(schedule)
+    for m0 in range(0, problem.m, rows_max):
+        rows = min(rows_max, problem.m - m0)
+        if schedule.a_resident:
+            addr, pitch = next(slots), problem.a_pitch(config)
+            emitter.load_piece(Space.A, a, first_row=m0, rows=rows, addr=addr, pitch=pitch, label=f"{name} a m{m0}")
+            gemm.block(m0=m0, rows=rows, a=Resident(addr, pitch), b=b, epilogue=epilogue)
+            continue
+
+        def stream(k0: int, size: int, m0: int = m0, rows: int = rows) -> int:
+            addr, groups = next(slots), problem.a.bytes_of(size) // config.lanes
+            for term in range(terms):
+                emitter.load_piece(Space.A, a, first_row=m0, rows=rows, k0=term * k + k0, size=size,
+                                   addr=addr + term * -(-rows // config.rows) * groups, pitch=groups,
+                                   label=f"{name} a m{m0} k{k0}{f' term {term}' if terms > 1 else ''}")
+            return addr
+
+        gemm.block(m0=m0, rows=rows, a=stream, b=b, epilogue=epilogue)

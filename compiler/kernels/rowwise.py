@@ -1,0 +1,459 @@
+"""The rowwise kernel: FP32 rows from DRAM, added, normalized, and written back as FP32 values and as codes.
+
+Each block of rows goes through up to four steps: load the rows; add ``scale`` times those of a second matrix, and store
+the sum; normalize (RMS norm), for which the squares of whole rows are needed first; write what comes out to every
+target. A block whose rows do not fit the accumulator buffer goes through them in pieces of columns, twice.
+
+A row sum of the vector unit is exact on a grid of 2**-24 and holds up to 2**23. Squares are scaled so that `SUM_BLOCK`
+of them add up to 2**22 if all have the largest magnitude. Sums of blocks are added in FP32, block by block, so that no
+schedule and no tile changes a bit.
+
+Codes as sums of E4M3 terms (`logits.py`) need the value of a code that was just made. The vector unit writes codes
+and cannot read them, so the array multiplies them by an identity matrix; the difference is exact in FP32.
+
+Matrices have ``columns`` columns, with zeros behind those of the layer: whole column tiles, blocks and bus beats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle
+
+import numpy as np
+
+from ...rtl.spec.config import TileConfig
+from ...rtl.spec.errors import CompileError, DoesNotFit
+from ...rtl.spec.isa import Reduce, ScaleRule, Space
+from ...rtl.spec.tensor_formats import TENSOR_FORMATS, TensorFormat
+from ..auto_gemm import first_that, row_counts
+from ..builder import ProgramBuilder
+from ..dram import Matrix
+from ..emitter import VECTOR_TILES, Emitter
+from ..formats import matmul_mode
+from ..operands import Operand, k_unit, place_operand
+from ..quantize import StoredTensor
+from ..schedule import RowwiseSchedule
+from ..tiles.buffers import Buffer, Memory, align, fits, place
+from ..tiles.expr import Assign, Codes, Col, Elem, Expr, Imm, Reduction, Row, Shape, rsqrt
+
+SUM_BLOCK = 256
+"""Squares per row sum: the columns of the widest tile, in which no fewer can be added."""
+
+TERM = TENSOR_FORMATS["e4m3"]
+IDENTITY_CODE = 0x38
+"""1.0 in E4M3."""
+
+
+def padded_columns(columns: int, config: TileConfig, *formats: TensorFormat) -> int:
+    """``columns`` in whole column tiles, and in whole blocks and bus beats of codes."""
+    return align(columns, max(config.cols, config.bus_bytes, k_unit(config, *formats) if formats else 1))
+
+
+COPIES = 4
+"""Blocks that take turns: one is loaded, one has its squares taken, one is normalized, one is stored."""
+
+
+MATMUL_CYCLES = 64
+"""Of a MATMUL by an identity matrix, per panel of rows."""
+
+
+def sum_unit(config: TileConfig) -> int:
+    """Column tiles of `SUM_BLOCK` columns."""
+    return max(1, SUM_BLOCK // config.cols)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm:
+    """weights: (1, columns) FP32. amax: largest magnitude of the rows; features: elements of a row."""
+
+    weights: Matrix
+    eps: float
+    amax: float
+    features: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodesTarget:
+    """Codes of the result to ``to``, and their block scales to every further table of ``also``: the same codes with
+    other tables. terms: E4M3 terms per value, side by side along k (0: not terms)."""
+
+    to: Operand
+    factor: float
+    terms: int = 0
+    also: tuple[Operand, ...] = ()
+
+    @property
+    def format(self) -> TensorFormat:
+        return self.to.format
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowwiseProblem:
+    """What one kernel does, without matrices: enough to choose a schedule.
+
+    rows, columns: of every matrix. inputs: 1, or 2 that are added. formats: of codes that are written, TERM for terms.
+    terms: of a target of terms, 0 without one. floats: is the result written in FP32 too?
+    """
+
+    name: str
+    rows: int
+    columns: int
+    inputs: int = 1
+    norm: bool = False
+    formats: tuple[TensorFormat, ...] = ()
+    terms: int = 0
+    floats: bool = False
+
+    def tiles(self, config: TileConfig) -> int:
+        return -(-self.columns // config.cols)
+
+    def unit(self, config: TileConfig) -> int:
+        """Column tiles of a piece are a multiple of this, but for the last."""
+        return min(self.tiles(config), sum_unit(config))
+
+    def block(self, schedule: RowwiseSchedule) -> int:
+        """Rows of a block."""
+        return min(schedule.m_tile, self.rows)
+
+    def stage_pitch(self, config: TileConfig, tensor_format: TensorFormat, tiles: int) -> int:
+        """Groups between panels of staged codes."""
+        return align(tensor_format.bytes_of(tiles * config.cols), max(config.a_word_bytes, config.bus_bytes)
+                     ) // config.lanes
+
+    def buffers(self, schedule: RowwiseSchedule, config: TileConfig, copies: int = 1) -> list[Buffer]:
+        """Everything on chip. copies: of rows, and at most two of addends, that there must be. A piece is fetched, then
+        written, and what only one of the two needs may lie where the other's is."""
+        rows, all_tiles = self.block(schedule), self.tiles(config)
+        tiles = min(schedule.n_tiles, all_tiles)
+        size, words, panels = (rows * tiles,), (-(-rows // config.cols),), -(-rows // config.rows)
+        keys = "m_tile * n_tiles"
+
+        def values(name: str, *alive: str, least: int = 1, most: int = 1) -> Buffer:
+            return Buffer(name=name, memory=Memory.ACC, sizes=size, least=least, most=most, keys=keys,
+                          alive=frozenset(alive))
+
+        found = [values("rows", least=copies, most=COPIES)]
+        if self.inputs == 2:
+            found.append(values("addends", "fetch", least=min(copies, 2), most=2))
+        if self.norm:
+            found.append(values("norm weights") if tiles == all_tiles else values("norm weights", "write", most=2))
+            found += [Buffer(name=name, memory=Memory.STATISTICS, sizes=words, most=most, keys="m_tile")
+                      for name, most in (("sums of squares", COPIES), ("sums of all squares", 2), ("norms", 2))]
+        if self.terms > 1:
+            found += [values("what terms leave", "write"), values("decoded terms", "write")]
+            width = identity_width(config)
+            found.append(Buffer(name="identity matrix", memory=Memory.B,
+                                sizes=(width // config.cols * (width // config.lanes),)))
+        for tensor_format in self.formats:
+            found.append(Buffer(name=f"staged {tensor_format.name} codes", memory=Memory.A, keys=keys, most=2,
+                                sizes=(panels * self.stage_pitch(config, tensor_format, tiles),)))
+        return found
+
+
+    def place(self, schedule: RowwiseSchedule, config: TileConfig) -> dict[str, list[int]]:
+        """Addresses of `buffers`, apart where there is room. Raises `DoesNotFit`."""
+        buffers = self.buffers(schedule, config)
+        apart = [replace(buffer, alive=frozenset()) for buffer in buffers]
+        return place(apart if fits(apart, config, self.name) else buffers, config, self.name)
+
+
+def identity_width(config: TileConfig) -> int:
+    """Rows and columns of the identity matrix: whole column tiles, groups and bus beats. Wide enough that a MATMUL,
+    which takes (width / lanes) * (width / cols) cycles per panel, is not mostly its start."""
+    width = max(config.cols, config.lanes, config.bus_bytes)
+    while (2 * width) ** 2 <= MATMUL_CYCLES * config.lanes * config.cols:
+        width *= 2
+    return width
+
+
+def rowwise_schedule(config: TileConfig, problem: RowwiseProblem) -> RowwiseSchedule:
+    """Whole rows if some fit, as many blocks of them as take turns; then the largest pieces. Raises `DoesNotFit`."""
+    def works(rows: int, tiles: int, copies: int) -> bool:
+        return fits(problem.buffers(RowwiseSchedule(m_tile=rows, n_tiles=tiles), config, copies), config, problem.name)
+
+    unit = problem.unit(config)
+    sizes = [problem.tiles(config)]
+    while sizes[-1] > unit:
+        sizes.append(max(unit, align(sizes[-1] // 2, unit)))
+    counts = list(row_counts(config, problem.rows))
+    for tiles in sizes:
+        for copies in range(COPIES, 0, -1):
+            rows = first_that(counts, lambda rows, tiles=tiles, copies=copies: works(rows, tiles, copies))
+            if rows is not None:
+                return RowwiseSchedule(m_tile=rows, n_tiles=tiles)
+    raise DoesNotFit(f"{problem.name}: one row of {unit} column tiles does not fit tile {config.name}: the accumulator "
+                     f"buffer has {config.acc_banks} banks of {config.acc_bank_rows} rows, stat_banks = "
+                     f"{config.stat_banks}, buffer A {config.a_banks} banks of {config.a_bank_groups} groups")
+
+
+def place_identity(builder: ProgramBuilder) -> Operand:
+    """The identity matrix in DRAM."""
+    width = identity_width(builder.config)
+    codes = np.eye(width, dtype=np.uint8) * np.uint8(IDENTITY_CODE)
+    return place_operand(builder, "identity", width, width, TERM,
+                         lambda: StoredTensor(codes, np.zeros((width, 0), np.uint8)))
+
+
+class Rowwise:
+    """One kernel on one tile.
+
+    inputs: the rows, and those that are added to them times ``scale``; their sum is stored in ``total``. norm: None to
+    leave the rows as they are. floats, codes: where the result goes. identity: where a target has terms.
+    """
+
+    def __init__(self, emitter: Emitter, problem: RowwiseProblem, schedule: RowwiseSchedule, *,
+                 inputs: Sequence[Matrix], scale: float = 1.0, total: Matrix | None = None, norm: Norm | None = None,
+                 floats: Matrix | None = None, codes: Sequence[CodesTarget] = (), identity: Operand | None = None,
+                 scale_rule: ScaleRule = ScaleRule.FLOOR):
+        config, name = emitter.config, problem.name
+        tiles, unit = problem.tiles(config), problem.unit(config)
+        if schedule.n_tiles < tiles and schedule.n_tiles % unit:
+            raise CompileError(f"{name}: n_tiles must be a multiple of {unit}, column tiles of {SUM_BLOCK} squares, or "
+                               f"at least {tiles}, got {schedule.n_tiles}")
+        self.emitter, self.config, self.problem, self.name = emitter, config, problem, name
+        self.inputs, self.scale, self.total, self.norm = inputs, scale, total, norm
+        self.floats, self.codes, self.identity, self.scale_rule = floats, codes, identity, scale_rule
+        self.pitch, self.step = problem.block(schedule), min(schedule.n_tiles, tiles)
+        self.tiles = tiles
+        self.place = problem.place(schedule, config)
+        self.turns = {key: cycle(addresses) for key, addresses in self.place.items()}
+        self.gain = 2.0 ** ((22 - (SUM_BLOCK - 1).bit_length()) // 2)
+
+    @property
+    def resident(self) -> bool:
+        """Are whole rows on chip?"""
+        return self.step == self.tiles
+
+    def emit(self) -> None:
+        """All blocks of rows."""
+        if self.problem.terms > 1:
+            self._load_identity()
+        if self.norm is not None and self.resident:
+            self._load_weights(0, self.tiles)
+        pieces = [(first, min(self.step, self.tiles - first)) for first in range(0, self.tiles, self.step)]
+        for m0 in range(0, self.problem.rows, self.pitch):
+            block = _Block(self, m0, min(self.pitch, self.problem.rows - m0))
+            if self.norm is None:
+                for first, tiles in pieces:
+                    block.write(block.fetch(first, tiles), first, tiles)
+                continue
+            found = [block.fetch(first, tiles) for first, tiles in pieces]
+            block.finish_norm()
+            for x, (first, tiles) in zip(found, pieces, strict=True):
+                block.write(x if self.resident else block.again(first, tiles), first, tiles)
+
+    def next(self, key: str) -> int:
+        """Address of the next copy of a buffer."""
+        return next(self.turns[key])
+
+    def spans(self, tiles: int) -> Iterator[tuple[int, int]]:
+        """(first, number) of column tiles of every VECTOR over ``tiles``."""
+        unit = self.problem.unit(self.config)
+        step = max(unit, VECTOR_TILES // unit * unit)
+        for first in range(0, tiles, step):
+            yield first, min(step, tiles - first)
+
+    def _load_weights(self, first: int, tiles: int) -> int:
+        assert self.norm is not None
+        addr = self.next("norm weights")
+        self.emitter.load_rows(self.norm.weights, first_row=0, rows=1, addr=addr, pitch=self.pitch,
+                               first_byte=4 * first * self.config.cols, row_bytes=4 * tiles * self.config.cols,
+                               label=f"{self.name} weights")
+        return addr
+
+    def weights(self, first: int, tiles: int) -> int:
+        """Address of the weights of a piece."""
+        return self.place["norm weights"][0] if self.resident else self._load_weights(first, tiles)
+
+    def _load_identity(self) -> None:
+        assert self.identity is not None
+        (addr,), width = self.place["identity matrix"], self.identity.k
+        self.emitter.load_piece(Space.B, self.identity, first_row=0, rows=width, addr=addr,
+                                pitch=width // self.config.lanes, label="identity")
+
+
+class _Block:
+    """``rows`` rows from row ``m0`` on."""
+
+    def __init__(self, kernel: Rowwise, m0: int, rows: int):
+        self.kernel, self.emitter, self.config, self.m0, self.rows = kernel, kernel.emitter, kernel.config, m0, rows
+        self.norm, self._first = kernel.norm, True
+        self._sums: list[int] = []
+        if self.norm is not None:
+            self.total, self.rstd = kernel.next("sums of all squares"), kernel.next("norms")
+
+    def shape(self, tiles: int) -> Shape:
+        return Shape(rows=self.rows, tiles=tiles, pitch=self.kernel.pitch)
+
+    def _at(self, addr: int, tile: int) -> int:
+        return addr + tile * self.kernel.pitch
+
+    def _load(self, source: Matrix, key: str, first: int, tiles: int) -> int:
+        addr, cols = self.kernel.next(key), self.config.cols
+        self.emitter.load_rows(source, first_row=self.m0, rows=self.rows, addr=addr, pitch=self.kernel.pitch,
+                               first_byte=4 * first * cols, row_bytes=4 * tiles * cols,
+                               label=f"{self.kernel.name} load {key}")
+        return addr
+
+    def _store(self, target: Matrix, addr: int, first: int, tiles: int) -> None:
+        cols = self.config.cols
+        self.emitter.store_acc(target, first_row=self.m0, rows=self.rows, first_byte=4 * first * cols,
+                               row_bytes=4 * tiles * cols, addr=addr, pitch=self.kernel.pitch,
+                               label=f"{self.kernel.name} store")
+
+    def fetch(self, first: int, tiles: int) -> int:
+        """Load a piece, add, store the sum, take its squares; its address."""
+        kernel, x = self.kernel, self._load(self.kernel.inputs[0], "rows", first, tiles)
+        if len(kernel.inputs) == 2:
+            addend = self._load(kernel.inputs[1], "addends", first, tiles)
+            for tile, count in kernel.spans(tiles):
+                own = Elem(self._at(x, tile))
+                self.emitter.compute(self.shape(count), Assign(
+                    to=own, value=Elem(self._at(addend, tile), "y") * kernel.scale + own, label="add"))
+            assert kernel.total is not None
+            self._store(kernel.total, x, first, tiles)
+        if self.norm is not None:
+            self._add_squares(self.norm, x, tiles)
+        return x
+
+    def again(self, first: int, tiles: int) -> int:
+        """A piece that `fetch` has brought before."""
+        return self._load(self.kernel.total or self.kernel.inputs[0], "rows", first, tiles)
+
+    @property
+    def _words(self) -> Shape:
+        return Shape(rows=-(-self.rows // self.config.cols))
+
+    def _add_squares(self, norm: Norm, x: int, tiles: int) -> None:
+        kernel = self.kernel
+        unit, scale = kernel.problem.unit(self.config), (kernel.gain / norm.amax) ** 2
+        for tile in range(0, tiles, unit):
+            sums = self.total if self._first else kernel.next("sums of squares")
+            own = Elem(self._at(x, tile))
+            self.emitter.compute(self.shape(min(unit, tiles - tile)), Assign(
+                value=own * own, scale=scale, reduce=Reduction(Reduce.SUM, sums), label="sum of squares"))
+            if not self._first:
+                self._sums.append(sums)
+            self._first = False
+            if len(self._sums) == len(kernel.place["sums of squares"]):
+                self._add_sum()
+
+    def _add_sum(self) -> None:
+        """The oldest sum that is left, into that of all: late, since a row sum takes its time."""
+        total = Elem(self.total)
+        self.emitter.compute(self._words, Assign(to=total, value=total + Elem(self._sums.pop(0)), label="sum of all"))
+
+    @property
+    def _folded(self) -> float:
+        """What the norm multiplies by beside 1 / rms: the inverse factor of codes that it makes at once."""
+        return 1.0 if self._in_place or self.kernel.codes[0].format.scaled else 1 / self.kernel.codes[0].factor
+
+    @property
+    def _in_place(self) -> bool:
+        """Is the normalized row needed in FP32, since it goes to several places?"""
+        kernel = self.kernel
+        return kernel.floats is not None or len(kernel.codes) != 1 or kernel.codes[0].terms > 0
+
+    def finish_norm(self) -> None:
+        """1 / rms of every row."""
+        norm = self.norm
+        assert norm is not None
+        while self._sums:
+            self._add_sum()
+        mean = (norm.amax / self.kernel.gain) ** 2 / norm.features
+        self.emitter.compute(self._words, Assign(to=Elem(self.rstd), value=rsqrt(Elem(self.total) * mean + norm.eps),
+                                                 scale=self._folded, label="1 / rms"))
+
+    def write(self, x: int, first: int, tiles: int) -> None:
+        """A piece, normalized where that is wanted, to every target."""
+        kernel, normed = self.kernel, self.norm is not None
+        weights = kernel.weights(first, tiles) if normed else 0
+
+        def value(tile: int) -> Expr:
+            return Elem(self._at(x, tile)) * Row(self.rstd, "1/rms") * Col(self._at(weights, tile), "weight")
+
+        if normed and not self._in_place:
+            self._quantize(kernel.codes[0], value, first, tiles, scale=None)
+            return
+        if normed:
+            for tile, count in kernel.spans(tiles):
+                self.emitter.compute(self.shape(count), Assign(to=Elem(self._at(x, tile)), value=value(tile),
+                                                               label="normalize"))
+        if kernel.floats is not None:
+            self._store(kernel.floats, x, first, tiles)
+        for target in kernel.codes:
+            if target.terms:
+                self._split(target, x, first, tiles)
+            else:
+                self._quantize(target, lambda tile: Elem(self._at(x, tile)), first, tiles,
+                               scale=None if target.format.scaled else 1 / target.factor)
+
+    def _quantize(self, target: CodesTarget, value: Callable[[int], Expr], first: int, tiles: int,
+                  scale: float | None) -> None:
+        """Codes of ``value(tile) * scale`` from every column tile on."""
+        stage = self._codes(target, value, tiles, scale)
+        for to in (target.to, *target.also):
+            self._store_codes(to, stage, first * self.config.cols, tiles, to.k)
+
+    def _codes(self, target: CodesTarget, value: Callable[[int], Expr], tiles: int, scale: float | None) -> int:
+        kernel, tensor_format = self.kernel, target.format
+        stage = kernel.next(f"staged {tensor_format.name} codes")
+        for tile, count in kernel.spans(tiles):
+            codes = Codes(addr=stage + tensor_format.bytes_of(tile * self.config.cols) // self.config.lanes,
+                          pitch=kernel.problem.stage_pitch(self.config, tensor_format, kernel.step),
+                          quant=tensor_format.quant, scale_rule=kernel.scale_rule,
+                          relative_to=Imm(target.factor) if tensor_format.scaled else None)
+            self.emitter.compute(self.shape(count), Assign(to=codes, value=value(tile), scale=scale, label="quantize"))
+        return stage
+
+    def _store_codes(self, to: Operand, stage: int, k0: int, tiles: int, most: int) -> None:
+        """Staged codes of ``tiles`` column tiles to elements ``k0`` on below ``most``, a chunk of block scales at a
+        time."""
+        kernel, tensor_format = self.kernel, to.format
+        pitch = kernel.problem.stage_pitch(self.config, tensor_format, kernel.step)
+        end = min(k0 + tiles * self.config.cols, most)
+        chunk = to.scales.chunk if to.scales is not None else end
+        start = k0
+        while start < end:
+            stop = min(end, (start // chunk + 1) * chunk)
+            part = to if to.scales is None else replace(to, scales=replace(
+                to.scales, addr=to.scales.at(0, start) - tensor_format.scale_bytes_of(start // chunk * chunk)))
+            self.emitter.store_operand(part, first_row=self.m0, rows=self.rows, k0=start, size=stop - start,
+                                       addr=stage + tensor_format.bytes_of(start - k0) // self.config.lanes,
+                                       pitch=pitch, label=f"{kernel.name} store codes")
+            start = stop
+
+    def _split(self, target: CodesTarget, x: int, first: int, tiles: int) -> None:
+        """The terms of a piece, each the E4M3 rounding of what those before it left."""
+        kernel, k = self.kernel, target.to.k // target.terms
+        rest, scale = x, 1 / target.factor
+        for term in range(target.terms):
+            own, factor = rest, scale if rest == x else None
+            stage = self._codes(target, lambda tile, own=own: Elem(self._at(own, tile)), tiles, factor)
+            last = term + 1 == target.terms
+            if not last:  # before the store: the next term waits for it
+                self._decode(stage, kernel.place["decoded terms"][0], tiles)
+            self._store_codes(target.to, stage, term * k + first * self.config.cols, tiles, (term + 1) * k)
+            if last:
+                return
+            decoded, left = kernel.place["decoded terms"][0], kernel.place["what terms leave"][0]
+            for tile, count in kernel.spans(tiles):
+                value = Elem(self._at(rest, tile))
+                self.emitter.compute(self.shape(count), Assign(
+                    to=Elem(self._at(left, tile)), label="what terms leave",
+                    value=(value * scale if rest == x else value) - Elem(self._at(decoded, tile), "term")))
+            rest = left
+
+    def _decode(self, stage: int, to: int, tiles: int) -> None:
+        """Values of staged E4M3 codes, by an identity matrix."""
+        kernel, config = self.kernel, self.config
+        (identity,), width = kernel.place["identity matrix"], identity_width(config)
+        mode = matmul_mode(TERM, TERM, width, config, kernel.name)
+        for tile in range(0, tiles, width // config.cols):
+            columns = min(width, (tiles - tile) * config.cols)  # of fewer, the corner of the matrix
+            self.emitter.matmul(
+                label="decode terms", a_addr=stage + tile * config.cols // config.lanes, b_addr=identity,
+                a_pitch=kernel.problem.stage_pitch(config, TERM, kernel.step), b_pitch=width // config.lanes,
+                k_steps=columns // mode.k_per_step, m_rows=self.rows, n_tiles=columns // config.cols,
+                acc_addr=self._at(to, tile), acc_pitch=kernel.pitch, **mode.fields)

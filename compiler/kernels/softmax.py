@@ -1,0 +1,96 @@
+"""The online softmax as data: statements at each point of the loop over blocks of keys (`flash.py`).
+
+Everything is in units of log2: with ``scale`` = scale_q * scale_k * softmax_scale * log2(e), per block of scores S
+
+    m'  = max(m, scale * rowmax(S))      rowmax comes free from the drain
+    a   = exp2(m - m')
+    P   = code(256 * exp2(scale * S - m'))   256 uses the codes' range; it cancels in the end
+    l   = l * a + rowsum(P)              the sum of what P's codes mean, exact
+    O   = O * a + P V
+
+and at the end O / l. The first block starts m, l and O: it has no a. With a *sink*, a score that belongs to no key, m
+is the sink and l 256 before it, so that it has an a too. Statistics are one value per row: `Elem` over the words that
+hold them where they are computed, `Row` where each serves a whole row.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from ...rtl.spec.isa import Reduce
+from ..tiles.expr import Assign, Codes, Elem, Reduction, Row, exp2, maximum, reciprocal
+
+P_GAIN = 256.0
+"""P <= 1 is stored as 256 * P: up to E4M3's 448, clear of its subnormals (FlashAttention-4 scales by 2**8 too)."""
+
+
+class Over(enum.Enum):
+    """What a statement runs over."""
+
+    ROWS = "one value per row"
+    SCORES = "a block of scores"
+    OUTPUTS = "the outputs"
+    STORED = "the outputs in whole blocks"
+
+
+Statements = list[tuple[Over, Assign]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where the values of one step lie. old, new: m before and after; sums: of this block's P; part: this block's P V,
+    ``out`` itself where nothing need be added."""
+
+    scores: Elem
+    rowmax: Elem
+    old: Elem
+    new: Elem
+    factor: Elem
+    p: Codes
+    sums: Elem
+    total: Elem
+    part: Elem
+    out: Elem
+    inverse: Elem
+    result: Codes
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineSoftmax:
+    """scale: of scores; result_scale: what makes codes of O / l; sink: m before the first block is that of each row,
+    in units of log2."""
+
+    scale: float
+    result_scale: float
+    sink: bool = False
+
+    def probabilities(self, at: Places, first: bool) -> Statements:
+        """m', a and P, and the sums of P's rows. first: of the sub-tile's blocks."""
+        largest, alone = at.rowmax * self.scale, first and not self.sink
+        made: Statements = [(Over.ROWS, Assign(to=at.new, value=largest if alone else maximum(largest, at.old),
+                                               label="running max"))]
+        if not alone:
+            made.append((Over.ROWS, Assign(to=at.factor, value=exp2(at.old - at.new), label="rescale factor")))
+        sums = at.total if alone else at.sums
+        return [*made, (Over.SCORES, Assign(to=at.p, value=exp2(at.scores * self.scale - Row(at.new.addr)),
+                                            scale=P_GAIN, reduce=Reduction(Reduce.SUM, sums.addr), label="P"))]
+
+    def sums(self, at: Places, first: bool) -> Statements:
+        """l, after another step's work: the sums of P are ready late."""
+        if first and not self.sink:
+            return []
+        value = at.factor * P_GAIN + at.sums if first else at.total * at.factor + at.sums
+        return [(Over.ROWS, Assign(to=at.total, value=value, label="running sum"))]
+
+    def merge(self, at: Places, first: bool) -> Statements:
+        """O"""
+        if not first:
+            return [(Over.OUTPUTS, Assign(to=at.out, value=at.out * Row(at.factor.addr) + at.part, label="merge"))]
+        return [] if at.part == at.out else [(Over.OUTPUTS, Assign(to=at.out, value=at.part, label="start output"))]
+
+    def end(self, at: Places) -> Statements:
+        """O / l, as codes."""
+        return [(Over.ROWS, Assign(to=at.inverse, value=reciprocal(at.total), label="1 / sum")),
+                (Over.STORED, Assign(to=at.result, value=at.out * Row(at.inverse.addr), scale=self.result_scale,
+                                     label="normalize output"))]

@@ -1,0 +1,194 @@
+"""Nodes of experts: the grouped kernel over the rows that chose each, then the sum of each row's weighted results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..auto import gather_add_schedule, grouped_schedules
+from ..builder import ProgramBuilder
+from ..dram import float_matrix
+from ..graph.ir import Node
+from ..graph.ops.experts import Experts
+from ..kernels.gather_add import GatherAdd
+from ..kernels.gemm import GemmProblem
+from ..kernels.grouped import Expert, Grouped, GroupedData, check_schedules, grouped_buffers, product_tiles
+from ..operands import Operand, k_unit, place_operand
+from ..quantize import StoredTensor, store
+from ..routing import Routing
+from ..schedule import GatherAddSchedule, GemmSchedule, KernelSchedule, Schedule
+from ..tiles.buffers import align, place
+from .steps import Job, Layer, Stage, Step
+
+
+def slots_key(node: Node) -> str:
+    """The operand that holds the weighted results: FP32 (rows * top_k, hidden), by expert, then row."""
+    return f"{node.name} slots"
+
+
+def routing_of(layer: Layer) -> Routing:
+    """The layer's choice of experts. Raises `TypeError` where it has none."""
+    if layer.routing is None:
+        raise TypeError("experts need a routing")
+    return layer.routing
+
+
+def padded_width(intermediate: int, layer: Layer) -> int:
+    """``intermediate`` in whole column tiles, bus beats and blocks."""
+    formats, config = layer.numerics.formats, layer.config
+    return align(intermediate, max(config.cols, k_unit(config, formats.activations, formats.weights)))
+
+
+@dataclass(kw_only=True, eq=False)
+class ToSlots(Step):
+    """Gate and up together, and down, for blocks of rows that chose one expert; weighted results to slots."""
+
+    node: Node
+
+    @property
+    def _parts(self) -> tuple[str, str]:
+        return f"{self.name}.gate_up", f"{self.name}.down"
+
+    @cached_property
+    def problems(self) -> tuple[GemmProblem, GemmProblem]:
+        """Gate and up, and down, for blocks of at most as many rows as one expert has."""
+        x, _, gate, *_ = self.node.inputs
+        (rows, hidden), (_, intermediate, _) = self.layer.shape(x), self.layer.shape(gate)
+        formats, width = self.layer.numerics.formats, padded_width(intermediate, self.layer)
+        rows = int(routing_of(self.layer).counts.max())
+        return (GemmProblem(name="gate_up", m=rows, n=2 * width, k=self.layer.padded(x, hidden), layer_k=hidden,
+                            a=formats.activations, b=formats.weights),
+                GemmProblem(name="down", m=rows, n=hidden, k=width, layer_k=intermediate, a=formats.activations,
+                            b=formats.weights))
+
+    def kernels(self) -> Mapping[str, type[KernelSchedule]]:
+        return dict.fromkeys(self._parts, GemmSchedule)
+
+    def place(self, schedule: Schedule) -> dict[str, list[int]]:
+        gate_up, down = (schedule[part] for part in self._parts)
+        check_schedules(self.layer.config, self.problems[0].a, gate_up, down)
+        return place(grouped_buffers(self.layer.config, *self.problems, gate_up, down), self.layer.config, self.name)
+
+    def unit(self, kernel: str, key: str) -> int:
+        config, (gate_up, _) = self.layer.config, self.problems
+        if key == "k_tile":
+            return k_unit(config, gate_up.a, gate_up.b)
+        return 2 * product_tiles(config, gate_up.a) if (kernel, key) == (self._parts[0], "group_tiles") else 1
+
+    def choose(self) -> dict[str, KernelSchedule]:
+        return dict(zip(self._parts, grouped_schedules(self.layer.config, *self.problems), strict=True))
+
+    def ask(self, job: Job) -> None:
+        layer, config, (gate_up, down) = self.layer, self.layer.config, self.problems
+        routing, lanes, rows = routing_of(layer), layer.config.bus_bytes // 4, layer.shape(self.node.inputs[0])[0]
+        layer.ask_input(job, self.node.inputs[0], gate_up.k)
+        job.ask(Stage.WEIGHTS, f"{self.name} one-hot", lambda builder: float_matrix(
+            builder, "one_hot", lanes, config.cols, lambda: np.eye(lanes, config.cols, dtype=np.float32)))
+        zeros = min(job.schedule[self._parts[0]].m_tile, rows)
+        job.ask(Stage.WEIGHTS, f"{self.name} zeros",
+                lambda builder: float_matrix(builder, "zeros", zeros, config.cols))
+        for expert in routing.active:
+            job.ask(Stage.WEIGHTS, f"{self.name} {expert}",
+                    lambda builder, expert=expert: self._weights(builder, job, expert))
+        job.ask(Stage.RESULTS, slots_key(self.node), lambda builder: float_matrix(
+            builder, "slots", rows * routing.chosen.shape[1], down.n))
+
+    def _weights(self, builder: ProgramBuilder, job: Job, expert: int) -> tuple[Operand, Operand]:
+        """Of one expert: blocks of ``cols`` gate rows and ``cols`` up rows in turn, and down."""
+        problems, formats, rule = self.problems, self.layer.numerics.formats, self.layer.numerics.scale_rule
+        hidden, width, tensors = problems[0].layer_k, problems[1].k, job.tensors
+
+        def stored(name: str, shape: tuple[int, int]) -> StoredTensor:
+            assert tensors is not None
+            values = getattr(tensors.expert(expert), name)
+            return store(padded(values, shape), formats.weights, job.scales[expert, name], rule, square=True)
+
+        def gate_up() -> StoredTensor:
+            sides = [stored(name, (width, hidden)) for name in ("gate", "up")]
+            return StoredTensor(*(alternate([getattr(side, part) for side in sides], builder.config.cols)
+                                  for part in ("codes", "scales")))
+
+        made = (gate_up, lambda: stored("down", (hidden, width)))
+        first, second = (place_operand(
+            builder, f"expert{expert}.{problem.name}", problem.n, problem.k, formats.weights,
+            make if tensors else None, chunk=job.schedule[part].k_tile, packed=True)
+            for part, problem, make in zip(self._parts, problems, made, strict=True))
+        return first, second
+
+    def emit(self, job: Job) -> None:
+        memory, scales = job.memory, job.scales
+        x, weights, *_ = self.node.inputs
+        routing, op = routing_of(self.layer), self.node.op
+        assert isinstance(op, Experts)
+
+        def expert(number: int) -> Expert:
+            gate_up, down = memory[f"{self.name} {number}"]
+            product = scales[number, "product"]
+            return Expert(number=number, rows=routing.tokens_of(number)[0], gate_up=gate_up, down=down,
+                          gate=scales[x] * scales[number, "gate"], up=scales[x] * scales[number, "up"],
+                          product=product, weigh=product * scales[number, "down"],
+                          activation=op.activation(number))
+
+        data = GroupedData(x=memory[x], weights=memory[weights], one_hot=memory[f"{self.name} one-hot"],
+                           zeros=memory[f"{self.name} zeros"], slots=memory[slots_key(self.node)],
+                           columns=self.problems[1].n, rule=self.layer.numerics.scale_rule)
+        first, second = (job.schedule[part] for part in self._parts)
+        Grouped(job.emitter, self.problems, (first, second), [expert(e) for e in routing.active], data,
+                self.place(job.schedule)).emit()
+
+
+@dataclass(kw_only=True, eq=False)
+class FromSlots(Step):
+    """out[row] = the sum of the row's slots, in the order of their experts."""
+
+    node: Node
+
+    @cached_property
+    def kernel(self) -> GatherAdd:
+        rows, hidden = self.layer.shape(self.makes)
+        return GatherAdd(name=self.name, rows=rows, columns=hidden, terms=routing_of(self.layer).chosen.shape[1])
+
+    def kernels(self) -> Mapping[str, type[KernelSchedule]]:
+        return {self.name: GatherAddSchedule}
+
+    def place(self, schedule: Schedule) -> dict[str, list[int]]:
+        config = self.layer.config
+        return place(self.kernel.buffers(config, schedule[self.name]), config, self.name)
+
+    def choose(self) -> dict[str, KernelSchedule]:
+        return {self.name: gather_add_schedule(self.kernel, self.layer.config)}
+
+    def ask(self, job: Job) -> None:
+        job.ask(Stage.RESULTS, self.layer.floats_key(self.makes), lambda builder: float_matrix(
+            builder, self.makes, self.kernel.rows, self.layer.columns(self.makes)))
+
+    def emit(self, job: Job) -> None:
+        memory, layer = job.memory, self.layer
+        self.kernel.emit(job.emitter, job.schedule[self.name], row_slots(routing_of(layer)),
+                         memory[slots_key(self.node)], memory[layer.floats_key(self.makes)], self.place(job.schedule))
+
+
+def row_slots(routing: Routing) -> np.ndarray:
+    """(T, k) slot numbers of every row, in ascending order of its experts."""
+    slot_of = np.empty(routing.chosen.shape, np.int64)
+    first = 0
+    for expert in routing.active:
+        tokens, ranks = routing.tokens_of(expert)
+        slot_of[tokens, ranks] = first + np.arange(len(tokens))
+        first += len(tokens)
+    return np.sort(slot_of, axis=1)
+
+
+def padded(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """``values`` with zeros behind its rows and columns, itself if it has the shape."""
+    return values if values.shape == shape else np.pad(values, [(0, n - m) for m, n in zip(values.shape, shape,
+                                                                                         strict=True)])
+
+
+def alternate(sides: list[np.ndarray], cols: int) -> np.ndarray:
+    """Blocks of ``cols`` rows of the first and of the second array in turn."""
+    width, size = sides[0].shape
+    return np.stack([side.reshape(width // cols, cols, size) for side in sides], axis=1).reshape(2 * width, size)

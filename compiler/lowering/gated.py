@@ -1,0 +1,148 @@
+"""Gated feed-forward nodes: gate and up in one GEMM, whose epilogue makes codes of their product.
+
+Rows of both weights alternate by column tile in DRAM, so that each group of results holds the operands of a product.
+The product goes through DRAM: it may be too wide for buffer A, and the second GEMM then has row blocks of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ...rtl.spec.errors import CompileError, DoesNotFit
+from ..auto_gemm import GROUP_BYTES, gemm_schedule
+from ..graph.ir import Node
+from ..graph.ops.gate import Gate
+from ..kernels.gemm import GemmProblem, Group, emit_gemm
+from ..kernels.grouped import gated_product, product_tiles
+from ..kernels.heads import stage_banks
+from ..operands import k_unit, place_operand
+from ..quantize import StoredTensor, store
+from ..schedule import GemmSchedule, KernelSchedule, Schedule
+from ..tiles.buffers import Buffer, Memory, align, place
+from ..tiles.expr import Codes, Imm
+from .experts import alternate, padded, padded_width
+from .steps import Job, Stage, Step
+
+
+@dataclass(kw_only=True, eq=False)
+class ToProduct(Step):
+    """gate, up: the Linears, of one x; product: the node of their product."""
+
+    gate: Node
+    up: Node
+    product: Node
+
+    @property
+    def x(self) -> str:
+        return self.gate.inputs[0]
+
+    @cached_property
+    def problem(self) -> GemmProblem:
+        rows, hidden = self.layer.shape(self.x)
+        formats, width = self.layer.numerics.formats, padded_width(self.layer.shape(self.makes)[1], self.layer)
+        return GemmProblem(name=self.name, m=rows, n=2 * width, k=self.layer.padded(self.x, hidden), layer_k=hidden,
+                           a=formats.activations, b=formats.weights)
+
+    @property
+    def _pair(self) -> int:
+        """Column tiles whose products are whole blocks and bus beats."""
+        config, x = self.layer.config, self.problem.a
+        return 2 * max(product_tiles(config, x), config.bus_bytes * 8 // x.bits // config.cols)
+
+    @property
+    def _both(self) -> str:
+        """The operand with the weights of gate and up."""
+        return f"{self.gate.inputs[1]} and {self.up.inputs[1]}"
+
+    @property
+    def _stored_k(self) -> int:
+        """Elements of a row of products."""
+        return self.layer.padded(self.makes, self.layer.shape(self.makes)[1])
+
+    def _stage_pitch(self, tiles: int) -> int:
+        config = self.layer.config
+        return align(self.problem.a.bytes_of(tiles // 2 * config.cols), max(config.a_word_bytes, config.bus_bytes)
+                     ) // config.lanes
+
+    def buffers(self, schedule: GemmSchedule) -> list[Buffer]:
+        config, problem = self.layer.config, self.problem
+        rows, tiles = problem.rows(schedule), min(schedule.group_tiles, problem.n // config.cols)
+        keys, panels = "group_tiles of m_tile rows", -(-rows // config.rows)
+        return problem.buffers(schedule, config, [
+            Buffer(name="gated values", memory=Memory.ACC, sizes=(tiles * rows,), keys=keys),
+            Buffer(name="staged products", memory=Memory.A, sizes=(panels * self._stage_pitch(schedule.group_tiles),),
+                   most=2, keys=keys)])
+
+    def place(self, schedule: Schedule) -> dict[str, list[int]]:
+        return place(self.buffers(schedule[self.name]), self.layer.config, self.name)
+
+    def unit(self, kernel: str, key: str) -> int:
+        if key == "k_tile":
+            return k_unit(self.layer.config, self.problem.a, self.problem.b)
+        return self._pair if key == "group_tiles" else 1
+
+    def kernels(self) -> Mapping[str, type[KernelSchedule]]:
+        return {self.name: GemmSchedule}
+
+    def choose(self) -> dict[str, KernelSchedule]:
+        config, pair, problem = self.layer.config, self._pair, self.problem
+        size = max(pair, min(align(2 * GROUP_BYTES // (4 * config.cols), pair), align(problem.n // config.cols, pair)))
+        while True:
+            try:
+                return {self.name: gemm_schedule(config, problem, self.name, self.buffers, group_tiles=size,
+                                                 stage=lambda rows, tiles: stage_banks(config, rows, tiles // 2))}
+            except DoesNotFit:
+                if size == pair:
+                    raise
+                size = max(pair, align(size // 2, pair))
+
+    def ask(self, job: Job) -> None:
+        layer, problem, k_tile = self.layer, self.problem, job.schedule[self.name].k_tile
+        layer.ask_input(job, self.x, problem.k)
+        job.ask(Stage.WEIGHTS, self._both, lambda builder: place_operand(
+            builder, self._both, problem.n, problem.k, problem.b, self._weights(job), chunk=k_tile, packed=True))
+        job.ask(Stage.RESULTS, self.makes, lambda builder: place_operand(
+            builder, self.makes, problem.m, self._stored_k, problem.a, None))
+
+    def _weights(self, job: Job):
+        """What makes blocks of ``cols`` gate rows and ``cols`` up rows in turn; None without tensors."""
+        problem, tensors = self.problem, job.tensors
+        if tensors is None:
+            return None
+
+        def make() -> StoredTensor:
+            names = (self.gate.inputs[1], self.up.inputs[1])
+            sides = [store(padded(getattr(tensors, name), (problem.n // 2, problem.layer_k)), problem.b,
+                           job.scales[name], self.layer.numerics.scale_rule, square=True) for name in names]
+            return StoredTensor(*(alternate([getattr(side, part) for side in sides], self.layer.config.cols)
+                                  for part in ("codes", "scales")))
+
+        return make
+
+    def emit(self, job: Job) -> None:
+        emitter, schedule, memory, scales = job.emitter, job.schedule[self.name], job.memory, job.scales
+        config, regions, target = emitter.config, self.place(job.schedule), memory[self.makes]
+        if schedule.group_tiles % self._pair:
+            raise CompileError(f"{self.name}: group_tiles must be a multiple of {self._pair}, pairs of column tiles "
+                               f"whose products fill bus beats, rows of buffer A and blocks of {target.format.name}, "
+                               f"got {schedule.group_tiles}")
+        assert isinstance(self.product.op, Gate)
+        activation = self.product.op.activation
+        stages, (gated,), own = regions["staged products"], regions["gated values"], scales[self.makes]
+        gate, up = (scales[self.x] * scales[node.inputs[1]] for node in (self.gate, self.up))
+
+        def finish(group: Group) -> None:
+            stage, pitch = stages[group.index % len(stages)], self._stage_pitch(schedule.group_tiles)
+            codes = Codes(addr=stage, pitch=pitch, quant=target.format.quant,
+                          scale_rule=self.layer.numerics.scale_rule,
+                          relative_to=Imm(own) if target.format.scaled else None)
+            gated_product(emitter, group, gated, codes, gate=gate, up=up, product=own, activation=activation)
+            k0 = group.n0 // 2
+            size = min(group.tiles // 2 * config.cols, target.k - k0)
+            if size > 0:
+                emitter.store_operand(target, first_row=group.m0, rows=group.rows, k0=k0, size=size, addr=stage,
+                                      pitch=pitch, label="store products")
+
+        emit_gemm(emitter, self.problem, schedule, memory[self.x], memory[self._both], regions, finish)

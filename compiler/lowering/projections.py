@@ -1,0 +1,388 @@
+"""Linear nodes: a GEMM, with the epilogue that the following nodes are, or the quantizer of the operand that is read.
+
+Projections to heads of queries, keys or values write q, or the caches of the sequences whose rows these are. Values
+are produced transposed by exchanging the operands: the weight's rows are the result's rows, so that the second matmul
+of the core finds its k (the keys) contiguous and no transposer is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import lcm
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..auto_gemm import gemm_schedule
+from ..builder import ProgramBuilder
+from ..dram import Matrix, code_matrix, float_matrix
+from ..graph.ir import Node, Role, Slot
+from ..graph.ops.attention import Attention
+from ..graph.ops.gate import Gate
+from ..graph.ops.rms_norm import RmsNorm
+from ..graph.ops.rotary import Rotary, rotary_rows
+from ..kernels.gemm import GemmProblem, Group, emit_gemm
+from ..kernels.heads import Heads, HeadsData, HeadsEpilogue, rotary_lanes, stage_banks, stage_buffer, stage_pitch
+from ..operands import WIDEST_BUS, k_unit, place_operand, place_scales
+from ..quantize import StoredTensor, store
+from ..schedule import GemmSchedule, KernelSchedule, Schedule
+from ..tiles.buffers import Buffer, align, place
+from ..tiles.expr import Assign, Codes, Elem
+from .head_sizes import mixed_head, rotated_head, spread_heads
+from .steps import Job, Stage, Step, scales_key
+
+if TYPE_CHECKING:
+    from ..layers import Workload
+    from ..masks import Sequences
+
+
+@dataclass(kw_only=True, eq=False)
+class Projection(Step):
+    """Base: node is the Linear; x, weight: its inputs."""
+
+    node: Node
+
+    @property
+    def x(self) -> str:
+        return self.node.inputs[0]
+
+    @property
+    def weight(self) -> str:
+        return self.node.inputs[1]
+
+    @property
+    def purpose(self) -> str:
+        """In errors."""
+        return f"projection {self.name}"
+
+    @property
+    def by_bytes(self) -> bool:
+        """Is the schedule chosen by what it reads? For products of a gated layer, whose rows are long."""
+        return any(isinstance(node.op, Gate) and node.output == self.x for node in self.layer.graph.nodes)
+
+    @cached_property
+    def problem(self) -> GemmProblem:
+        raise NotImplementedError
+
+    def epilogue_buffers(self, schedule: GemmSchedule) -> list[Buffer]:
+        """What the epilogue needs on chip."""
+        return [stage_buffer(self.layer.config, self.problem, schedule)]
+
+    def buffers(self, schedule: GemmSchedule) -> list[Buffer]:
+        return self.problem.buffers(schedule, self.layer.config, self.epilogue_buffers(schedule))
+
+    def place(self, schedule: Schedule) -> dict[str, list[int]]:
+        return place(self.buffers(schedule[self.name]), self.layer.config, self.purpose)
+
+    def unit(self, kernel: str, key: str) -> int:
+        return k_unit(self.layer.config, self.problem.a, self.problem.b) if key == "k_tile" else 1
+
+    def kernels(self) -> Mapping[str, type[KernelSchedule]]:
+        return {self.name: GemmSchedule}
+
+    def _stage(self, rows: int, tiles: int) -> int:
+        return stage_banks(self.layer.config, rows, tiles)
+
+    def choose(self) -> dict[str, KernelSchedule]:
+        return {self.name: gemm_schedule(self.layer.config, self.problem, self.purpose, self.buffers,
+                                         stage=self._stage, by_bytes=self.by_bytes)}
+
+
+@dataclass(kw_only=True, eq=False)
+class ToHeads(Projection):
+    """Heads of queries or keys. following: nodes that are its epilogue; core: reads what it makes, as queries or keys.
+    """
+
+    following: tuple[Node, ...]
+    core: Node
+    heads: Heads = field(init=False)
+
+    def __post_init__(self) -> None:
+        _, count, size = self.layer.shape(self.node.output)
+        kinds = {type(node.op): node for node in self.following}
+        norm, self._rotary = kinds.get(RmsNorm), kinds.get(Rotary)
+        self._norm = norm.inputs[1] if norm else None
+        self._eps = norm.op.eps if norm and isinstance(norm.op, RmsNorm) else 0.0
+        kind = "none" if self._norm is None else "head" if self.layer.shape(self._norm) == (size,) else "full"
+        width = rotated_head(size, self.layer.config, alone=self._norm is not None)
+        self.heads = Heads(count=count, size=size, width=width, norm=kind, rotated=self._rotary is not None)
+
+    @property
+    def _queries(self) -> bool:
+        return self.core.inputs[0] == self.makes
+
+    @property
+    def _workload(self) -> Workload | Sequences:
+        assert isinstance(self.core.op, Attention)
+        return self.core.op.workload
+
+    @cached_property
+    def problem(self) -> GemmProblem:
+        rows, hidden = self.layer.shape(self.x)
+        formats, k = self.layer.numerics.formats, self.layer.padded(self.x, hidden)
+        return GemmProblem(name=self.name, m=rows, n=self.heads.count * self.heads.width, k=k, layer_k=hidden,
+                           a=formats.activations, b=formats.weights)
+
+    def unit(self, kernel: str, key: str) -> int:
+        return self.heads.tiles(self.layer.config) if key == "group_tiles" else super().unit(kernel, key)
+
+    def epilogue_buffers(self, schedule: GemmSchedule) -> list[Buffer]:
+        return self.heads.buffers(self.layer.config, self.problem, schedule)
+
+    def choose(self) -> dict[str, KernelSchedule]:
+        config = self.layer.config
+        group = lcm(self.heads.tiles(config), max(1, config.bus_bytes // config.cols))
+        return {self.name: gemm_schedule(config, self.problem, self.purpose, self.buffers, group_tiles=group,
+                                         stage=self._stage)}
+
+    def ask(self, job: Job) -> None:
+        heads, problem, layer = self.heads, self.problem, self.layer
+        if self._rotary is not None:
+            job.ask(Stage.TABLES, "cos", lambda builder: self._table(builder, "cos"))
+            job.ask(Stage.TABLES, "sin", lambda builder: self._table(builder, "sin"))
+        if self._norm is not None:
+            job.ask(Stage.VECTORS, self._norm, lambda builder: self._norm_matrix(builder, job))
+        layer.ask_input(job, self.x, problem.k)
+        make = layer.stored(job, self.weight, problem.b, square=True)
+
+        def spread() -> StoredTensor:
+            assert make is not None
+            held = make()
+            return StoredTensor(*(spread_heads(part, heads.size, heads.width) for part in (held.codes, held.scales)))
+
+        job.ask(Stage.WEIGHTS, self.weight, lambda builder: place_operand(
+            builder, self.weight, problem.n, problem.k, problem.b, spread if make else None,
+            chunk=job.schedule[self.name].k_tile, packed=True))
+        if self._queries:
+            job.ask(Stage.RESULTS, self.makes, lambda builder: code_matrix(
+                builder, self.makes, problem.m, heads.count * align(heads.size, layer.config.bus_bytes)))
+        else:
+            job.ask(Stage.RESULTS, self.makes, lambda builder: self._caches(builder, job))
+
+    def _table(self, builder: ProgramBuilder, name: str) -> Matrix:
+        """Cosines or sines, a row per row of x, as the epilogue reads them."""
+        heads, cols = self.heads, self.layer.config.cols
+
+        def fill() -> np.ndarray:
+            padding = ((0, 0), (0, (heads.width - heads.size) // 2))
+            assert self._rotary is not None and isinstance(self._rotary.op, Rotary)
+            cos, sin = (np.pad(part, padding) for part in rotary_rows(self._rotary.op.workload))
+            if heads.width > cols:
+                return cos if name == "cos" else sin
+            both = [cos, cos] if name == "cos" else [-sin, sin]
+            return np.tile(np.concatenate(both, axis=1), (1, cols // heads.width))
+
+        return float_matrix(builder, name, self.problem.m, rotary_lanes(heads.width, cols), fill)
+
+    def _norm_matrix(self, builder: ProgramBuilder, job: Job) -> Matrix:
+        """The norm's weights, one row per column tile."""
+        heads, cols, tensors, name = self.heads, self.layer.config.cols, job.tensors, self._norm
+        assert name is not None
+
+        def fill() -> np.ndarray:
+            weights = np.asarray(getattr(tensors, name), np.float32)
+            return spread_heads(weights[:, None], heads.size, heads.width).reshape(-1, cols)
+
+        count = heads.count if heads.norm == "full" else 1
+        return float_matrix(builder, name, count * heads.width // cols, cols, fill if tensors else None)
+
+    def _caches(self, builder: ProgramBuilder, job: Job) -> tuple[tuple[Matrix, ...], ...]:
+        """Keys of each sequence and head, a row each; old ones from the cache."""
+        workload, size, name, tensors = self._workload, self.heads.size, self.core.inputs[3], job.tensors
+        kv = self.layer.format(Slot.KV)
+
+        def cache(sequence: int, head: int) -> Matrix:
+            def fill() -> np.ndarray:
+                rows = np.zeros((workload.keys, size), np.uint8)
+                held = getattr(tensors, name)[sequence, head]
+                rows[:old] = store(held, kv, job.scales[self.makes]).codes
+                return rows
+            return code_matrix(builder, f"{name}.{sequence}.{head}", workload.keys, size,
+                               fill if tensors and old else None)
+
+        old = self.layer.shape(name)[2]
+        return tuple(tuple(cache(s, h) for h in range(self.heads.count)) for s in range(workload.batch))
+
+    def emit(self, job: Job) -> None:
+        scales, memory, schedule, emitter = job.scales, job.memory, job.schedule[self.name], job.emitter
+        regions, target, workload = self.place(job.schedule), memory[self.makes], self._workload
+        old = self.layer.shape(self.core.inputs[3])[2]
+        kind = Slot.QUERY if self._queries else Slot.KV
+        data = HeadsData(
+            dequant=scales[self.x] * scales[self.weight], out_scale=scales[self.makes],
+            quant=self.layer.format(kind).quant, eps=self._eps,
+            raw_amax=scales[self.node.output] if self._norm else 1.0,
+            norm=memory[self._norm] if self._norm else None,
+            rotary=(memory["cos"], memory["sin"]) if self._rotary is not None else None)
+
+        def store_query(group: Group, head: int, byte: int, fields: dict[str, int]) -> None:
+            emitter.store_codes(target, first_row=group.m0, rows=group.rows,
+                                first_byte=head * align(self.heads.size, emitter.config.bus_bytes) + byte,
+                                label="store q", **fields)
+
+        def store_key(group: Group, head: int, byte: int, fields: dict[str, int]) -> None:
+            for sequence, token, at, count in row_segments(workload.keys - old, group.m0, group.rows):
+                emitter.store_codes(target[sequence][head], first_row=old + token, rows=count,
+                                    first_byte=byte, from_row=at, label="store k", **fields)
+
+        epilogue = HeadsEpilogue(emitter, self.problem, schedule, self.heads, data, regions,
+                                 store_query if self._queries else store_key)
+        emit_gemm(emitter, self.problem, schedule, memory[self.x], memory[self.weight], regions, epilogue)
+
+
+def row_segments(tokens: int, first: int, count: int) -> list[tuple[int, int, int, int]]:
+    """Cut rows first .. first+count-1 by sequences of ``tokens``: (sequence, first token, offset, number)."""
+    segments, at = [], 0
+    while at < count:
+        sequence, token = divmod(first + at, tokens)
+        size = min(count - at, tokens - token)
+        segments.append((sequence, token, at, size))
+        at += size
+    return segments
+
+
+@dataclass(kw_only=True, eq=False)
+class ToValues(Projection):
+    """Values, transposed: rows are features, columns are tokens. core: reads them."""
+
+    core: Node
+
+    @property
+    def _workload(self) -> Workload | Sequences:
+        assert isinstance(self.core.op, Attention)
+        return self.core.op.workload
+
+    @cached_property
+    def problem(self) -> GemmProblem:
+        rows, hidden = self.layer.shape(self.x)
+        return GemmProblem(name=self.name, m=self.layer.shape(self.weight)[0], n=rows,
+                           k=self.layer.padded(self.x, hidden), layer_k=hidden,
+                           a=self.layer.format(Slot.TURNED_WEIGHTS), b=self.layer.numerics.formats.activations)
+
+    def ask(self, job: Job) -> None:
+        problem, layer, schedule = self.problem, self.layer, job.schedule[self.name]
+        layer.ask_input(job, self.x, problem.k)
+        if problem.b.scaled:
+            make = layer.stored(job, self.x, problem.b)
+            scales = (lambda: make().scales) if make else None
+            job.ask(Stage.OTHER_FORMS, self._scales, lambda builder: place_scales(
+                builder, self._scales, problem.n, problem.k, problem.b, scales,
+                chunk=schedule.k_tile, packed=layer.graph.values[self.x].role is Role.INPUT))
+        job.ask(Stage.WEIGHTS, self.weight, lambda builder: place_operand(
+            builder, self.weight, problem.m, problem.k, problem.a,
+            layer.stored(job, self.weight, problem.a, square=True),
+            chunk=problem.k if schedule.a_resident else schedule.k_tile))
+        job.ask(Stage.RESULTS, self.makes, lambda builder: self._caches(builder, job))
+
+    @property
+    def _scales(self) -> str:
+        """The block scales of x, cut as this GEMM loads them."""
+        return scales_key(self.x, self.node.output)
+
+    def _caches(self, builder: ProgramBuilder, job: Job) -> tuple[Matrix, ...]:
+        """(heads * head_dim, keys) of each sequence, keys padded with zero codes; old ones from the cache."""
+        workload, name, tensors, kv = self._workload, self.core.inputs[4], job.tensors, self.layer.format(Slot.KV)
+        _, heads, size = self.layer.shape(self.makes)
+
+        def cache(sequence: int) -> Matrix:
+            def fill() -> np.ndarray:
+                rows = np.zeros((heads, size, workload.keys), np.uint8)
+                flat = getattr(tensors, name)[sequence].reshape(-1, size)
+                rows[:, :, :old] = store(flat, kv, job.scales[self.makes]).codes.reshape(heads, old, size).transpose(
+                    0, 2, 1)
+                return rows.reshape(heads * size, workload.keys)
+            return code_matrix(builder, f"{name}.{sequence}", heads * size, workload.keys,
+                               fill if tensors and old else None)
+
+        old = self.layer.shape(name)[2]
+        return tuple(cache(s) for s in range(workload.batch))
+
+    def emit(self, job: Job) -> None:
+        memory, schedule, workload, emitter = job.memory, job.schedule[self.name], self._workload, job.emitter
+        config, regions, caches = emitter.config, self.place(job.schedule), memory[self.makes]
+        stages, quant = regions["staged results"], self.layer.format(Slot.KV).quant
+        old = self.layer.shape(self.core.inputs[4])[2]
+        factor = job.scales[self.x] * job.scales[self.weight] / job.scales[self.makes]
+
+        def finish(group: Group) -> None:
+            stage, pitch = stages[group.index % len(stages)], stage_pitch(config, group.tiles)
+            emitter.compute(group.shape, Assign(to=Codes(addr=stage, pitch=pitch, quant=quant),
+                                                value=Elem(group.addr), scale=factor, label="quantize v"))
+            columns = min(group.tiles * config.cols, self.problem.n - group.n0)
+            for sequence, token, at, count in row_segments(workload.keys - old, group.n0, columns):
+                emitter.store_codes(caches[sequence], first_row=group.m0, rows=group.rows,
+                                    first_byte=old + token, row_bytes=count, addr=stage, pitch=pitch,
+                                    src_byte=at, label="store v")
+
+        x = replace(memory[self.x], scales=memory.get(self._scales))
+        emit_gemm(emitter, self.problem, schedule, memory[self.weight], x, regions, finish)
+
+
+@dataclass(kw_only=True, eq=False)
+class ToRows(Projection):
+    """FP32 rows. heads: of its input, where that has any; these lie apart in a row, so that no block of a scale holds
+    values of two."""
+
+    @property
+    def purpose(self) -> str:
+        return "output projection"
+
+    def epilogue_buffers(self, schedule: GemmSchedule) -> list[Buffer]:
+        return []
+
+    def _stage(self, rows: int, tiles: int) -> int:
+        return 0
+
+    def _k(self, bus_bytes: int) -> int:
+        """Elements of a row of x with heads as far apart as on a bus of this width."""
+        _, *inner = self.layer.shape(self.x)
+        if len(inner) == 1:
+            return inner[0]
+        return inner[0] * mixed_head(inner[1], bus_bytes, self.layer.numerics.formats)
+
+    @cached_property
+    def problem(self) -> GemmProblem:
+        """The headroom of the output's block scales is made for heads as far apart as on any tile."""
+        formats = self.layer.numerics.formats
+        return GemmProblem(name=self.name, m=self.layer.shape(self.x)[0], n=self.layer.shape(self.weight)[0],
+                           k=self.layer.padded(self.x, self._k(self.layer.config.bus_bytes)), a=formats.activations,
+                           b=formats.weights, layer_k=self._k(WIDEST_BUS))
+
+    def ask(self, job: Job) -> None:
+        problem, layer = self.problem, self.layer
+        if layer.graph.values[self.x].role is Role.INPUT:
+            layer.ask_input(job, self.x, problem.k)
+        make = self._weights(job) if job.tensors is not None else None
+        job.ask(Stage.WEIGHTS, self.weight, lambda builder: place_operand(
+            builder, self.weight, problem.n, problem.k, problem.b, make, chunk=job.schedule[self.name].k_tile,
+            packed=True))
+        job.ask(Stage.RESULTS, layer.floats_key(self.makes), lambda builder: float_matrix(
+            builder, self.makes, problem.m, layer.columns(self.makes)))
+
+    def _weights(self, job: Job) -> Callable[[], StoredTensor]:
+        _, *inner = self.layer.shape(self.x)
+
+        def make() -> StoredTensor:
+            values = getattr(job.tensors, self.weight)
+            wide = np.zeros((self.problem.n, inner[0], self._k(self.layer.config.bus_bytes) // inner[0]), np.float32)
+            wide[:, :, :inner[-1] if len(inner) > 1 else 1] = values.reshape(self.problem.n, inner[0], -1)
+            return store(wide.reshape(self.problem.n, -1), self.problem.b, job.scales[self.weight],
+                         self.layer.numerics.scale_rule, square=True)
+
+        return make
+
+    def emit(self, job: Job) -> None:
+        emitter, schedule, target = job.emitter, job.schedule[self.name], job.memory[self.layer.floats_key(self.makes)]
+        factor = job.scales[self.x] * job.scales[self.weight]
+
+        def finish(group: Group) -> None:
+            emitter.compute(group.shape, Assign(to=Elem(group.addr), value=Elem(group.addr), scale=factor,
+                                                label="scale"))
+            width = min(group.tiles * emitter.config.cols, self.problem.n - group.n0)
+            emitter.store_acc(target, first_row=group.m0, rows=group.rows, first_byte=4 * group.n0,
+                              row_bytes=4 * width, addr=group.addr, pitch=group.pitch, label="store out")
+
+        emit_gemm(emitter, self.problem, schedule, job.memory[self.x], job.memory[self.weight],
+                  self.place(job.schedule), finish)

@@ -1,1 +1,0 @@
-"""Mixture-of-experts layers: router, gather, SwiGLU experts, weighted combine."""
