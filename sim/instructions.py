@@ -107,6 +107,10 @@ class Instructions(Sequence[Instruction]):
         return Instructions([*self.forms, *other.forms], form, np.concatenate([self.dram_addr, other.dram_addr]),
                             np.concatenate([self.scale_addr, other.scale_addr]))
 
+    def take(self, indices: NDArray[np.int64]) -> "Instructions":
+        """Those at ``indices``."""
+        return Instructions(self.forms, self.form[indices], self.dram_addr[indices], self.scale_addr[indices])
+
     def firsts(self) -> list[Instruction]:
         """The first instruction of every form, in the order of the forms."""
         index = np.zeros(len(self.forms), np.int64)

@@ -24,6 +24,10 @@ CHANNELS = tuple((producer, kind) for producer in QUEUE_UNITS for kind in range(
 """(producer, 0 rd or 1 wr) of the tokens of one consumer, in the order in which the ledger blames them."""
 
 
+_LONGEST = 16
+"""Of `stretches`: states are many, since cycles count, and a repetition costs little."""
+
+
 class Kind(NamedTuple):
     """What decides an instruction's cycles. waits, signals: masks over `CHANNELS` and over units (rd, wr)."""
 
@@ -83,7 +87,7 @@ class IssueTimes:
         self.repeated = 0
         self.next_dispatch = next_dispatch
         records, bases, lengths, state = [], [], [], 0
-        for stretch in stretches(kind):
+        for stretch in stretches(kind, _LONGEST):
             record = self._known.get((state, stretch.number))
             if record is None:
                 record = self._compute(stretch, kind[stretch.start:stretch.end].tolist(), state)

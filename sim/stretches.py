@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WINDOW = 4
-_SHORT, _LONG = 12, 48
+_SHORT, _LONG = 12, 192
 """Instructions between two cuts, in random content, of short programs and of long ones: what repeats often enough may
 be cut into longer stretches, which cost less each."""
 _LONGEST = 6
@@ -34,12 +34,13 @@ class Stretch(NamedTuple):
     uses: int = 1
 
 
-def stretches(kinds: NDArray[np.int32]) -> list[Stretch]:
+def stretches(kinds: NDArray[np.int32], longest: int = _LONG) -> list[Stretch]:
     """Cut a program; ``kinds`` (n,) are numbers of what counts as the same instruction.
 
-    Neighbours that are there only once are joined.
+    longest: instructions between two cuts, in random content, of the longest programs. Neighbours that are there only
+    once are joined.
     """
-    cuts = _cuts(kinds, min(_LONG, _SHORT + len(kinds) // 20_000))
+    cuts = _cuts(kinds, min(longest, _SHORT + len(kinds) // 20_000))
     data, numbers = np.ascontiguousarray(kinds, np.int32).tobytes(), {}
     found: list[int] = []
     uses: list[int] = []

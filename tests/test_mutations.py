@@ -459,6 +459,6 @@ def test_the_verifier_itself_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rejected() >= 8
     monkeypatch.setattr(verifier._Verifier, "_check_banks", lambda *arguments: None)
     monkeypatch.setattr(verifier._Verifier, "_check_indices", lambda *arguments: None)
-    monkeypatch.setattr(verifier._PipelineOrder, "add", lambda *arguments: None)
-    monkeypatch.setattr(verifier._DramOrder, "add", lambda *arguments: None)
+    monkeypatch.setattr(verifier.PipelineOrder, "add", lambda *arguments: None)
+    monkeypatch.setattr(verifier.DramOrder, "add", lambda *arguments: None)
     assert rejected() == 0

@@ -82,15 +82,15 @@ class IndexedRows:
     is loaded before a later store changes it.
     """
 
-    def __init__(self, program: Program) -> None:
-        self.program, self.config = program, program.config
+    def __init__(self, program: Program, image: Strided, made: dict[int, np.ndarray]) -> None:
+        """image: bytes of the program's image. made: contents of segments, by number, that were asked for already."""
+        self.program, self.config, self.image = program, program.config, image
         self.extents = Extents(program)
-        self.image = Strided(program.program_addr, program.image_bytes)
         self.values = np.zeros(self.config.index_entries, np.uint32)
         self.known = np.ones(self.config.index_entries, bool)
         self._sources = sorted((s for s in program.segments if s.size and s.data is not None), key=lambda s: s.addr)
         self._starts = [s.addr for s in self._sources]
-        self._bytes: dict[int, np.ndarray] = {}
+        self._bytes = made
 
     def region(self, index: int, instruction: Instruction, number: int, stream: DramStream) -> Strided:
         """The bytes that stream ``number`` must be ordered by.
