@@ -1,8 +1,8 @@
 """Picojoules of every component of the tile: what each event and each cycle costs in terms of a table's constants.
 
-An event is priced *above* the clock of the registers that it passes: these cost their `*_idle` in every cycle of the
-run, whether anything happens or not, and a run of half the utilization pays for twice the cycles. So the sum is linear
-in events and cycles, and what is charged to idling is not a matter of attribution.
+An event is priced *above* what its unit takes at rest: registers that no clock gate stops, and the gates, cost their
+`*_idle` in every cycle of the run, whether anything happens or not, and a run of half the utilization pays for twice
+the cycles. So the sum is linear in events and cycles, and what is charged to idling is not a matter of attribution.
 
 Where the structure of the RTL decides what an event costs (`structure`), the formula names that structure.
 """
@@ -32,7 +32,7 @@ CLOCKED = {"pe": ("array_clock", "pe_idle"), "vector": ("vector_clock", "vector_
            "b_slice": ("buffer_clock", "slice_idle"), "load": ("control_clock", "dma_idle"),
            "store": ("control_clock", "dma_idle"), "vector_control": ("control_clock", "control_idle"),
            "control": ("control_clock", "control_idle")}
-"""By unit of `structure.tile_sizes`: component and constant of its registers' clock."""
+"""By unit of `structure.tile_sizes`: component and constant of its clock at rest, per `UnitSize.clocked`."""
 
 
 def components(n: Mapping[str, int], cycles: int, config: TileConfig, c: Mapping[str, float]) -> dict[str, float]:
@@ -47,7 +47,7 @@ def components(n: Mapping[str, int], cycles: int, config: TileConfig, c: Mapping
     result["dram"] = beats * config.bus_bytes * c["dram_byte"]
     for unit, (component, constant) in CLOCKED.items():
         size = tile_sizes(config)[unit]
-        result[component] += cycles * size.count * size.registers * c[constant]
+        result[component] += cycles * size.count * size.clocked * c[constant]
     result["leakage"] = leakage_mw(config, c) * time_ns(cycles, config)  # mW x ns = pJ
     return result
 
@@ -55,15 +55,15 @@ def components(n: Mapping[str, int], cycles: int, config: TileConfig, c: Mapping
 def array_energy(result: dict[str, float], n: Mapping[str, int], config: TileConfig, c: Mapping[str, float]) -> None:
     """Adds what the PEs and the drain do.
 
-    A step moves the registers up to the sum of its products, and with block scales that of the block; a block's end the
-    registers from there to the accumulator. A drained row is captured in all columns and shifts down them.
+    A step moves the registers up to the sum of its products, and with block scales that of the block; a block's end
+    those from there to the accumulator. A drained row is captured in all columns and shifts down them.
     """
     pe = pe_structure(config)
     for event, pair in STEP_PAIRS.items():
         bits = n[event] * config.cols * c[_PAIR_CONSTANTS[pair.pair]]
-        result["operand_registers"] += bits * pe.operands
+        result["operand_registers"] += bits * (pe.operands + pe.tags)
         result["multipliers"] += bits * (pe.products + pe.terms)
-        result["accumulators"] += bits * pe.tree
+        result["accumulators"] += bits * (pe.tree + pe.block)
     terms = config.cols * sum(n[event] for event in TERM_EVENTS.values())
     result["accumulators"] += terms * (pe.group + pe.accumulator) * c["term_bit"]
     values = config.cols * n["drain_rows"]
@@ -140,7 +140,7 @@ def idle_of(n: Mapping[str, int], cycles: int, config: TileConfig, c: Mapping[st
     another."""
     sizes = tile_sizes(config)
     steps = sum(n[event] for event in STEP_PAIRS) / config.rows
-    return {name: max(0.0, cycles - busy) * sizes[unit].count * sizes[unit].registers * c[constant]
+    return {name: max(0.0, cycles - busy) * sizes[unit].count * sizes[unit].clocked * c[constant]
             for name, unit, constant, busy in (("array", "pe", "pe_idle", steps),
                                                ("vector", "vector", "vector_idle", n["vector_rows"]))}
 

@@ -12,11 +12,18 @@ from functools import cache
 
 from ..rtl.spec.array_formats import FP32_SIGNIFICAND, TermShape, built_pairs
 from ..rtl.spec.config import TileConfig
-from ..rtl.spec.formats import E2M1, E4M3, PAIRS, carries_codes, side_specs, step_bits, term_bits
+from ..rtl.spec.formats import E2M1, E4M3, PAIRS, carries_codes, side_specs, term_bits
 from ..rtl.spec.isa import Pair
 
 SECOND_BITS = 10
 """A second E2M1 product of a lane, with the sign's correction."""
+
+GATED = 4
+"""Registers with one enable from which on they are behind a clock gate in the netlists of benchmarks/gates."""
+
+GATE_LOAD = 1.4
+"""Registers whose clocking takes as much as a clock gate that is shut: 1.3 to 1.4 in the libraries of
+benchmarks/gates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +31,9 @@ class PeStructure:
     """Bits of registers of one PE.
 
     operands: groups of A and B that pass through; tags; products: significands' products, shifts and signs of all
-    lanes; terms: shifted products; tree: sums of lanes; group: from a block's sum to its term, scales that pass
-    included (0 without block scales); accumulator, shadow: with flags.
+    lanes; terms: shifted products; tree: sums of lanes; block: sum of a block's steps; group: from there to its term,
+    scales that pass included (block and group are 0 without block scales); accumulator, shadow: with flags. clocked:
+    registers that are clocked while nothing valid comes, `GATE_LOAD` for each clock gate included.
     """
 
     operands: int
@@ -33,14 +41,16 @@ class PeStructure:
     products: int
     terms: int
     tree: int
+    block: int
     group: int
     accumulator: int
     shadow: int
+    clocked: float
 
     @property
     def registers(self) -> int:
-        return (self.operands + self.tags + self.products + self.terms + self.tree + self.group + self.accumulator
-                + self.shadow)
+        return (self.operands + self.tags + self.products + self.terms + self.tree + self.block + self.group
+                + self.accumulator + self.shadow)
 
 
 @cache
@@ -56,7 +66,6 @@ def pe_structure(config: TileConfig) -> PeStructure:
         product = (max(s.a.significand_bits + s.b.significand_bits for s in specs)
                    + max(s.a.max_shift + s.b.max_shift for s in specs).bit_length() + 1)
     levels = (lanes - 1).bit_length()
-    step = step_bits(lanes, pairs)
     stages = 2 + levels + (2 + int(TermShape(config).factor_bits > 0) if config.scales else 0)
     tag_bits = 5 if config.scales else 3
     inexact = int(bool(config.scales) and TermShape(config).rounds)
@@ -65,8 +74,22 @@ def pe_structure(config: TileConfig) -> PeStructure:
         operands=lanes * (lane_bits(config, "a") + lane_bits(config, "b")),
         tags=tag_bits * (1 + stages), products=lanes * (product + second * SECOND_BITS + flags),
         terms=lanes * term_bits(pairs) + flags, tree=sums + flags * levels,
-        group=_group_bits(config, step, flags), accumulator=config.acc_bits + flags + inexact,
-        shadow=config.acc_bits + flags + inexact + 2)
+        block=TermShape(config).block_bits + flags if config.scales else 0, group=_group_bits(config, flags),
+        accumulator=config.acc_bits + flags + inexact,
+        shadow=config.acc_bits + flags + inexact + 2, clocked=_clocked(config, stages, 2 + levels))
+
+
+def _clocked(config: TileConfig, stages: int, sum_stages: int) -> float:
+    """See `PeStructure`. ``sum_stages``: of the dot product, through which tags say whether a block begins, where
+    blocks have several steps."""
+    loose, gates = 3, stages + 3  # valid at the edge, capture and held; edge, stages, accumulator, shadow
+    if config.scales:
+        gates += 2  # scales on their way, and their product
+    for stage in range(2, stages + 1):  # tags of the first stage are those at the edge
+        fields = 2 if not config.scales else 3 + (TermShape(config).adds_steps and stage <= sum_stages)
+        loose += 1 + (0 if fields >= GATED else fields)
+        gates += fields >= GATED
+    return loose + GATE_LOAD * gates
 
 
 def lane_bits(config: TileConfig, side: str) -> int:
@@ -93,14 +116,14 @@ def scale_bits(config: TileConfig, side: str) -> int:
     return exponent + 1 + significand
 
 
-def _group_bits(config: TileConfig, step: int, flags: int) -> int:
+def _group_bits(config: TileConfig, flags: int) -> int:
     if not config.scales:
         return 0
     shape = TermShape(config)
     low, high = (sum(shape.exponent_range(side)[end] for side in "ab") for end in (0, 1))
     exponent = max((high + 1).bit_length(), (-low - 1).bit_length() if low < 0 else 0) + int(low < 0)
     scales = scale_bits(config, "a") + scale_bits(config, "b")
-    bits = shape.block_bits + flags + scales + exponent + 1 + shape.factor_bits
+    bits = scales + exponent + 1 + shape.factor_bits
     if shape.fp32:
         bits += 2 * FP32_SIGNIFICAND + exponent + 1
     if shape.factor_bits:
@@ -119,6 +142,11 @@ UNIT_SIZES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "control": ((4145.0, 33.0), (157400.0, 1253.0)),  # nano measured; what a column adds, by registers in the RTL
 }
 """By unit: coefficients of `unit_features`, for registers and for transistors of gates."""
+
+CLOCKED_SHARE = {"acc": 0.044, "a_slice": 0.076, "b_slice": 0.089, "load": 0.27, "store": 0.65, "vector": 0.0006,
+                 "vector_control": 0.12, "control": 0.17}
+"""By unit, of `nano`: registers that no clock gate stops, and `GATE_LOAD` for each gate, per register. Counted in
+netlists with enables, as `benchmarks/gates/mapping.py` places the gates; a vector lane is behind a single one."""
 
 _PE_TRANSISTORS = {"multiplier": 20.9, "dsp": 37.7, "second": 47.4, "adder": 38.9, "scaling": 42.9, "shift": 6.54,
                    "group": 84.1}
@@ -150,11 +178,14 @@ def _pe_gates(config: TileConfig) -> dict[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSize:
-    """count: how many of it a tile has. registers, and transistors of the gates, of one."""
+    """count: how many of it a tile has. registers, and transistors of the gates, of one. clocked: what the constant of
+    its clock at rest is multiplied by: registers that are clocked then, clock gates included
+    (`PeStructure.clocked`)."""
 
     count: int
     registers: float
     transistors: float
+    clocked: float
 
 
 def unit_features(unit: str, config: TileConfig) -> tuple[float, ...]:
@@ -178,10 +209,12 @@ def tile_sizes(config: TileConfig) -> dict[str, UnitSize]:
     """By unit: "pe", and those of `UNIT_SIZES`."""
     counts = {"vector": config.cols, "acc": config.cols, "a_slice": config.rows, "b_slice": config.cols}
     gates = sum(bits * _PE_TRANSISTORS[name] for name, bits in _pe_gates(config).items())
-    result = {"pe": UnitSize(count=config.rows * config.cols, registers=pe_structure(config).registers,
-                             transistors=gates)}
+    pe = pe_structure(config)
+    result = {"pe": UnitSize(count=config.rows * config.cols, registers=pe.registers, transistors=gates,
+                             clocked=pe.clocked)}
     for unit, coefficients in UNIT_SIZES.items():
         registers, transistors = (sum(x * y for x, y in zip(unit_features(unit, config), values, strict=True))
                                   for values in coefficients)
-        result[unit] = UnitSize(count=counts.get(unit, 1), registers=registers, transistors=transistors)
+        result[unit] = UnitSize(count=counts.get(unit, 1), registers=registers, transistors=transistors,
+                                clocked=registers * CLOCKED_SHARE[unit])
     return result

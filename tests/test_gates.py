@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 from collections import Counter as Counter_
 from dataclasses import replace
@@ -13,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from amaranth.back import rtlil
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import EnableInserter, Fragment, Module, Signal
+from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from tilescore.benchmarks.gates import expression, run, simulation
+from tilescore.benchmarks.gates.cuts import cut
 from tilescore.benchmarks.gates.delays import find_delays, in_order, inverter_of_four
 from tilescore.benchmarks.gates.energy import clock_power, find_energy
 from tilescore.benchmarks.gates.liberty import Library, Table, library_of, parse, read_library
@@ -387,6 +391,34 @@ def test_a_counter_mapped_and_counted(library: Library, delay: bool) -> None:
     assert resting.clock == pytest.approx(4 * (4 + 4))
     changing = sum(bits) / 32
     assert counting.clock == pytest.approx(4 * 4 + changing * 5 + (4 - changing) * 4)
+
+
+def test_a_memory_is_cut_with_what_enables_it() -> None:
+    """Its enable is an expression, which becomes a port; the design that it is cut out of stays as it is."""
+    class Looked(wiring.Component):
+        run: Signal
+        value: Signal
+
+        def __init__(self) -> None:
+            super().__init__({"run": In(1), "value": Out(4)})
+
+        def elaborate(self, platform: object) -> Module:
+            m = Module()
+            memory = Memory(shape=4, depth=4, init=[])
+            read = memory.read_port()
+            m.submodules.memory = EnableInserter(self.run)(memory)
+            m.d.comb += self.value.eq(read.data)
+            return m
+
+    component = Looked()
+    whole = Fragment.get(component, None)
+    statements = {domain: len(lines) for domain, lines in whole.statements.items()}
+    found = cut(whole, component)
+    assert {name: value for name, (_, value) in found.ports.items() if name.startswith("memory0")} == {
+        "memory0_read0": PortDirection.Input, "memory0_read0_addr": PortDirection.Output,
+        "memory0_read0_en": PortDirection.Output}
+    assert "$memrd" not in (text := found.rtlil()) and re.search(r"wire width 1 output \d+  \\memory0_read0_en", text)
+    assert {domain: len(lines) for domain, lines in whole.statements.items()} == statements
 
 
 @needs_cxx

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from amaranth.back import rtlil
-from amaranth.hdl import Const, Fragment, Value
+from amaranth.hdl import Const, Fragment, Signal, Value
 from amaranth.hdl._ir import PortDirection
 from amaranth.hdl._mem import MemoryInstance
 from amaranth.lib import wiring
@@ -52,7 +52,7 @@ def cut(fragment: Fragment, component: wiring.Component, without: Sequence[type]
             owner = next(o for o in part.origins or () if isinstance(o, wiring.Component))
             ports |= {name: (value, PortDirection.Input if direction is PortDirection.Output else PortDirection.Output)
                       for name, (value, direction) in _ports(owner, f"part{number}_").items()}
-    return Design(kept, _once(ports))
+    return Design(kept, _as_signals(kept, _once(ports)))
 
 
 def fragments(fragment: Fragment) -> Iterator[Fragment]:
@@ -66,6 +66,7 @@ def _without(fragment: Fragment, kinds: tuple[type, ...], removed: list[Fragment
     """A copy that lacks memories and components of ``kinds``, which are appended to ``removed``."""
     result = copy.copy(fragment)
     result.subfragments = []
+    result.statements = {domain: copy.copy(lines) for domain, lines in fragment.statements.items()}
     result.domains, result.domains_propagated_up = result.domains.copy(), {}  # conversion writes to them
     for inner, name, source in fragment.subfragments:
         if isinstance(inner, MemoryInstance) or any(isinstance(o, kinds) for o in inner.origins or ()):
@@ -91,6 +92,18 @@ def _memory_ports(memory: MemoryInstance, prefix: str) -> dict[str, tuple[Value,
         ports |= {f"{prefix}write{i}_{name}": (value, PortDirection.Output)
                   for name, value in (("addr", port._addr), ("data", port._data), ("en", port._en))}
     return ports
+
+
+def _as_signals(kept: Fragment, ports: dict[str, tuple[Value, PortDirection]]
+                ) -> dict[str, tuple[Value, PortDirection]]:
+    """Outputs that are expressions, such as a memory's enable, drive signals in ``kept``, which are ports for them."""
+    result = dict(ports)
+    for name, (value, direction) in ports.items():
+        if direction is PortDirection.Output and not isinstance(value, Signal):
+            port = Signal(value.shape(), name=name)
+            kept.add_statements("comb", port.eq(value))
+            result[name] = port, direction
+    return result
 
 
 def _once(ports: dict[str, tuple[Value, PortDirection]]) -> dict[str, tuple[Value, PortDirection]]:

@@ -20,7 +20,7 @@ from tilescore.benchmarks.gates.parts import PARTS, is_judge
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.events import EVENT_NAMES
 from tilescore.sim.energy_components import COMPONENTS, array_energy
-from tilescore.sim.structure import pe_structure
+from tilescore.sim.structure import tile_sizes
 
 ENDS = ("value", "low", "high")
 _WIRES = {"value": 1, "low": 0, "high": 2}
@@ -114,9 +114,9 @@ UNITS: dict[str, tuple[str, tuple[str, ...], Features]] = {
 """By unit of `structure.tile_sizes`: constant of its clock, its parts, its features."""
 
 
-def registers_of(unit: str, name: str, part: Mapping) -> float:
-    """Of an instance, as the model counts them."""
-    return pe_structure(PARTS[name].config).registers if unit == "pe" else part["flip_flops"]
+def clocked_of(unit: str, name: str) -> float:
+    """Of an instance: what the model multiplies the constant of its clock at rest by."""
+    return tile_sizes(PARTS[name].config)[unit].clocked
 
 
 def fit(library: Mapping) -> dict[str, Fitted]:
@@ -129,7 +129,7 @@ def fit(library: Mapping) -> dict[str, Fitted]:
         found[unit] = parts
         groups.setdefault(frozenset([idle]), []).append(unit)
     for (idle,), units in ((tuple(key), units) for key, units in groups.items()):
-        per_bit = {end: [idle_energy(part, end) / registers_of(unit, name, part) / 1000
+        per_bit = {end: [idle_energy(part, end) / clocked_of(unit, name) / 1000
                          for unit in units for name, part in found[unit]] for end in ENDS}
         if per_bit["value"]:
             result[idle] = Fitted(value=float(np.mean(per_bit["value"])), low=min(per_bit["low"]),

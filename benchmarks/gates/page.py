@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tilescore.benchmarks.gates import tables
-from tilescore.benchmarks.gates.fit import above_idle, idle_energy, pe_features, registers_of, run_energy
+from tilescore.benchmarks.gates.fit import above_idle, clocked_of, idle_energy, pe_features, run_energy
 from tilescore.benchmarks.gates.parts import NANO, PARTS, is_judge
-from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.errors import ConfigError
 from tilescore.rtl.spec.events import EVENT_NAMES
 from tilescore.sim.energy import EnergyTable, load_table
 from tilescore.sim.structure import tile_sizes
@@ -33,6 +34,14 @@ PUBLISHED = (
 """What, node, fJ per multiply-accumulate, source; converted from operations per second and watt at two each."""
 
 
+CLOCKS = {"nano": ("pe", "sky130_fd_sc_hd__tt_025C_1v80"), "edge": ("pe-presets", "asap7"),
+          "server": ("pe-presets", "asap7")}
+"""By preset: its PE among the parts, and the library in which its clock is meant."""
+
+MARGIN = 1.4
+"""Period over path that a preset's clock leaves, for slow corners, wires' resistance, jitter and skew: assumed."""
+
+
 def write(figures: Mapping) -> None:
     """The tables first, as the page compares with them."""
     tables.write(figures)
@@ -41,8 +50,8 @@ def write(figures: Mapping) -> None:
 
 def page(figures: Mapping) -> str:
     found = {technology.library: load_table(technology.table) for technology in tables.TECHNOLOGIES}
-    return "\n".join([*_head(figures), *_sizes(figures, found), *_energies(figures), *_gating(figures),
-                      *_judged(figures, found), *_published(found), ""])
+    return "\n".join([*_head(figures), *_sizes(figures, found), *_clocks(figures), *_energies(figures),
+                      *_gating(figures), *_judged(figures, found), *_published(found), ""])
 
 
 def _head(figures: Mapping) -> Iterator[str]:
@@ -101,6 +110,27 @@ def modelled_area(name: str, table: EnergyTable) -> float:
     return size.registers * c["register_area"] + size.transistors * c["transistor_area"]
 
 
+def period_and_path(figures: Mapping, preset: str) -> tuple[float, float]:
+    """ps: the period of a preset's clock, and the path of its PE with the middle wire. Raises `ConfigError` if the
+    figures lack the PE."""
+    name, wanted = CLOCKS[preset]
+    part = next((library["parts"].get(name) for library in figures["libraries"] if library["name"] == wanted), None)
+    if part is None:
+        raise ConfigError(f"the clock of {preset}: the figures have no part {name} in {wanted}")
+    return 1e6 / load_tile(preset).clock_mhz, part["path_ps"][MIDDLE]
+
+
+def _clocks(figures: Mapping) -> Iterator[str]:
+    yield from ("## Clock rates of the presets", "",
+                f"The path of the preset's PE with the middle wire, and the margin that the clock leaves, at least "
+                f"{MARGIN:g}: for slow corners, wires' resistance, jitter and skew, which are not in the path.", "",
+                "| preset | clock, MHz | library | part | path, ps | period over path |", "|---|---|---|---|---|---|")
+    for preset, (name, library) in CLOCKS.items():
+        period, path = period_and_path(figures, preset)
+        yield (f"| {preset} | {1e6 / period:g} | {library} | {PARTS[name].label} | {path:,.0f} | {period / path:.2f} |")
+    yield ""
+
+
 def _energies(figures: Mapping) -> Iterator[str]:
     yield from ("## Energy", "", "fJ per cycle of one instance, at the middle wire; the ends are no wires and zero "
                                  "delay, "
@@ -139,18 +169,18 @@ def _gating(figures: Mapping) -> Iterator[str]:
 
 
 def judged(figures: Mapping, library_name: str, table: EnergyTable) -> Iterator[tuple[str, str, float, float]]:
-    """(part, what, gates, table) in fJ of what no table was fitted to: idle and k step of a PE on the operands of
-    layers.
+    """(part, what, gates, table) in fJ of what no table was fitted to: idle and k step of PEs that were not fitted, and
+    on the operands of layers.
     """
     library = next(entry for entry in figures["libraries"] if entry["name"] == library_name)
     for name, part in library["parts"].items():
         if name not in PARTS or not PARTS[name].label.startswith("PE,"):
             continue
-        idle = 1000 * table.at("value")["pe_idle"] * registers_of("pe", name, part)
+        idle = 1000 * table.at("value")["pe_idle"] * clocked_of("pe", name)
         if not PARTS[name].fitted:
             yield name, "idle", idle_energy(part, "value"), idle
         for run in part["runs"]:
-            if is_judge(run["name"]):
+            if is_judge(run["name"]) or not PARTS[name].fitted:
                 yield name, run["name"], step_energy(name, part, run), idle + model_step(PARTS[name].config, run, table)
 
 
@@ -164,8 +194,7 @@ def model_step(config: TileConfig, run: Mapping, table: EnergyTable) -> float:
 
 def _judged(figures: Mapping, found: Mapping[str, EnergyTable]) -> Iterator[str]:
     yield from ("## What the tables say of runs that they were not fitted to", "",
-                "One PE on the operands of layers, and at rest: format sets marked * were not used in the fit at "
-                "all.", "",
+                "One PE on the operands of layers, and at rest; parts marked * were not used in the fit at all.", "",
                 "| table | part | what | gates, fJ | table, fJ | error |", "|---|---|---|---|---|---|")
     for library, table in found.items():
         if any(entry["name"] == library for entry in figures["libraries"]):
@@ -181,7 +210,7 @@ def mac_energy(table: EnergyTable, end: str = "value") -> float:
     events = dict.fromkeys(EVENT_NAMES, 0) | {"e4m3_row_steps": NANO.rows, "unscaled_terms": NANO.rows}
     constants = table.at(end)
     step = sum(constants[name] * count for name, count in pe_features(NANO, events).items())
-    idle = constants["pe_idle"] * tile_sizes(NANO)["pe"].registers
+    idle = constants["pe_idle"] * tile_sizes(NANO)["pe"].clocked
     return 1000 * (step + idle) / NANO.lanes
 
 

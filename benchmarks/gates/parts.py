@@ -1,8 +1,8 @@
 """Parts of the tile that are mapped, the runs that each is priced on, and what is recorded of them.
 
-A run is a whole program on a whole tile, so that a part's energy is that of the tile's own events and cycles. Gaussian
-operands and the VECTORs of one kind are what tables are fitted to; the runs on a layer's operands are there to be
-compared with what the tables say.
+A run is a whole program on a whole tile, so that a part's energy is that of the tile's own events and cycles. Tables
+are fitted to processing elements (PEs) of one format set each, on Gaussian operands, and to VECTORs of one kind. The
+runs on a layer's operands, and PEs of other format sets, are there to be compared with what the tables say.
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ PARTS = {part.name: part for part in (
     _pe("pe-nvfp4", "E2M1, E4M3 scales", tile("e2m1", "e4m3"), "nvfp4"),
     _pe("pe-mxfp8", "E4M3, E8M0 scales", tile("e4m3", "e8m0"), "mxfp8"),
     _pe("pe-e5m2", "E5M2, W = 80", tile("e5m2", acc_bits=80), "e5m2"),
-    _pe("pe-presets", "E4M3 + E2M1 + E4M3xE2M1, E4M3 and E8M0 scales", tile(W4A8, "e4m3 e8m0"),
-        "e4m3", "nvfp4", "mxfp8"),
+    Part(name="pe-presets", label="PE, E4M3 + E2M1 + E4M3xE2M1, E4M3 and E8M0 scales",
+         config=tile(W4A8, "e4m3 e8m0"), place=_PE, fitted=False,
+         runs=("gaussian e4m3", "gaussian nvfp4", "gaussian mxfp8")),
     _pe("pe-mxfp4", "E2M1, E8M0 scales", tile("e2m1", "e8m0"), "mxfp4", fitted=False),
     _pe("pe-w4a8", "E4M3 + E2M1 + E4M3xE2M1, E4M3 scales", tile(W4A8, "e4m3"), "e4m3", "nvfp4", fitted=False),
     Part(name="pe-programs", label="PE, E4M3, in other programs", config=NANO, place=_PE, fitted=False,

@@ -100,7 +100,7 @@ def constants_of(technology: Technology, figures: Mapping) -> dict[str, Constant
 
 def _by_size(found: Mapping[str, _Entry]) -> dict[str, _Entry]:
     """What stands for constants of units that were not measured: registers priced as a bit of an E4M3 step, from half
-    to twice as much; at rest as those of a PE."""
+    to twice as much; clocked at rest as in a PE."""
     value, low, high, *_ = found.get("e4m3_bit") or found["e2m1_bit"]
     result: dict[str, _Entry] = {
         name: (bits * value, bits * low / 2, bits * high * 2, "assumed",
@@ -109,7 +109,7 @@ def _by_size(found: Mapping[str, _Entry]) -> dict[str, _Entry]:
     for name in ("e5m2_bit", "e2m1_bit"):
         result[name] = value, low / 2, high * 2, "assumed", "as much as e4m3_bit, from half to twice as much"
     idle = found["pe_idle"][:3]
-    return result | {name: (*idle, "derived", "a register at rest as in a PE") for name in CONSTANTS
+    return result | {name: (*idle, "derived", "a clocked register as in a PE") for name in CONSTANTS
                      if name.endswith("_idle")}
 
 

@@ -86,7 +86,7 @@ class TileConfig:
     bus_bytes: int
     dram_latency: int
     dma_outstanding: int = 8
-    clock_mhz: float = 1000.0
+    clock_mhz: float = 500.0
 
     def __post_init__(self) -> None:
         for key in KEYS.values():
