@@ -71,7 +71,7 @@ def main() -> None:
     lines = ["# Compile and time", "",
              "Made by `python benchmarks/compile_and_time.py --write --long`, in CPU seconds of a process per layer. "
              "One *unit* is a million additions in a Python loop in the same process. *Repeated* is the share of "
-             "instructions that are timed by induction ([0017](../docs/decisions/0018-recurrences-by-content.md)).", "",
+             "instructions that are timed by induction ([0018](../docs/decisions/0018-recurrences-by-content.md)).", "",
              "| layer | instructions | cycles | compile s | verify s | timing s | all, units | peak MiB | repeated |",
              "|---|---|---|---|---|---|---|---|---|"]
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:

@@ -87,7 +87,7 @@ class DependencyAnalysis:
         if not len(self._instructions):
             return
         induction = Induction(self)
-        induction.run(stretches(numbered(self._instructions.form, self._accesses.ordered)))
+        induction.run(stretches(numbered(self._instructions.form, self._accesses.ordered.view(np.uint8))))
         self.repeated = induction.repeated
         channels = np.concatenate([found for found, _ in self._found])
         pairs = np.concatenate([indices.reshape(2, -1) for _, indices in self._found], axis=1)

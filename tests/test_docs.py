@@ -231,7 +231,8 @@ def new_commands() -> dict[str, list[str]]:
     new: dict[str, list[str]] = {}
     for page in sorted(PAGES, key=lambda page: page.parent.name != "docs"):  # those of a subject before the overview
         seen = {line for lines in new.values() for line in lines}
-        if page not in LESSONS and page.parent.name != "studies" and (lines := [line for line in commands(page) if line not in seen]):
+        lines = [line for line in commands(page) if line not in seen]
+        if lines and page not in LESSONS and page.parent.name != "studies":
             new[page.name] = lines
     return new
 

@@ -76,5 +76,6 @@ def sweep(keys: Mapping[str, object] | SweepPlan, *, cases: Sequence[Mapping[str
     rows = []
     for number, (point, digest) in enumerate(zip(points, digests, strict=True)):
         outcome = {"error": refused[number]} if digest is None else outcomes.get(digest) or {"error": failed[digest]}
-        rows.append({"point": digest, **point, **outcome.get("values", {}), "error": outcome.get("error")})
+        values: Mapping[str, object] = outcome.get("values") or {}
+        rows.append({"point": digest, **point, **values, "error": outcome.get("error")})
     return SweepTable(given=plan.given, rows=rows, known=known_count, failed=len(failed))

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ...rtl.spec.errors import ConfigError, did_you_mean
 from ...sim.visual.tables import shown
@@ -145,7 +146,7 @@ def label(row: Row, names: Sequence[str]) -> str:
                      else f"{name} {_key_text(row[name])}" for name in names if name in row)
 
 
-def _plain(value: object):
+def _plain(value: Any) -> Any:
     return "+".join(value) if isinstance(value, tuple) else value
 
 

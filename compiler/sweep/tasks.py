@@ -11,6 +11,7 @@ import json
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ...rtl.spec.config import TileConfig, load_tile
 from ...rtl.spec.errors import TilescoreError, ToolError, WorkloadError
@@ -57,7 +58,7 @@ class Task:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:20]
 
 
-Outcome = dict
+Outcome = dict[str, Any]
 """``{"values": {column: number}}`` or ``{"error": text}``, of JSON types."""
 
 
@@ -72,7 +73,10 @@ def sources_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-_model, _tile, _table, _schedule = map(functools.cache, (load_model, load_tile, load_table, load_schedule))
+_model = functools.cache(load_model)
+_tile = functools.cache(load_tile)
+_table = functools.cache(load_table)
+_schedule = functools.cache(load_schedule)
 
 
 def forget_files() -> None:

@@ -144,7 +144,7 @@ class _Verifier:
         ordered or looked at for itself."""
         instructions, bus, dram = self.instructions, self.config.bus_bytes, self.dram
         return numbered(instructions.form, instructions.dram_addr % bus, instructions.scale_addr % bus,
-                        dram.accesses.ordered, dram.special)
+                        dram.accesses.ordered.view(np.uint8), dram.special.view(np.uint8))
 
     def run(self, start: int, end: int) -> tuple[_Done, Indices]:
         special = self.dram.special[start:end]
