@@ -35,11 +35,12 @@ def verilog(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """Write a folder for FPGA tools."""
+    from ..compiler.self_test import self_test
     from ..rtl.export.folder import export_tile
 
     config = tile_of(arguments)
     with Progress(f"export {config.name}"):
-        folder = export_tile(config, arguments.folder, name=arguments.name, force=arguments.force)
+        folder = export_tile(config, arguments.folder, self_test(config), name=arguments.name, force=arguments.force)
     print(f"{folder}: tile {config.name}, configuration {config.digest}")
     return 0
 

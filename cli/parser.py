@@ -123,8 +123,8 @@ def parser() -> Parser:
                  epilog="COMMAND --help has the options of a command and examples.")
     top.add_argument("--version", action=_Version, help="show the version and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_run, _compile, _simulate, _compare, _explain, _sweep, _study, _tile, _verilog, _export, _isa, _formats,
-                _models, _doctor, _completion):
+    for add in (_run, _compile, _simulate, _compare, _explain, _sweep, _study, _tile, _verilog, _export, _self_test,
+                _image, _check, _isa, _formats, _models, _doctor, _completion):
         add(commands)
     return top
 
@@ -263,6 +263,29 @@ def _export(commands: argparse._SubParsersAction) -> None:
     export.add_argument("--name", default="tilescore", metavar="NAME", help="first word of every module, file and C "
                         "name, so that several tiles fit one design")
     export.add_argument("--force", action="store_true", help="replace an earlier export")
+
+
+def _self_test(commands: argparse._SubParsersAction) -> None:
+    test = _command(commands, "selftest", "tile -> program file that uses all of it, with known results",
+                    ("memory", "self_test"), "--tile nano -o selftest.tsp")
+    tile_options(test)
+    test.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="program file to write")
+
+
+def _image(commands: argparse._SubParsersAction) -> None:
+    image = _command(commands, "image", "program file -> content of a board's memory", ("memory", "image"),
+                     "layer.tsp -o memory.bin", "layer.tsp -o memory.hex")
+    image.add_argument("program", type=Path, help="file made by `tilescore compile`")
+    image.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="memory.bin, the bytes from "
+                       "DRAM_BASE on, or memory.hex, words of the bus's width for $readmemh")
+
+
+def _check(commands: argparse._SubParsersAction) -> None:
+    check = _command(commands, "check", "are a program's results in this memory right", ("memory", "check"),
+                     "layer.tsp memory.bin")
+    check.add_argument("program", type=Path, help="file made by `tilescore compile`")
+    check.add_argument("memory", type=Path, metavar="MEMORY", help="memory after the run from DRAM_BASE on, as .bin or "
+                       ".hex")
 
 
 def _isa(commands: argparse._SubParsersAction) -> None:

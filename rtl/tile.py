@@ -64,7 +64,7 @@ class Tile(wiring.Component):
     trace_dispatch : Out(1); trace_issue, trace_rd, trace_wr : Out(4), bit = unit
         High in the cycles D, I, I + rd and I + wr of every instruction, the boot LOAD included.
     counter_select : In(8), counter_value : Out(48)
-        Counter number `counter_select` of `ledger.COUNTER_NAMES`, a cycle later.
+        Counter number `counter_select` of `ledger.COUNTER_NAMES`, a cycle later; 0 without ``counters``.
     """
 
     start: Signal
@@ -99,8 +99,8 @@ class Tile(wiring.Component):
     counter_select: Signal
     counter_value: Signal
 
-    def __init__(self, config: TileConfig) -> None:
-        self.config = config
+    def __init__(self, config: TileConfig, *, counters: bool = True) -> None:
+        self.config, self.counters = config, counters
         beat, units = 8 * config.bus_bytes, len(QUEUE_UNITS)
         super().__init__({
             "start": In(1), "program_addr": In(40), "busy": Out(1), "done": Out(1), "conflict": Out(1),
@@ -130,7 +130,8 @@ class Tile(wiring.Component):
         self._memories(m, dispatcher, load, store, matrix, vector, indices)
         self._clear(m, dispatcher, matrix, indices)
         self._dram(m, load, store)
-        self._counters(m, dispatcher, issue, load, store, matrix, vector)
+        if self.counters:
+            self._counters(m, dispatcher, issue, load, store, matrix, vector)
         return m
 
     def _control(self, m: Module, dispatcher: Dispatcher, issue: Issue, matrix: MatrixUnit) -> None:

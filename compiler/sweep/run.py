@@ -76,6 +76,6 @@ def sweep(keys: Mapping[str, object] | SweepPlan, *, cases: Sequence[Mapping[str
     rows = []
     for number, (point, digest) in enumerate(zip(points, digests, strict=True)):
         outcome = {"error": refused[number]} if digest is None else outcomes.get(digest) or {"error": failed[digest]}
-        values: Mapping[str, object] = outcome.get("values") or {}
+        values: Mapping[str, object] = outcome.get("values", {})  # type: ignore[assignment]
         rows.append({"point": digest, **point, **values, "error": outcome.get("error")})
     return SweepTable(given=plan.given, rows=rows, known=known_count, failed=len(failed))

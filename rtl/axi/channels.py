@@ -1,7 +1,7 @@
 """The channels of the AXI4 master port, and what its bursts have in common.
 
 Every burst is INCR, as wide as the bus, with one ID, and ends at the latest at the next multiple of
-``max_burst`` beats. `max_burst` beats are at most 4096 bytes, so no burst crosses a 4 KiB boundary
+`TileConfig.max_burst` beats. Those are at most 4096 bytes, so no burst crosses a 4 KiB boundary
 (AMBA AXI protocol specification, section A3.4.1), memory controllers see aligned bursts, and the length is one
 comparison: min(beats that follow, inverted low bits of the address).
 """
@@ -61,27 +61,15 @@ def constant_fields(m: Module, axi: Any, name: str, config: TileConfig) -> None:
         getattr(axi, f"{name}burst").eq(INCR), getattr(axi, f"{name}cache").eq(CACHE)]
 
 
-def check_parameters(config: TileConfig, max_burst: int, outstanding: int) -> None:
-    """Raises `ConfigError` for a bus width, burst length or number of bursts that cannot be built."""
+def check_bus(config: TileConfig) -> None:
+    """Raises `ConfigError` for a bus width that AXI does not have."""
     if 8 * config.bus_bytes not in BUS_WIDTHS:
         raise ConfigError(f"tile {config.name}: bus_bytes = {config.bus_bytes}: an AXI data bus has "
                           f"{', '.join(str(width // 8) for width in BUS_WIDTHS)} bytes")
-    longest = min(256, (1 << PAGE_BITS) // config.bus_bytes)
-    if not 1 <= max_burst <= longest or max_burst & max_burst - 1:
-        raise ConfigError(f"tile {config.name}: max_burst must be a power of two from 1 to {longest}, "
-                          f"got {max_burst!r}")
-    if not 1 <= outstanding <= 1024:
-        raise ConfigError(f"tile {config.name}: outstanding must be 1..1024, got {outstanding!r}")
 
-
-def default_outstanding(config: TileConfig) -> int:
-    """Bursts in flight so that even single beats never wait on the reference bus; at most 128."""
-    return min(128, 1 << (config.dram_latency + 1).bit_length())
-
-
-def burst_length(m: Module, port: Any, config: TileConfig, max_burst: int) -> Signal:
+def burst_length(m: Module, port: Any, config: TileConfig) -> Signal:
     """Length code (beats - 1) of the burst that begins with the request at the native port."""
-    bus_bits, burst_bits = config.bus_bytes.bit_length() - 1, max_burst.bit_length() - 1
+    bus_bits, burst_bits = config.bus_bytes.bit_length() - 1, config.max_burst.bit_length() - 1
     length = Signal(8, name="burst_length")
     to_boundary = Signal(8)
     m.d.comb += [

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -55,7 +55,7 @@ class AxiLiteSlave(wiring.Component):
         held = Signal()
         address = Signal(ADDR_BITS)
         m.d.comb += [
-            axi.arready.eq(~held & ~axi.rvalid),
+            axi.arready.eq(~held & ~axi.rvalid & ~_in_reset()),
             bus.read_en.eq(held), bus.read_addr.eq(address),
         ]
         with m.If(axi.arvalid & axi.arready):
@@ -74,7 +74,8 @@ class AxiLiteSlave(wiring.Component):
         data = Signal(32)
         strobe = Signal(4)
         m.d.comb += [
-            axi.awready.eq(~has_address & ~axi.bvalid), axi.wready.eq(~has_data & ~axi.bvalid),
+            axi.awready.eq(~has_address & ~axi.bvalid & ~_in_reset()),
+            axi.wready.eq(~has_data & ~axi.bvalid & ~_in_reset()),
             bus.write_en.eq(has_address & has_data), bus.write_addr.eq(address), bus.write_data.eq(data),
             bus.write_strb.eq(strobe),
         ]
@@ -87,6 +88,11 @@ class AxiLiteSlave(wiring.Component):
                          axi.bresp.eq(Mux(bus.write_error, SLVERR, OKAY))]
         with m.If(axi.bvalid & axi.bready):
             m.d.sync += axi.bvalid.eq(0)
+
+
+def _in_reset() -> ResetSignal:
+    """What is taken in reset would be lost."""
+    return ResetSignal("sync", allow_reset_less=True)
 
 
 def _number(address: Signal) -> Any:

@@ -20,14 +20,14 @@ from .channels import (
     PAGE_BITS,
     burst_length,
     bus_address,
-    check_parameters,
+    check_bus,
     constant_fields,
     read_members,
 )
 
 
 class ReadMaster(wiring.Component):
-    """One address per cycle, at most `outstanding` bursts under way.
+    """One address per cycle, at most `TileConfig.outstanding_bursts` under way.
 
     Members
     -------
@@ -51,7 +51,7 @@ class ReadMaster(wiring.Component):
     oldest_addr : Out(40)
         While not `idle`: the oldest burst under way.
 
-    Raises `ConfigError` as `channels.check_parameters` does.
+    Raises `ConfigError` as `channels.check_bus` does.
     """
 
     dram: Any
@@ -67,9 +67,9 @@ class ReadMaster(wiring.Component):
     error_addr: Signal
     oldest_addr: Signal
 
-    def __init__(self, config: TileConfig, *, max_burst: int, outstanding: int) -> None:
-        check_parameters(config, max_burst, outstanding)
-        self.config, self.max_burst, self.outstanding = config, max_burst, outstanding
+    def __init__(self, config: TileConfig) -> None:
+        check_bus(config)
+        self.config = config
         super().__init__({
             "dram": In(read_port_signature(config)), "axi": Out(wiring.Signature(read_members(config))),
             "base": In(ADDR_BITS - PAGE_BITS), "halt": In(1), "drain": In(1), "abandon": In(1),
@@ -80,7 +80,7 @@ class ReadMaster(wiring.Component):
         m = Module()
         constant_fields(m, self.axi, "ar", self.config)
         m.submodules.bursts = bursts = CommandQueue(
-            layout=data.StructLayout({"addr": ADDR_BITS, "length": 8}), depth=self.outstanding)
+            layout=data.StructLayout({"addr": ADDR_BITS, "length": 8}), depth=self.config.outstanding_bursts)
         self._requests(m, bursts)
         self._responses(m, bursts)
         m.d.comb += [
@@ -94,7 +94,7 @@ class ReadMaster(wiring.Component):
 
     def _requests(self, m: Module, bursts: CommandQueue) -> None:
         dram, axi = self.dram, self.axi
-        length = burst_length(m, dram, self.config, self.max_burst)
+        length = burst_length(m, dram, self.config)
         left = Signal(8)
         begin = Signal()
         covered = Signal()

@@ -21,14 +21,14 @@ from .channels import (
     PAGE_BITS,
     burst_length,
     bus_address,
-    check_parameters,
+    check_bus,
     constant_fields,
     write_members,
 )
 
 
 class WriteMaster(wiring.Component):
-    """One beat per cycle, at most `outstanding` bursts under way; BREADY is always high.
+    """One beat per cycle, at most `TileConfig.outstanding_bursts` under way; BREADY is always high.
 
     Members
     -------
@@ -41,7 +41,7 @@ class WriteMaster(wiring.Component):
     error : Out(1), response : Out(2), error_addr : Out(40)
         This cycle has an error response; first beat of its burst.
 
-    Raises `ConfigError` as `channels.check_parameters` does.
+    Raises `ConfigError` as `channels.check_bus` does.
     """
 
     dram: Any
@@ -57,9 +57,9 @@ class WriteMaster(wiring.Component):
     error_addr: Signal
     oldest_addr: Signal
 
-    def __init__(self, config: TileConfig, *, max_burst: int, outstanding: int) -> None:
-        check_parameters(config, max_burst, outstanding)
-        self.config, self.max_burst, self.outstanding = config, max_burst, outstanding
+    def __init__(self, config: TileConfig) -> None:
+        check_bus(config)
+        self.config = config
         super().__init__({
             "dram": In(write_port_signature(config)), "axi": Out(wiring.Signature(write_members(config))),
             "base": In(ADDR_BITS - PAGE_BITS), "halt": In(1), "drain": In(1), "abandon": In(1),
@@ -71,9 +71,9 @@ class WriteMaster(wiring.Component):
         axi = self.axi
         constant_fields(m, axi, "aw", self.config)
         m.submodules.bursts = bursts = CommandQueue(
-            layout=data.StructLayout({"addr": ADDR_BITS}), depth=self.outstanding)
+            layout=data.StructLayout({"addr": ADDR_BITS}), depth=self.config.outstanding_bursts)
         m.submodules.lengths = lengths = CommandQueue(
-            layout=data.StructLayout({"length": 8}), depth=self.outstanding)
+            layout=data.StructLayout({"length": 8}), depth=self.config.outstanding_bursts)
         left = Signal(8)
         answered = Signal()
         self._requests(m, bursts, lengths, left)
@@ -92,7 +92,7 @@ class WriteMaster(wiring.Component):
 
     def _requests(self, m: Module, bursts: CommandQueue, lengths: CommandQueue, left: Signal) -> None:
         dram, axi = self.dram, self.axi
-        length = burst_length(m, dram, self.config, self.max_burst)
+        length = burst_length(m, dram, self.config)
         covered = Signal()
         room = Signal()
         begin = Signal()
@@ -120,7 +120,7 @@ class WriteMaster(wiring.Component):
     def _responses(self, m: Module, lengths: CommandQueue, answered: Signal) -> None:
         """Answer the tile beat by beat; `owed` counts answers of the bus that it has not yet seen the last of."""
         given = Signal(8)
-        owed = Signal(range(self.outstanding + 1))
+        owed = Signal(range(self.config.outstanding_bursts + 1))
         last = Signal()
         m.d.comb += [
             last.eq(lengths.valid & (given == lengths.head.length)),

@@ -31,7 +31,7 @@ class DmaRecorder(wiring.Component):
     take : In(1)
         Drop the oldest entry.
     overflow : Out(1)
-        An entry was lost since `start` because all `depth` were in use.
+        An entry was lost since `start` because all `depth` were in use. With a `depth` of 0 every one is.
     """
 
     start: Signal
@@ -49,6 +49,8 @@ class DmaRecorder(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        if not self.depth:
+            return self._without_entries(m)
         fifo: Any = SyncFIFOBuffered(width=32, depth=self.depth)
         m.submodules.fifo = ResetInserter(self.start)(fifo)
         time = Signal(TIME_BITS)
@@ -64,4 +66,11 @@ class DmaRecorder(wiring.Component):
             m.d.sync += self.overflow.eq(1)
         with m.If(self.start):
             m.d.sync += [time.eq(1), wrapped.eq(0), self.overflow.eq(0)]
+        return m
+
+    def _without_entries(self, m: Module) -> Module:
+        with m.If(self.events.any()):
+            m.d.sync += self.overflow.eq(1)
+        with m.If(self.start):
+            m.d.sync += self.overflow.eq(0)
         return m

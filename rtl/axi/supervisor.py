@@ -85,7 +85,9 @@ class Supervisor(wiring.Component):
         `errors` is set, and with `clear_memory`, which is ignored while a program runs.
     timeout : In(32)
         As `HangTimer.limit`.
-    tile_start, tile_reset, tile_clear : Out(1)
+    tile_start, tile_reset_next, tile_clear : Out(1)
+        `tile_reset_next`: the tile is to be in reset in the next cycle, the first of `draining`; so the reset can be a
+        register.
     tile_busy, tile_done, tile_conflict, tile_illegal, tile_cleared : In(1)
         Of the tile. A reset of the tile restarts its sweep: `tile_clear` stays high until one was whole.
     read, write : In(master_status_signature())
@@ -110,7 +112,7 @@ class Supervisor(wiring.Component):
     clear_memory: Signal
     timeout: Signal
     tile_start: Signal
-    tile_reset: Signal
+    tile_reset_next: Signal
     tile_clear: Signal
     tile_busy: Signal
     tile_done: Signal
@@ -137,8 +139,8 @@ class Supervisor(wiring.Component):
         super().__init__({
             "start": In(1), "soft_reset": In(1), "clear_error": In(1), "abandon": In(1), "clear_memory": In(1),
             "timeout": In(32),
-            "tile_start": Out(1), "tile_reset": Out(1), "tile_clear": Out(1), "tile_busy": In(1), "tile_done": In(1),
-            "tile_conflict": In(1), "tile_illegal": In(1), "tile_cleared": In(1),
+            "tile_start": Out(1), "tile_reset_next": Out(1), "tile_clear": Out(1), "tile_busy": In(1),
+            "tile_done": In(1), "tile_conflict": In(1), "tile_illegal": In(1), "tile_cleared": In(1),
             "read": In(master_status_signature()), "write": In(master_status_signature()),
             "halt": Out(1), "drain": Out(1), "drop": Out(1),
             "busy": Out(1), "done": Out(1), "draining": Out(1), "clearing": Out(1),
@@ -153,17 +155,14 @@ class Supervisor(wiring.Component):
         enter = Signal()
         m.d.comb += [
             idle.eq(self.read.idle & self.write.idle), enter.eq(self.soft_reset | new.any()),
-            self.tile_reset.eq(self.draining), self.drain.eq(self.draining),
+            self.tile_reset_next.eq(enter | self.draining & ~idle), self.drain.eq(self.draining),
             self.drop.eq(self.abandon & self.draining), self.halt.eq(new.any() | self.errors.any()),
             self.tile_start.eq(self.start & ~self.tile_busy & ~self.draining & ~self.errors.any() & ~enter
                                & ~self.clearing & ~self.clear_memory),
             self.tile_clear.eq(self.clearing & ~self.draining),
             self.busy.eq(self.tile_busy & ~self.draining),
         ]
-        with m.If(enter):
-            m.d.sync += self.draining.eq(1)
-        with m.Elif(idle):
-            m.d.sync += self.draining.eq(0)
+        m.d.sync += self.draining.eq(self.tile_reset_next)
         with m.If(self.clear_memory & ~self.busy):
             m.d.sync += self.clearing.eq(1)
         with m.Elif(self.tile_cleared):

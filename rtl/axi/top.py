@@ -18,19 +18,13 @@ from ..spec.config import TileConfig
 from ..spec.isa import Unit
 from ..spec.registers import register
 from ..tile import Tile
-from .channels import check_parameters, default_outstanding, read_members, write_members
+from .channels import read_members, write_members
 from .lite import AxiLiteSlave, lite_members
 from .master_read import ReadMaster
 from .master_write import WriteMaster
 from .recorder import DmaRecorder
 from .register_block import RegisterBlock
 from .supervisor import ERRORS, Supervisor
-
-MAX_BURST = 16
-"""Beats: at most 1 KiB, which keeps other masters' latency low; AXI3 memory ports take no longer ones."""
-
-TRACE_DEPTH = 1024
-"""Entries of the recorder: one 36 kbit block RAM, about 400 DMA instructions."""
 
 TRACE_PORTS = {"trace_start": 1, "trace_done": 1, "trace_dispatch": 1, "trace_issue": 4, "trace_rd": 4, "trace_wr": 4}
 """Debug outputs: cycle 0 of a run, the level DONE of the tile, and the tile's own trace."""
@@ -42,8 +36,9 @@ class TileAxi(wiring.Component):
     Members
     -------
     aclk, aresetn : In(1)
-        Clock and synchronous reset, active low, of everything. In a simulation `aclk` is the clock of the
-        domain ``sync``.
+        Clock and synchronous reset, active low, of everything. The reset is registered once, so that it may come from
+        far away: the pins show its effect from the second edge on, and no READY is high until it is over inside. In a
+        simulation `aclk` is the clock of the domain ``sync``.
     m_axi_* : `read_members`, `write_members`
         Memory, as wide as the tile's bus.
     s_axi_* : `lite_members`
@@ -53,20 +48,16 @@ class TileAxi(wiring.Component):
     trace_* : Out, `TRACE_PORTS`
         May be left open. Valid while a program runs.
 
-    `max_burst` beats at most per burst, `outstanding` bursts at most per direction (default: enough for the
-    tile's dram_latency), `trace_depth` recorded entries. Raises `ConfigError` as `channels.check_parameters` does.
+    Bursts, recorder and counters are as the configuration's `AXI_KEYS` say. Raises `ConfigError` as
+    `channels.check_bus` does.
     """
 
     aclk: Signal
     aresetn: Signal
     interrupt: Signal
 
-    def __init__(self, config: TileConfig, *, max_burst: int = MAX_BURST, outstanding: int | None = None,
-                 trace_depth: int = TRACE_DEPTH) -> None:
-        self.config, self.trace_depth = config, trace_depth
-        self.max_burst = max_burst
-        self.outstanding = default_outstanding(config) if outstanding is None else outstanding
-        check_parameters(config, self.max_burst, self.outstanding)
+    def __init__(self, config: TileConfig) -> None:
+        self.config = config
         members: dict[str, Any] = {"aclk": In(1), "aresetn": In(1)}
         members |= {f"s_axi_{name}": member for name, member in lite_members().items()}
         members |= {f"m_axi_{name}": member for name, member in (write_members(config) | read_members(config)).items()}
@@ -76,21 +67,21 @@ class TileAxi(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # Both domains have the same clock signal: a derived one would be late by a delta cycle in simulation.
+        # All domains have the same clock signal: a derived one would be late by a delta cycle in simulation.
         sync: Any = ClockDomain("sync")
         core: Any = ClockDomain("core")
-        m.domains += [sync, core]
-        sync.clk = core.clk = self.aclk
-        parameters = {"max_burst": self.max_burst, "outstanding": self.outstanding}
+        never_reset: Any = ClockDomain("never_reset", reset_less=True)
+        m.domains += [sync, core, never_reset]
+        sync.clk = core.clk = never_reset.clk = self.aclk
         m.submodules.lite = lite = AxiLiteSlave()
         m.submodules.registers = registers = RegisterBlock(self.config)
         m.submodules.supervisor = supervisor = Supervisor()
-        m.submodules.read_master = read = ReadMaster(self.config, **parameters)
-        m.submodules.write_master = write = WriteMaster(self.config, **parameters)
-        m.submodules.recorder = recorder = DmaRecorder(depth=self.trace_depth)
-        tile = Tile(self.config)
+        m.submodules.read_master = read = ReadMaster(self.config)
+        m.submodules.write_master = write = WriteMaster(self.config)
+        m.submodules.recorder = recorder = DmaRecorder(depth=self.config.recorder_depth)
+        tile = Tile(self.config, counters=self.config.counters == "all")
         m.submodules.tile = DomainRenamer("core")(tile)
-        m.d.comb += [sync.rst.eq(~self.aresetn), core.rst.eq(~self.aresetn | supervisor.tile_reset)]
+        self._resets(m, sync, core, supervisor)
         wiring.connect(m, lite.bus, registers.bus)
         self._pins(m, "s_axi", lite.axi)
         self._pins(m, "m_axi", read.axi)
@@ -99,6 +90,13 @@ class TileAxi(wiring.Component):
         self._memory(m, registers, supervisor, tile, read, write)
         self._observe(m, registers, supervisor, tile, recorder)
         return m
+
+    def _resets(self, m: Module, sync: Any, core: Any, supervisor: Supervisor) -> None:
+        """One register drives the reset of each domain; that of the tile also follows the supervisor's draining."""
+        reset: Any = Signal(init=1)
+        core_reset: Any = Signal(init=1)
+        m.d.never_reset += [reset.eq(~self.aresetn), core_reset.eq(~self.aresetn | supervisor.tile_reset_next)]
+        m.d.comb += [sync.rst.eq(reset), core.rst.eq(core_reset)]
 
     def _pins(self, m: Module, prefix: str, port: Any) -> None:
         for name, member in port.signature.members.items():

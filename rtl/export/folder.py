@@ -8,22 +8,26 @@ import re
 import shutil
 import string
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from ..axi.channels import BUS_LATENCY, check_parameters, default_outstanding
-from ..axi.top import MAX_BURST, TileAxi
+from ..axi.channels import BUS_LATENCY, check_bus
+from ..axi.top import TileAxi
 from ..spec.config import TileConfig
-from ..spec.encoding import encode_program
 from ..spec.errors import ConfigError
-from ..spec.isa import Halt, Load, Space, Store, Unit
 from ..spec.ledger import COUNTER_NAMES
 from ..spec.registers import REGISTERS, mask, reset_value
+from ..spec.self_test import SelfTest
 from ..spec.tile_file import tile_toml
 from ..spec.version import version
+from . import constraints
 from .register_text import c_header, counter_table, markdown, python_constants
+from .self_test_text import c_data, verilog_checks, verilog_memory
+from .source_map import source_map
 from .verilog import convert_with_cells, without_empty_vectors
-from .verilog_text import document_top, merge_equal_modules, plain_names
+from .verilog_text import document_top, merge_equal_modules, plain_map, plain_names
 from .vivado import port_texts
 
 PREFIX = "tilescore"
@@ -32,14 +36,28 @@ PREFIX = "tilescore"
 TOP = f"{PREFIX}_axi"
 """Name of the top module of such an export."""
 
-SMOKE_BEATS = 3
-"""Bus beats that the smoke test copies: more than one, so that they form a burst."""
-
 _HERE = Path(__file__).parent
 
 
-def export_tile(config: TileConfig, folder: str | Path, *, name: str = PREFIX, force: bool = False) -> Path:
+@dataclass(frozen=True, eq=False)
+class Export:
+    """What the files are made of: a configuration, the first word of their names, a self-test of such a tile."""
+
+    config: TileConfig
+    name: str
+    self_test: SelfTest
+
+    @cached_property
+    def verilog(self) -> tuple[str, Mapping[str, type]]:
+        """`axi_verilog` and the class of each of its modules."""
+        return _axi_design(self.config, self.name)
+
+
+def export_tile(config: TileConfig, folder: str | Path, self_test: SelfTest, *, name: str = PREFIX,
+                force: bool = False) -> Path:
     """Write the files of ``config`` into ``folder`` and return it.
+
+    ``self_test`` is of this configuration.
 
     ``name`` takes the place of `PREFIX`, so that several exports fit one design: a letter, then letters, digits and _.
     ``folder`` must not exist, be empty, or with ``force`` hold an earlier export and nothing else; then it is
@@ -51,7 +69,7 @@ def export_tile(config: TileConfig, folder: str | Path, *, name: str = PREFIX, f
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name):
         raise ConfigError(f"export name {name!r}: expected a Verilog identifier: a letter, then at most 63 letters, "
                           "digits or _")
-    check_parameters(config, MAX_BURST, default_outstanding(config))
+    check_bus(config)
     folder = Path(folder)
     _check_folder(folder, force)
     try:
@@ -59,7 +77,7 @@ def export_tile(config: TileConfig, folder: str | Path, *, name: str = PREFIX, f
         parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
         try:
-            _write(config, name, temporary)
+            _write(Export(config, name, self_test), temporary)
             _put_in_place(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -98,10 +116,10 @@ def file_name(file: str, name: str) -> str:
     return f"{name}{file.removeprefix(PREFIX)}" if file.startswith(PREFIX) else file
 
 
-def _write(config: TileConfig, name: str, folder: Path) -> None:
+def _write(export: Export, folder: Path) -> None:
     """All of `FILES`, with the permissions of ordinary files."""
     for file, content in FILES.items():
-        (folder / file_name(file, name)).write_text(content(config, name), encoding="utf-8", newline="\n")
+        (folder / file_name(file, export.name)).write_text(content(export), encoding="utf-8", newline="\n")
     umask = os.umask(0)
     os.umask(umask)
     folder.chmod(0o777 & ~umask)
@@ -125,16 +143,32 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
 
 def axi_verilog(config: TileConfig, name: str = PREFIX) -> str:
     """Verilog-2005 of `TileAxi`: plain names, one module per distinct component, top module ``<name>_axi`` first."""
-    text = re.sub(rf"\b{PREFIX}_(?=\w)", f"{name}_", _converted(config))
-    return f"// tilescore tile {config.name} with AXI ports, {_shape(config)}\n{text}"
+    return _axi_design(config, name)[0]
 
 
-def _converted(config: TileConfig) -> str:
-    """The Verilog with the names of an export that is given no other."""
+def _axi_design(config: TileConfig, name: str) -> tuple[str, dict[str, type]]:
+    """`axi_verilog` and the class of each of its modules."""
+    text, classes = _converted(config)
+
+    def named(text: str) -> str:
+        return re.sub(rf"\b{PREFIX}_(?=\w)", f"{name}_", text)
+
+    header = f"// tilescore tile {config.name} with AXI ports, {_shape(config)}\n"
+    return header + named(text), {named(module): cls for module, cls in classes.items()}
+
+
+def _converted(config: TileConfig) -> tuple[str, dict[str, type]]:
+    """The same with the names of an export that is given no other, and without the first line."""
     top = TileAxi(config)
     ports = port_texts(top)
-    text = without_empty_vectors(plain_names(convert_with_cells(top, TOP)))
-    return document_top(merge_equal_modules(text, TOP), TOP, ports)
+    raw, classes = convert_with_cells(top, TOP)
+    plain = plain_map(raw)
+    text, became = merge_equal_modules(without_empty_vectors(plain_names(raw)), TOP)
+    # A submodule with the name of a signal beside it has got a number: "tile$306".
+    found = {module: classes.get(re.sub(r"\$\d+(?=\.|$)", "", name))
+             for name, module in {**{name: name for name in classes}, **plain}.items()}
+    return document_top(text, TOP, ports), {became[module]: cls for module, cls in found.items()
+                                            if cls is not None and module in became}
 
 
 def _shape(config: TileConfig) -> str:
@@ -145,65 +179,63 @@ class _Template(string.Template):
     delimiter = "@@"
 
 
-def _template(file: str) -> Callable[[TileConfig, str], str]:
+def _template(file: str) -> Callable[[Export], str]:
     """files/<file>.in, filled in."""
-    def fill(config: TileConfig, name: str) -> str:
+    def fill(export: Export) -> str:
         raw = (_HERE / "files" / f"{file}.in").read_text(encoding="utf-8")
-        return _Template(raw).substitute(_values(config, name))
+        return _Template(raw).substitute(_values(export))
     return fill
 
 
-def _values(config: TileConfig, name: str) -> dict[str, object]:
-    beats, source, target = _smoke_memory(config)
+def _values(export: Export) -> dict[str, object]:
+    config, name, test = export.config, export.name, export.self_test
+    bus, counted = config.bus_bytes, config.counters == "all"
     values: dict[str, object] = {
-        "NAME": config.name, "PREFIX": name, "CORE": re.sub(r"[^A-Za-z0-9_-]", "_", f"{name}_axi_{config.name}"),
+        "NAME": config.name, "PREFIX": name, "UPPER": name.upper(),
+        "CORE": re.sub(r"[^A-Za-z0-9_-]", "_", f"{name}_axi_{config.name}"),
         "VERSION": version(), "DIGEST": config.digest, "ROWS": config.rows,
-        "COLS": config.cols, "LANES": config.lanes, "WIDTH": 8 * config.bus_bytes, "MAX_BURST": MAX_BURST,
-        "OUTSTANDING": default_outstanding(config), "BUS_LATENCY": BUS_LATENCY,
-        "IDEAL_LATENCY": config.dram_latency - BUS_LATENCY, "BUS_BYTES": config.bus_bytes,
-        "MEMORY_BEATS": target + SMOKE_BEATS, "SOURCE_BEAT": source, "TARGET_BEAT": target, "BEATS": SMOKE_BEATS,
-        "MEMORY": "\n".join(f"    memory[{n}] = {8 * config.bus_bytes}'h{value:x};" for n, value in beats.items()),
-        "DONE": f"{mask('STATUS', 'DONE'):x}", "COUNTER": COUNTER_NAMES.index("dram_write_beats")}
+        "COLS": config.cols, "LANES": config.lanes, "WIDTH": 8 * bus, "MAX_BURST": config.max_burst,
+        "OUTSTANDING": config.outstanding_bursts, "COUNTERS": config.counters, "RECORDER_DEPTH": config.recorder_depth,
+        "BUS_LATENCY": BUS_LATENCY, "IDEAL_LATENCY": config.dram_latency - BUS_LATENCY, "BUS_BYTES": bus,
+        "MEMORY_BYTES": len(test.memory), "MEMORY_BEATS": -(-len(test.memory) // bus),
+        "PROGRAM_ADDR": test.program_addr, "FLAGS": test.flags,
+        "MEMORY": verilog_memory(test, bus), "CHECKS": verilog_checks(test, bus), "C_DATA": c_data(test, name),
+        "DONE": f"{mask('STATUS', 'DONE'):x}", "COUNTER": COUNTER_NAMES.index("dram_write_beats"),
+        "WRITE_BEATS": test.write_beats if counted else 0}
     for register in REGISTERS:
         values[f"AT_{register.name}"] = f"{register.offset:03x}"
         values[f"{register.name}_VALUE"] = f"{reset_value(register, config):08x}"
     return values
 
 
-def _smoke_memory(config: TileConfig) -> tuple[dict[int, int], int, int]:
-    """Beats of the memory that are not zero, first beat of the data, first beat of their copy."""
-    bus = config.bus_bytes
-    source, target = config.page_bytes, config.page_bytes + SMOKE_BEATS * bus
-    common = {"space": Space.ACC, "rows": SMOKE_BEATS, "row_bytes": bus, "row_stride": bus}
-    program = encode_program([
-        Load(**common, dram_addr=source, signal_wr=1 << Unit.STORE),
-        Store(**common, dram_addr=target, wait_wr=1 << Unit.LOAD), Halt()]).tobytes()
-    memory = program.ljust(source, b"\0") + bytes(range(1, SMOKE_BEATS * bus + 1))
-    beats = {n // bus: int.from_bytes(memory[n:n + bus], "little") for n in range(0, len(memory), bus)}
-    return {n: value for n, value in beats.items() if value}, source // bus, target // bus
-
-
-def _registers_page(config: TileConfig, name: str) -> str:
+def _registers_page(export: Export) -> str:
+    config = export.config
     return (f"# Registers of tile {config.name}, configuration {config.digest}\n\n{markdown(config)}\n"
             f"## Counters\n\nBy the number that COUNTER_SELECT takes.\n\n{counter_table()}")
 
 
-def _waivers(config: TileConfig, name: str) -> str:
+def _waivers(export: Export) -> str:
     waivers = (_HERE / "tilescore.vlt").read_text(encoding="utf-8")
     return (waivers.rstrip() + "\n// - a port is named `interrupt`, which the generated C++ has to rename.\n"
             "lint_off -rule SYMRSVDWORD\n")
 
 
-FILES: dict[str, Callable[[TileConfig, str], str]] = {
-    f"{TOP}.v": axi_verilog,
+FILES: dict[str, Callable[[Export], str]] = {
+    f"{TOP}.v": lambda export: export.verilog[0],
+    f"{TOP}_map.json": lambda export: source_map(export.verilog[1]),
     f"{TOP}.vlt": _waivers,
     f"{TOP}.core": _template(f"{TOP}.core"),
+    f"{TOP}.xdc": lambda export: constraints.xdc(export.config),
+    f"{TOP}.lpf": lambda export: constraints.lpf(export.config),
+    f"{TOP}.sdc": lambda export: constraints.sdc(export.config),
     f"{PREFIX}_smoke_tb.v": _template(f"{PREFIX}_smoke_tb.v"),
+    f"{PREFIX}_selftest.c": _template(f"{PREFIX}_selftest.c"),
+    f"{PREFIX}_selftest.h": _template(f"{PREFIX}_selftest.h"),
     f"{PREFIX}_litex.py": _template(f"{PREFIX}_litex.py"),
     "registers.md": _registers_page,
-    f"{PREFIX}_registers.h": c_header,
-    f"{PREFIX}_registers.py": lambda config, name: python_constants(config),
-    "tile.toml": lambda config, name: tile_toml(config),
+    f"{PREFIX}_registers.h": lambda export: c_header(export.config, export.name),
+    f"{PREFIX}_registers.py": lambda export: python_constants(export.config),
+    "tile.toml": lambda export: tile_toml(export.config),
     "README.md": _template("README.md"),
 }
-"""What an export named `PREFIX` holds, and what writes each file of a configuration and a name."""
+"""What an export named `PREFIX` holds, and what writes each file."""

@@ -56,7 +56,7 @@ def _constants(config: TileConfig) -> Iterator[tuple[str, int, str]]:
                 yield f"{register.name}_{field.name}", mask, field.meaning
                 if field.bits > 1:
                     yield f"{register.name}_{field.name}_SHIFT", field.low, "lowest bit"
-    for name in ("ID", "VERSION", "DIGEST_LO", "DIGEST_HI"):
+    for name in ("ID", "VERSION", "DIGEST_LO", "DIGEST_HI", "FEATURES"):
         row = next(register for register in REGISTERS if register.name == name)
         yield f"{name}_VALUE", reset_value(row, config), f"what {name} holds for this tile"
     yield "BUS_BYTES", config.bus_bytes, "width of the memory port"

@@ -10,9 +10,11 @@ import platform
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from amaranth._toolchain.yosys import find_yosys
 from amaranth.back import rtlil, verilog  # pyright: ignore[reportAttributeAccessIssue]
+from amaranth.hdl import Elaboratable, Fragment
 from amaranth.lib import wiring
 
 from ..lib.cells import CellLibrary
@@ -31,22 +33,52 @@ def tile_verilog(config: TileConfig) -> str:
     """Verilog-2005 of ``Tile(config)``, with a header that names the tile and its digest."""
     header = (f"// tilescore tile {config.name!r}: {config.rows} x {config.cols} x {config.lanes}, "
               f"configuration {config.digest}\n")
-    return header + without_empty_vectors(_plain_module_names(convert_with_cells(Tile(config), TOP)))
+    return header + without_empty_vectors(_plain_module_names(convert_with_cells(Tile(config), TOP)[0]))
 
 
-def convert_with_cells(top: wiring.Component, name: str) -> str:
-    """What Yosys writes for ``top`` as module ``name``, its submodules and the cells in it.
+def convert_with_cells(top: wiring.Component, name: str) -> tuple[str, dict[str, type]]:
+    """What Yosys writes for ``top`` as module ``name``, its submodules and the cells in it; the class of each module.
 
     Raises `ToolError` where Amaranth loses names of signals, which makes another text.
     """
     library = CellLibrary()
+    classes: dict[str, type] = {}
+
+    def convert(component: wiring.Component, *, name: str, platform: CellLibrary) -> str:
+        return verilog.convert(_Recorded(component, name, classes), name=name, platform=platform, **_OPTIONS)
+
     with _builtin_yosys():
-        text = verilog.convert(top, name=name, platform=library, **_OPTIONS) + "\n" + library.verilog(**_OPTIONS)
+        text = "\n".join([convert(top, name=name, platform=library), *library.converted(convert)])
     lost = re.search(r"\$(?:signal|like|memory)\b", text)
     if lost:
         raise ToolError(f"Python {platform.python_version()}: the installed Amaranth cannot read names of signals from "
                         f"its bytecode, one became {lost[0]}; use a Python that this Amaranth supports")
-    return text
+    return text, classes
+
+
+class _Recorded(Elaboratable):
+    """``component``, to be converted as module ``name``; notes the class of each module in ``classes``."""
+
+    def __init__(self, component: wiring.Component, name: str, classes: dict[str, type]) -> None:
+        self._component, self._name, self._classes = component, name, classes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._component, name)
+
+    def elaborate(self, platform: Any) -> Any:
+        fragment = Fragment.get(self._component, platform)
+        self._classes.update(_classes(fragment, self._name))
+        return fragment
+
+
+def _classes(fragment: Any, name: str) -> Iterator[tuple[str, type]]:
+    """(name of its module, class) of every component in an elaborated design."""
+    for origin in getattr(fragment, "origins", None) or ():
+        if not type(origin).__module__.startswith("amaranth.hdl."):
+            yield name, type(origin)
+            break
+    for part, part_name, _ in getattr(fragment, "subfragments", ()):
+        yield from _classes(part, f"{name}.{part_name}")
 
 
 def tile_netlist(config: TileConfig, *, dot_at_once: bool = False) -> str:

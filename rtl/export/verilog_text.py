@@ -55,6 +55,13 @@ def plain_names(text: str) -> str:
     simulation gets the same name in every module, and its value from an `initial` process: SystemVerilog simulators
     (Icarus 11 with -g2012) set ``reg x = 0`` before any process waits for it, which then never runs.
     """
+    plain = plain_map(text)
+    text = re.sub(r"\\(\S+)\s", lambda found: plain[found[1]], _TRIGGER.sub("always_trigger", text))
+    return text.replace("reg always_trigger = 0;", "reg always_trigger;\n  initial always_trigger = 0;")
+
+
+def plain_map(text: str) -> dict[str, str]:
+    """What `plain_names` calls every escaped identifier of ``text``."""
     text = _TRIGGER.sub("always_trigger", text)
     taken = set(re.findall(r"(?<![\\\w$.'])[A-Za-z_]\w*", _ESCAPED.sub("", text))) | KEYWORDS
     plain: dict[str, str] = {}
@@ -66,8 +73,7 @@ def plain_names(text: str) -> str:
             candidate = f"{wanted}_{number}"
         plain[name] = candidate
         taken.add(candidate)
-    text = re.sub(r"\\(\S+)\s", lambda found: plain[found[1]], text)
-    return text.replace("reg always_trigger = 0;", "reg always_trigger;\n  initial always_trigger = 0;")
+    return plain
 
 
 def _plain(name: str) -> str:
@@ -76,12 +82,15 @@ def _plain(name: str) -> str:
     return name if re.match(r"[A-Za-z_]", name) else f"n_{name}"
 
 
-def merge_equal_modules(text: str, top: str) -> str:
+def merge_equal_modules(text: str, top: str) -> tuple[str, dict[str, str]]:
     """Keep one of all modules with the same text; instances of the others become instances of it.
 
     It is called by what the names of all have in common, or else as the first of them. Repeats until no two are
     equal, so equal trees of modules merge from the leaves up. Ports are compared regardless of their order.
+
+    Returns the text, and for every module that was there the name of the one that it has become.
     """
+    became = {name: name for name, _, _ in _MODULE.findall(text)}
     while True:
         groups: dict[str, list[str]] = {}
         for name, ports, body in _MODULE.findall(text):
@@ -90,7 +99,7 @@ def merge_equal_modules(text: str, top: str) -> str:
                 groups.setdefault(key, []).append(name)
         merged = {names[0]: names for names in groups.values() if len(names) > 1}
         if not merged:
-            return text
+            return text, became
         dropped = {name for names in merged.values() for name in names[1:]}
         text = _MODULE.sub(lambda found, dropped=dropped: "" if found[1] in dropped else found[0], text)
         taken = set(re.findall(r"[A-Za-z_]\w*", text))
@@ -100,6 +109,7 @@ def merge_equal_modules(text: str, top: str) -> str:
             taken.add(kept)
             pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, names))})\b(?= \w+ \(|\()")
             text = pattern.sub(kept, text)
+            became = {name: kept if now in names else now for name, now in became.items()}
         text = re.sub(r"\n{3,}", "\n\n", text)
 
 

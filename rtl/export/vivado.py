@@ -2,6 +2,7 @@
 
 from ..axi.channels import ADDR_BITS
 from ..axi.top import TileAxi
+from .constraints import frequency_hz
 from .verilog_text import PortText
 
 _AXI = "xilinx.com:interface:aximm:1.0"
@@ -10,14 +11,17 @@ _AXI = "xilinx.com:interface:aximm:1.0"
 def port_texts(top: TileAxi) -> list[PortText]:
     """The ports in the order of the signature, each with its attributes."""
     width = 8 * top.config.bus_bytes
+    clock = f"FREQ_HZ {frequency_hz(top.config)}"
     parameters = {
-        "aclk": "XIL_INTERFACENAME aclk, ASSOCIATED_BUSIF s_axi:m_axi, ASSOCIATED_RESET aresetn",
+        "aclk": f"XIL_INTERFACENAME aclk, ASSOCIATED_BUSIF s_axi:m_axi, ASSOCIATED_RESET aresetn, {clock}",
         "aresetn": "XIL_INTERFACENAME aresetn, POLARITY ACTIVE_LOW",
         "interrupt": "XIL_INTERFACENAME interrupt, SENSITIVITY LEVEL_HIGH",
-        "s_axi_awaddr": "XIL_INTERFACENAME s_axi, PROTOCOL AXI4LITE, DATA_WIDTH 32",
+        "s_axi_awaddr": "XIL_INTERFACENAME s_axi, PROTOCOL AXI4LITE, DATA_WIDTH 32, "
+                         f"{clock}",
         "m_axi_awid": f"XIL_INTERFACENAME m_axi, PROTOCOL AXI4, DATA_WIDTH {width}, ADDR_WIDTH {ADDR_BITS}, "
-                      f"MAX_BURST_LENGTH {top.max_burst}, NUM_READ_OUTSTANDING {top.outstanding}, "
-                      f"NUM_WRITE_OUTSTANDING {top.outstanding}, SUPPORTS_NARROW_BURST 0"}
+                      f"MAX_BURST_LENGTH {top.config.max_burst}, NUM_READ_OUTSTANDING {top.config.outstanding_bursts}, "
+                      f"NUM_WRITE_OUTSTANDING {top.config.outstanding_bursts}, SUPPORTS_NARROW_BURST 0, "
+                      f"{clock}"}
     return [PortText(name, _attributes(name, parameters)) for name in top.signature.members]
 
 

@@ -44,16 +44,15 @@ class CellLibrary:
         return self._cells[key]
 
     def verilog(self, **options: Any) -> str:
-        """Text of all cells, those placed inside cells included. ``options`` go to
-        `amaranth.back.verilog.convert`.
-        """
-        return "\n".join(self._converted(verilog.convert, options))
+        """Text of all cells. ``options`` go to `amaranth.back.verilog.convert`."""
+        return "\n".join(self.converted(verilog.convert, **options))
 
     def rtlil(self, **options: Any) -> list[str]:
         """RTLIL of each of these cells. ``options`` go to `amaranth.back.rtlil.convert`."""
-        return self._converted(rtlil.convert, options)
+        return self.converted(rtlil.convert, **options)
 
-    def _converted(self, convert: Callable[..., str], options: dict[str, Any]) -> list[str]:
+    def converted(self, convert: Callable[..., str], **options: Any) -> list[str]:
+        """What ``convert(component, name=, platform=, **options)`` makes of each cell, those inside cells included."""
         texts: dict[str, str] = {}
         while missing := [key for key in self._cells if key not in texts]:
             for key in missing:

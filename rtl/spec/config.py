@@ -28,6 +28,12 @@ from .tile_keys import KEYS, check_names, with_units
 PRESETS = ("nano", "edge", "server")
 """Names accepted by `load_tile`, in order of size."""
 
+AXI_KEYS = ("max_burst", "max_outstanding", "recorder_depth", "counters")
+"""Parameters of the AXI ports and of what the host sees of a run; a program runs with any of them."""
+
+_PAGE_BYTES = 4096
+"""No AXI burst crosses such a boundary (AMBA AXI protocol specification, section A3.4.1)."""
+
 ACC_FLAG_BITS = 4
 """Sticky flags beside an accumulator: nan, +inf, -inf, inexact."""
 
@@ -61,7 +67,10 @@ class TileConfig:
     queue_depth: entries of each unit's instruction queue.
     bus_bytes, dram_latency: DRAM port width and its fixed latency in cycles (per port, in order).
     dma_outstanding: DMA instructions that may be in flight per port.
-    clock_mhz: clock, used to turn cycles into seconds and watts only.
+    max_burst: beats of an AXI burst, at most 4 KiB. max_outstanding: AXI bursts in flight per direction, or 0, see
+    `outstanding_bursts`. recorder_depth: entries of the recorder of DMA times. counters: one of `COUNTER_SETS`. These
+    four are of the exported AXI top alone (`AXI_KEYS`).
+    clock_mhz: clock, used to turn cycles into seconds and watts, and in the exported constraints.
     """
 
     name: str
@@ -86,6 +95,10 @@ class TileConfig:
     bus_bytes: int
     dram_latency: int
     dma_outstanding: int = 8
+    max_burst: int = 16
+    max_outstanding: int = 0
+    recorder_depth: int = 1024
+    counters: str = "all"
     clock_mhz: float = 500.0
 
     def __post_init__(self) -> None:
@@ -145,6 +158,9 @@ class TileConfig:
              f"got {self.index_entries}")
         need(self.imem_page * INSTRUCTION_BYTES % self.bus_bytes == 0,
              f"imem_page: a page must be a multiple of bus_bytes ({self.bus_bytes}), got {self.imem_page}")
+        need(self.max_burst * self.bus_bytes <= _PAGE_BYTES,
+             f"max_burst must be at most {_PAGE_BYTES // self.bus_bytes} ({_PAGE_BYTES} bytes of {self.bus_bytes} per "
+             f"beat), got {self.max_burst}")
         need(self.a_addr_bits <= 20 and self.b_addr_bits <= 20,
              f"operand slices are too deep: {self.a_addr_bits} and {self.b_addr_bits} address bits, at most 20")
         need(self.acc_addr_bits <= 16, f"accumulator buffer is too deep: {self.acc_addr_bits} address bits, "
@@ -237,6 +253,11 @@ class TileConfig:
     def page_bytes(self) -> int:
         return self.imem_page * INSTRUCTION_BYTES
 
+    @property
+    def outstanding_bursts(self) -> int:
+        """``max_outstanding``, or so many that even single beats never wait on the reference bus; at most 128."""
+        return self.max_outstanding or min(128, 1 << (self.dram_latency + 1).bit_length())
+
     def to_dict(self) -> dict:
         """Plain values, in field order; `from_dict` is the inverse."""
         values = dataclasses.asdict(self)
@@ -245,8 +266,8 @@ class TileConfig:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that change when any parameter but the name and the clock changes."""
-        values = {k: v for k, v in self.to_dict().items() if k not in ("name", "clock_mhz")}
+        """16 hexadecimal digits that change with what programs depend on: all but name, clock and `AXI_KEYS`."""
+        values = {k: v for k, v in self.to_dict().items() if k not in ("name", "clock_mhz", *AXI_KEYS)}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     @classmethod

@@ -16,7 +16,7 @@ from .errors import ConfigError
 ID = int.from_bytes(b"TSCR", "little")
 """What register ID holds: the bytes T, S, C, R."""
 
-VERSION_MAJOR, VERSION_MINOR = 1, 1
+VERSION_MAJOR, VERSION_MINOR = 1, 2
 """Of the register map. Minor: registers were added. Major: a driver for the old map does not work."""
 
 REGISTER_BYTES = 4
@@ -143,6 +143,9 @@ REGISTERS = (
         ("OVERFLOW", 1, "a finite result was too large for FP32"),
         ("NAN", 2, "a result is NaN"),
         ("INF", 3, "an operand was infinite"))),
+    Register("FEATURES", 0x60, Access.CONSTANT, "what is built of the parts that no program needs", (
+        RegisterField("COUNTERS", 0, 1, "the counters; without them COUNTER_LO and COUNTER_HI read 0"),
+        RegisterField("RECORDER_DEPTH", 16, 16, "entries that the recorder of DMA times holds"))),
 )
 
 _BY_NAME = {register.name: register for register in REGISTERS}
@@ -183,5 +186,7 @@ def reset_value(register: Register, config: TileConfig) -> int:
     if register.access is not Access.CONSTANT:
         return register.reset
     digest = int(config.digest, 16)
-    return {"ID": ID, "VERSION": VERSION_MAJOR << 16 | VERSION_MINOR, "DIGEST_LO": digest & 0xFFFFFFFF,
-            "DIGEST_HI": digest >> 32}[register.name]
+    features = (mask("FEATURES", "COUNTERS") * (config.counters == "all")
+                | config.recorder_depth << field_of("FEATURES", "RECORDER_DEPTH").low)
+    return {"FEATURES": features, "ID": ID, "VERSION": VERSION_MAJOR << 16 | VERSION_MINOR,
+            "DIGEST_LO": digest & 0xFFFFFFFF, "DIGEST_HI": digest >> 32}[register.name]

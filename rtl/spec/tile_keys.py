@@ -14,6 +14,9 @@ from .formats import BUILD_NAMES, SCALE_NAMES
 MULTIPLIERS = ("fabric", "dsp")
 """PE back ends: shift and add, or one 18-bit multiplier per product of operands that are expanded at the edge."""
 
+COUNTER_SETS = ("all", "none")
+"""What `TileConfig.counters` may be: counters are a tenth of a small tile's logic, and no program needs them."""
+
 _BINARY = {"": 1, "k": 1 << 10, "K": 1 << 10, "Ki": 1 << 10, "M": 1 << 20, "Mi": 1 << 20}
 _SUFFIXES: dict[str, dict[str, int | Fraction]] = {
     "bytes": {**_BINARY, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20},
@@ -116,6 +119,13 @@ KEYS = {key.name: key for key in (
         meaning="width of the DRAM port, from lanes to 4 x cols"),
     Key(name="dram_latency", low=1, high=4096, unit="cycles", meaning="fixed latency of the DRAM"),
     Key(name="dma_outstanding", low=1, high=64, unit="instructions", meaning="DMA instructions in flight per port"),
+    Key(name="max_burst", low=1, high=256, power_of_two=True, unit="beats",
+        meaning="longest AXI burst, at most 4 KiB"),
+    Key(name="max_outstanding", low=0, high=1024, unit="bursts",
+        meaning="AXI bursts in flight per direction; 0: enough for dram_latency"),
+    Key(name="recorder_depth", low=0, high=32768, unit="entries",
+        meaning="DMA times that the AXI top records; 0: no recorder"),
+    Key(name="counters", kind="text", choices=COUNTER_SETS, meaning="counters of events and causes in the AXI top"),
     Key(name="clock_mhz", kind="number", low=0, high=10_000, unit="MHz",
         meaning="clock, to turn cycles into seconds and watts"),
 )}

@@ -1,8 +1,8 @@
 """Executables made of generated Verilog and a C++ driver: compiled once, kept in the cache.
 
-A key is made of the tile's digest, every source that shapes the executable (all of `rtl/`, the driver) and the tools'
-versions, so that a stale one cannot be used. It is built in a temporary folder, copied beside its place and renamed
-when complete; a lock keeps parallel test workers from building the same one twice.
+A key is made of the tile's digest and `AXI_KEYS`, every source that shapes the executable (all of `rtl/`, the driver)
+and the tools' versions, so that a stale one cannot be used. It is built in a temporary folder, copied beside its place
+and renamed when complete; a lock keeps parallel test workers from building the same one twice.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...rtl.spec.config import TileConfig
+from ...rtl.spec.config import AXI_KEYS, TileConfig
 from ...rtl.spec.errors import ToolError
 from .processes import run_quietly
 from .toolchain import VerilatorInstall, cache_dir, find_make, require_verilator, verilator_env
@@ -52,7 +52,7 @@ def build_executable(model: Model, config: TileConfig) -> Path:
     """
     install = require_verilator()
     root = cache_dir(model.kind)
-    folder = root / f"{config.digest}-{key(model, install)}"
+    folder = root / f"{config.digest}-{key(model, config, install)}"
     binary = folder / model.top
     if binary.is_file():
         return binary
@@ -114,11 +114,12 @@ def rtl_digest() -> str:
     return hashlib.sha256(digest.digest() + repr(versions).encode()).hexdigest()[:16]
 
 
-def key(model: Model, install: VerilatorInstall) -> str:
+def key(model: Model, config: TileConfig, install: VerilatorInstall) -> str:
     """16 hexadecimal digits that change with every source, setting and tool that can change an executable."""
     own = [Path(__file__), *sorted(Path(__file__).with_name("verilated").glob("*.py"))]
     sources = [model.driver.read_bytes(), *(path.read_bytes() for path in own), rtl_digest().encode()]
-    settings = repr((install.version, os.environ.get("CXX", ""), model.top, tuple(model.ports)))
+    ports = [getattr(config, name) for name in AXI_KEYS]
+    settings = repr((ports, install.version, os.environ.get("CXX", ""), model.top, tuple(model.ports)))
     return hashlib.sha256(b"\0".join([*sources, settings.encode()])).hexdigest()[:16]
 
 

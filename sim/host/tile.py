@@ -55,7 +55,8 @@ class TileStatus:
 class HostRun:
     """What a program did.
 
-    cycles, ledger, events: as in `timing.Timing`; the latter two are empty when counters were not read.
+    cycles, ledger, events: as in `timing.Timing`; the latter two are empty when counters were not read, or are not
+    built.
     flags: what FP32 results of MATMULs have met. outputs: {region: array}.
     recorded: times of the DMA instructions, for `recorded.recorded_durations`; None when entries were lost because
     there are more than the recorder holds.
@@ -201,7 +202,7 @@ class Tile:
 
     async def run(self, program: Program, *, limit: int = 10_000_000, interrupt: bool = True,
                   counters: bool = True) -> HostRun:
-        """Load, start, wait, read everything; the counters take some 200 register accesses.
+        """Load, start, wait, read everything; the counters, where there are any, take some 200 register accesses.
 
         Raises as the steps do, and `SimulationError` when the program ends with an error; the tile is then left as it
         is, for `status` and `clear_errors`.
@@ -211,7 +212,7 @@ class Tile:
         status = await self.wait(limit, interrupt=interrupt)
         if status.errors:
             raise SimulationError(f"tile: the program ended with {status.describe()}")
-        values = await self.counters() if counters else {}
+        values = await self.counters() if counters and await self.has_counters() else {}
         return HostRun(cycles=await self.cycles(), ledger=_ledger(values) if values else {},
                        events={name: values[name] for name in EVENT_NAMES if values},
                        flags=await self.flags(), recorded=await self.recorded(),
@@ -234,6 +235,12 @@ class Tile:
     async def flags(self) -> Status:
         """What FP32 results of MATMULs have met in the last program."""
         return Status(await self._read("RESULT_FLAGS"))
+
+    async def has_counters(self) -> bool:
+        """Whether the counters are built; a tile older than the register that tells has them."""
+        if await self._read("VERSION") & mask("VERSION", "MINOR") < 2:
+            return True
+        return bool(await self._read("FEATURES") & mask("FEATURES", "COUNTERS"))
 
     async def counters(self, names: Sequence[str] = COUNTER_NAMES) -> dict[str, int]:
         """Counters of the last program by name, of `ledger.COUNTER_NAMES`."""

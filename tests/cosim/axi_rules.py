@@ -54,6 +54,9 @@ TAKEN = ("m_axi_r", "m_axi_b", "s_axi_aw", "s_axi_w", "s_axi_ar")
 
 MAX_BEATS = 16
 PAGE = 4096
+RESET_LATENCY = 2
+"""Cycles with ARESETn low in which the tile's pins may still be what they were."""
+
 ABANDON_CYCLES = 4
 """After the command ABANDON, in which the master port may drop its VALIDs: the memory is held in reset."""
 
@@ -65,7 +68,7 @@ class AxiRules:
         self.bus_bytes = bus_bytes
         self.violations: list[Violation] = []
         self.cycle = 0
-        self._in_reset = True
+        self._reset_cycles = RESET_LATENCY
         self._start()
 
     def _start(self) -> None:
@@ -91,20 +94,20 @@ class AxiRules:
             if not get("aresetn"):
                 self._reset(get)
                 return
-            self._in_reset = False
+            self._reset_cycles = 0
             self._handshakes(get)
         except ValueError as error:
             self._report(Rule.UNKNOWN, str(error))
 
     def _reset(self, get: Get) -> None:
-        """The first cycle of a synchronous reset still shows what was before."""
-        if self._in_reset:
+        """The first two cycles of a registered, synchronous reset still show what was before."""
+        self._reset_cycles += 1
+        if self._reset_cycles > RESET_LATENCY:
             for channel in DRIVEN:
                 if get(f"{channel}valid"):
                     self._report(Rule.RESET, f"{channel}valid")
-        else:
+        elif self._reset_cycles == 1:
             self._start()
-        self._in_reset = True
 
     def _handshakes(self, get: Get) -> None:
         self._abandon = max(0, self._abandon - 1)

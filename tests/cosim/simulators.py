@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.config import AXI_KEYS, TileConfig
 from tilescore.sim.hardware.toolchain import cache_dir, find_verilator, missing_for_cosim, verilator_env
 from tilescore.sim.hardware.verilator_build import lock, rtl_digest
 from tilescore.sim.program import Program
@@ -48,7 +48,8 @@ def needs(simulator: str) -> pytest.MarkDecorator:
 
 def exported_verilog(config: TileConfig) -> Path:
     """The Verilog of ``config``, exported once per state of the sources."""
-    path = cache_dir("cosim") / f"{config.name}-{config.digest}-{rtl_digest()}.v"
+    axi = "-".join(str(getattr(config, key)) for key in AXI_KEYS)
+    path = cache_dir("cosim") / f"{config.name}-{config.digest}-{axi}-{rtl_digest()}.v"
 
     def export() -> str:
         from tilescore.rtl.export.folder import axi_verilog

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tilescore.compiler.self_test import self_test_program
 from tilescore.tests.cosim.simulators import SIMULATORS, exported_verilog, needs, run_job
 from tilescore.tests.cosim.tiles import LAYERS, TILES, layer_program
 
@@ -50,6 +51,13 @@ def test_layer_under_stalls(simulator: str, kind: str, job: Callable, seed: int)
 def test_an_ideal_memory(simulator: str, kind: str, job: Callable) -> None:
     """Fixed latency, no stalls: every cycle, counter and event of the plain timing model."""
     assert job(simulator, 128, "ideal", [kind])["runs"] == 1
+
+
+@simulators
+def test_the_self_test(simulator: str, tmp_path: Path) -> None:
+    """Its bytes, and every cycle of it, on an ideal memory."""
+    assert run_job(simulator, exported_verilog(TILES[128]), tmp_path, "ideal",
+                   [self_test_program(TILES[128])])["runs"] == 1
 
 
 @of_each("mishap", ("errors", "READ", "WRITE"), ("resets", "resets"), ("hangs", "hangs"), ("corrupted", "ILLEGAL"))

@@ -159,7 +159,7 @@ def test_lost_names_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
             m.d.comb += self.output.eq(count)
             return m
 
-    assert " count " in convert_with_cells(Small(), "small")
+    assert " count " in convert_with_cells(Small(), "small")[0]
     monkeypatch.setattr(tracer, "get_var_name", lambda depth=2, default=None: default)
     with pytest.raises(ToolError, match=rf"^Python 3\.{sys.version_info.minor}.*\$signal"):
         convert_with_cells(Small(), "small")

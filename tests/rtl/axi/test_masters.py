@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from tilescore.rtl.axi.channels import BUS_LATENCY, check_parameters, default_outstanding
+from tilescore.rtl.axi.channels import BUS_LATENCY
 from tilescore.rtl.axi.master_read import ReadMaster
 from tilescore.rtl.axi.master_write import WriteMaster
 from tilescore.rtl.spec.config import TileConfig, load_tile
@@ -132,14 +132,16 @@ def image(rng) -> np.ndarray:
     return rng.integers(0, 256, MEMORY_BYTES, dtype=np.uint8)
 
 
-@pytest.mark.parametrize("max_burst", [1, 16, 64])
+@pytest.mark.parametrize("max_burst", [1, 16, "4 KiB"])
 @pytest.mark.parametrize("config", WIDTHS, ids=lambda c: c.name)
 def test_reads_under_stalls(config, max_burst, rng, axi_memory) -> None:
     """Every beat in order with the right data; bursts no longer than allowed and not needlessly many."""
+    max_burst = min(256, 4096 // config.bus_bytes) if max_burst == "4 KiB" else max_burst
+    config = dataclasses.replace(config, max_burst=max_burst, max_outstanding=4)
     row_list = rows(rng, config, 20)
     stream = requests(row_list, config)
     memory = axi_memory(image(rng), bus_bytes=config.bus_bytes, latency=3, rng=rng)
-    bench = ReadBench(ReadMaster(config, max_burst=max_burst, outstanding=4), memory, stream)
+    bench = ReadBench(ReadMaster(config), memory, stream)
 
     async def body(ctx) -> None:
         cycle = 0
@@ -166,16 +168,18 @@ def cut(row_list: list, bus: int, max_burst: int) -> list[tuple[int, int]]:
     return bursts
 
 
-@pytest.mark.parametrize("max_burst", [1, 16, 64])
+@pytest.mark.parametrize("max_burst", [1, 16, "4 KiB"])
 @pytest.mark.parametrize("config", WIDTHS, ids=lambda c: c.name)
 def test_writes_under_stalls(config, max_burst, rng, axi_memory) -> None:
     """The bytes with strobes and no others; one answer per beat, never before the burst's own when it is the last."""
+    max_burst = min(256, 4096 // config.bus_bytes) if max_burst == "4 KiB" else max_burst
+    config = dataclasses.replace(config, max_burst=max_burst, max_outstanding=4)
     row_list = rows(rng, config, 20)
     stream = requests(row_list, config)
     beats = beats_for(rng, stream, config)
     before = image(rng)
     memory = axi_memory(before.copy(), bus_bytes=config.bus_bytes, latency=3, rng=rng)
-    bench = WriteBench(WriteMaster(config, max_burst=max_burst, outstanding=4), memory, stream, rng, beats=beats)
+    bench = WriteBench(WriteMaster(config), memory, stream, rng, beats=beats)
     bursts = cut(row_list, config.bus_bytes, max_burst)
     ends = np.cumsum([n for _, n in bursts])
 
@@ -206,14 +210,14 @@ def test_constant_latency(kind: str, latency: int, rng, axi_memory) -> None:
     Of a write burst only the last beat is; the others are answered no later than that, the row's last with it.
     """
     config = dataclasses.replace(WIDTHS[1], dram_latency=latency + BUS_LATENCY)
+    assert config.max_outstanding == 0, "as many bursts as this latency needs"
     row_list = rows(rng, config, 30) + [(16 * n, 1) for n in range(0, 120, 2)]
     stream = requests(row_list, config)
     memory = axi_memory(image(rng), bus_bytes=config.bus_bytes, latency=latency)
-    parameters = {"max_burst": 16, "outstanding": default_outstanding(config)}
     if kind == "read":
-        bench: Bench = ReadBench(ReadMaster(config, **parameters), memory, stream)
+        bench: Bench = ReadBench(ReadMaster(config), memory, stream)
     else:
-        bench = WriteBench(WriteMaster(config, **parameters), memory, stream, beats=beats_for(rng, stream, config))
+        bench = WriteBench(WriteMaster(config), memory, stream, beats=beats_for(rng, stream, config))
 
     async def body(ctx) -> None:
         for cycle in range(len(stream) + latency + 5):
@@ -233,7 +237,7 @@ def test_constant_latency(kind: str, latency: int, rng, axi_memory) -> None:
 def test_base_is_added(rng, axi_memory) -> None:
     """Pages above the request's address, modulo 2**40; low bits of an unaligned request are dropped."""
     for request, base, expected in ((0x12345678, 0x3, 0x12348670), (0xFFFFFFF010, 0x2, 0x0000001010)):
-        dut = ReadMaster(WIDTHS[1], max_burst=16, outstanding=4)
+        dut = ReadMaster(WIDTHS[1])
         seen = []
 
         async def body(ctx, dut=dut, request=request, base=base, seen=seen) -> None:
@@ -257,7 +261,7 @@ def test_error_is_reported_and_halt_holds_the_next_address(kind, rng, axi_memory
     bad = row_list[17][0] + (3 * 16 if kind == "read" else 0)
     memory = axi_memory(image(rng), bus_bytes=16, latency=4, rng=rng, errors=frozenset({bad}), code=3)
     master = ReadMaster if kind == "read" else WriteMaster
-    dut = master(config, max_burst=16, outstanding=4)
+    dut = master(dataclasses.replace(config, max_outstanding=4))
     bench = ReadBench(dut, memory, stream) if kind == "read" else \
         WriteBench(dut, memory, stream, rng, beats=beats_for(rng, stream, config))
     seen = []
@@ -289,7 +293,7 @@ def test_drain_ends_what_is_under_way(kind, rng, axi_memory) -> None:
     tile, and afterwards the master serves a new stream as if fresh."""
     config = WIDTHS[1]
     memory = axi_memory(image(rng), bus_bytes=16, latency=6, rng=rng)
-    dut = (ReadMaster if kind == "read" else WriteMaster)(config, max_burst=16, outstanding=4)
+    dut = (ReadMaster if kind == "read" else WriteMaster)(dataclasses.replace(config, max_outstanding=4))
 
     async def body(ctx) -> None:
         cycle = 0
@@ -343,7 +347,7 @@ def test_hung_bus_shows_no_progress_and_abandon_forgets(kind, rng, axi_memory) -
     config = WIDTHS[1]
     stream = requests([(0, 8), (512, 8), (1024, 8)], config)
     memory = axi_memory(image(rng), bus_bytes=16, latency=5)
-    dut = (ReadMaster if kind == "read" else WriteMaster)(config, max_burst=16, outstanding=4)
+    dut = (ReadMaster if kind == "read" else WriteMaster)(dataclasses.replace(config, max_outstanding=4))
     bench = ReadBench(dut, memory, stream) if kind == "read" else \
         WriteBench(dut, memory, stream, beats=beats_for(rng, stream, config))
 
@@ -377,10 +381,11 @@ def test_hung_bus_shows_no_progress_and_abandon_forgets(kind, rng, axi_memory) -
 
 
 def test_wrong_parameters() -> None:
-    with pytest.raises(ConfigError, match="tile bus512: max_burst must be a power of two from 1 to 64, got 128"):
-        check_parameters(WIDTHS[2], 128, 4)
-    with pytest.raises(ConfigError, match="max_burst must be a power of two from 1 to 256, got 12"):
-        check_parameters(WIDTHS[0], 12, 4)
-    with pytest.raises(ConfigError, match=r"outstanding must be 1\.\.1024, got 0"):
-        check_parameters(WIDTHS[0], 16, 0)
-    check_parameters(WIDTHS[2], 64, 1)
+    for config, key, value, allowed in (
+            (WIDTHS[2], "max_burst", 128, r"at most 64 \(4096 bytes of 64 per beat\)"),
+            (WIDTHS[0], "max_burst", 12, "a power of two"), (WIDTHS[0], "max_burst", 512, r"1\.\.256"),
+            (WIDTHS[0], "max_burst", 0, r"1\.\.256"), (WIDTHS[0], "max_outstanding", 1025, r"0\.\.1024"),
+            (WIDTHS[0], "recorder_depth", 32769, r"0\.\.32768"), (WIDTHS[0], "counters", "some", "one of all, none")):
+        with pytest.raises(ConfigError, match=f"tile {config.name}: {key} must be {allowed}, got {value!r}"):
+            dataclasses.replace(config, **{key: value})
+    dataclasses.replace(WIDTHS[2], max_burst=64, max_outstanding=1, recorder_depth=0, counters="none")

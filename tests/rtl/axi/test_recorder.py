@@ -52,6 +52,12 @@ def test_entries(rng) -> None:
     assert not overflow
 
 
+def test_without_entries_all_are_lost() -> None:
+    """A recorder that is not built says so, in a run that would have used it."""
+    assert record({9: 1}, 20, depth=0) == ([], 1)
+    assert record({}, 20, depth=0) == ([], 0)
+
+
 def test_overflow_keeps_the_oldest() -> None:
     events = dict.fromkeys(range(5, 25), 1)
     words, overflow = record(events, 40, depth=8)

@@ -76,7 +76,7 @@ def test_error_of_the_last_cycle_is_not_done(name: str, late: int) -> None:
             done += ctx.get(dut.done_event)
             errors += ctx.get(dut.error_event)
             await ctx.tick()
-            resets += ctx.get(dut.tile_reset)
+            resets += ctx.get(dut.draining)
         assert (done, errors, resets) == (0, 1, 1)
         assert ctx.get(dut.errors) == bits(name) and not ctx.get(dut.done)
 
@@ -102,7 +102,7 @@ def test_when_a_start_counts() -> None:
         await ctx.tick()
         ctx.set(dut.write.error, 0)
         for _ in range(5):
-            assert not ctx.get(dut.tile_start) and ctx.get(dut.draining) and ctx.get(dut.tile_reset)
+            assert not ctx.get(dut.tile_start) and ctx.get(dut.draining)
             assert ctx.get(dut.drain) and ctx.get(dut.halt)
             await ctx.tick()
         ctx.set(dut.write.idle, 1)
@@ -220,7 +220,7 @@ def test_a_running_program_is_not_cleared_and_a_reset_does_not_end_the_sweep() -
         ctx.set(dut.soft_reset, 1)
         await ctx.tick()
         ctx.set(dut.soft_reset, 0)
-        assert ctx.get(dut.tile_reset) and ctx.get(dut.clearing) and not ctx.get(dut.tile_clear)
+        assert ctx.get(dut.draining) and ctx.get(dut.clearing) and not ctx.get(dut.tile_clear)
         await ctx.tick()
         assert ctx.get(dut.tile_clear)
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import importlib.util
+import json
+import linecache
 import os
 import re
 import shutil
@@ -15,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from tilescore.compiler.self_test import self_test
 from tilescore.rtl.axi.top import TileAxi
 from tilescore.rtl.export import folder as export
-from tilescore.rtl.export.folder import FILES, TOP, export_tile
+from tilescore.rtl.export.folder import FILES, TOP
 from tilescore.rtl.spec.config import load_tile
 from tilescore.rtl.spec.errors import ConfigError
 from tilescore.rtl.spec.registers import REGISTERS
@@ -32,6 +35,10 @@ HANG_S = 3600
 WIDE = dataclasses.replace(NANO, name="wide", cols=16, lanes=4, bus_bytes=64, imem_page=8)
 
 
+def export_tile(config, folder, **options) -> Path:
+    return export.export_tile(config, folder, self_test(NANO if config.bus_bytes < 4 else config), **options)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export of nano."""
@@ -41,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports without the Verilog, for tests about folders."""
-    monkeypatch.setitem(FILES, f"{TOP}.v", lambda config, name: "// none\n")
+    monkeypatch.setattr(export, "_converted", lambda config: ("// none\n", {}))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -71,7 +78,8 @@ def test_files(folder: Path) -> None:
 def test_same_bytes_in_another_process(folder: Path, tmp_path: Path) -> None:
     """Another hash seed, Yosys preference, folder and locale."""
     code = ("from tilescore.rtl.spec.config import load_tile; from tilescore.rtl.export.folder import export_tile;"
-            "export_tile(load_tile('nano'), 'again')")
+            "from tilescore.compiler.self_test import self_test;"
+            "export_tile(load_tile('nano'), 'again', self_test(load_tile('nano')))")
     environment = os.environ | {"PYTHONHASHSEED": "4711", "AMARANTH_USE_YOSYS": "system", "LC_ALL": "C"}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
     assert contents(tmp_path / "again") == contents(folder)
@@ -96,7 +104,8 @@ def test_ports_and_interface_attributes(folder: Path) -> None:
             assert named[name] == f"{name[:5]} {name[6:].upper()}"
         else:
             assert (name in named) == (name in ("aclk", "aresetn", "interrupt"))
-    assert 'ASSOCIATED_BUSIF s_axi:m_axi, ASSOCIATED_RESET aresetn" *)\n  input aclk;' in top
+    assert 'ASSOCIATED_BUSIF s_axi:m_axi, ASSOCIATED_RESET aresetn, FREQ_HZ 100000000" *)\n  input aclk;' in top
+    assert text.count("FREQ_HZ 100000000") == 3
 
 
 def test_modules(folder: Path) -> None:
@@ -110,6 +119,35 @@ def test_modules(folder: Path) -> None:
     assert len({body for _, _, body in bodies}) == len(bodies)
     for name in names[1:]:
         assert re.search(rf"^  {name} \w+ \($", text, re.MULTILINE), name
+
+
+def test_source_map(folder: Path) -> None:
+    """Every module is in it, and leads to the line where the class of that name begins."""
+    text = (folder / f"{TOP}.v").read_text()
+    modules = json.loads((folder / f"{TOP}_map.json").read_text())["modules"]
+    assert set(modules) == set(re.findall(r"^module (\w+)", text, re.MULTILINE))
+    root = Path(export.__file__).parents[2]
+    for name, entry in modules.items():
+        file, line = entry["source"].split(":")
+        package, inside = file.split("/", 1)
+        spec = importlib.util.find_spec(package)
+        assert spec is not None and spec.origin is not None
+        path = (root if package == "tilescore" else Path(spec.origin).parent) / inside
+        assert f"class {entry['class'].rpartition('.')[2]}(" in linecache.getline(str(path), int(line)), name
+    assert modules["tilescore_pe"]["class"] == "tilescore.rtl.matrix.pe.ProcessingElement"
+    assert modules[TOP]["class"] == "tilescore.rtl.axi.top.TileAxi"
+
+
+def test_constraints(quick: None, tmp_path: Path) -> None:
+    """The tile's clock, in each dialect; a period is never longer than the clock's."""
+    files = {name: (export_tile(dataclasses.replace(NANO, clock_mhz=mhz), tmp_path / name))
+             for name, mhz in (("odd", 33.3), ("fast", 1234.5))}
+    for name, mhz, period in (("odd", 33.3, "30.030"), ("fast", 1234.5, "0.810")):
+        assert f"-period {period} [get_ports aclk]" in (files[name] / f"{TOP}.xdc").read_text()
+        sdc = (files[name] / f"{TOP}.sdc").read_text()
+        assert sdc == f"create_clock -name aclk -period {period} [get_ports {{aclk}}]\n"
+        assert (files[name] / f"{TOP}.lpf").read_text() == f'FREQUENCY PORT "aclk" {mhz:.6f} MHZ;\n'
+        assert float(period) * mhz <= 1000
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +189,10 @@ def test_smoke_bench_on_icarus(folder: Path, tmp_path: Path) -> None:
 
     assert run(folder / "tilescore_smoke_tb.v").splitlines()[-1] == "smoke test passed"
     for old, new, message in (("32'h52435354", "32'h52435355", "ID: got 52435354, expected 52435355"),
-                              ("memory[TARGET_BEAT + i]", "memory[TARGET_BEAT - i]", "beat copied: got 00000000")):
+                              ("lite_write(12'h010, 1, 0);", "memory[4] = memory[4] ^ 1; lite_write(12'h010, 1, 0);",
+                               "of memory is")):
         text = (folder / "tilescore_smoke_tb.v").read_text()
-        assert old in text
+        assert text.count(old) == 1
         (tmp_path / "other_tb.v").write_text(text.replace(old, new))
         lines = run(tmp_path / "other_tb.v").splitlines()
         assert message in lines[0] and lines[-1] == "smoke test FAILED"
@@ -326,10 +365,10 @@ def test_failure_at_any_rename(quick: None, step: int, tmp_path: Path, monkeypat
 
 def test_failure_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect or an interrupt in the middle leaves nothing."""
-    def broken(config, name) -> str:
+    def broken(export) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(FILES, f"{TOP}.v", lambda config, name: "// none\n")
+    monkeypatch.setattr(export, "_converted", lambda config: ("// none\n", {}))
     monkeypatch.setitem(FILES, "README.md", broken)
     with pytest.raises(KeyboardInterrupt):
         export_tile(NANO, tmp_path / "out")
@@ -358,7 +397,7 @@ def test_several_exports_in_one_design(folder: Path, wide: Path, tmp_path: Path,
     """nano twice under different names, and a wider tile under a third: no module is there twice, one design takes all
     three, and slang and Verilator elaborate it. Both tiles were converted for other tests; names are given after."""
     converted = {NANO: folder / f"{TOP}.v", WIDE: wide}
-    monkeypatch.setattr(export, "_converted", lambda config: converted[config].read_text().partition("\n")[2])
+    monkeypatch.setattr(export, "_converted", lambda config: (converted[config].read_text().partition("\n")[2], {}))
     second = export_tile(NANO, tmp_path / "second", name="Second_2")
     third = export_tile(WIDE, tmp_path / "third", name="third")
     files = [folder / f"{TOP}.v", second / "Second_2_axi.v", third / "third_axi.v"]

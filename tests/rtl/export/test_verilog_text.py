@@ -67,9 +67,10 @@ def test_plain_names() -> None:
 
 def test_equal_modules_are_merged() -> None:
     """x and y differ in name and port order only; both instances become ``top_x`` (``top`` itself is taken)."""
-    text = merge_equal_modules(plain_names(TEXT), "top")
+    text, became = merge_equal_modules(plain_names(TEXT), "top")
     assert re.findall(r"^module (\w+)", text, re.MULTILINE) == ["top", "top_x"]
     assert "  top_x x (" in text and "  top_x y (" in text and "top_y" not in text
+    assert became == {"top": "top", "top_x": "top_x", "top_y": "top_x"}
 
 
 def test_trees_merge_from_the_leaves() -> None:
@@ -82,14 +83,14 @@ def test_trees_merge_from_the_leaves() -> None:
 
     top = "module t();\n  a_read_timer x (\n    .i(i)\n  );\n  a_write_timer y (\n    .i(i)\n  );\nendmodule\n\n"
     text = top + parent("a_read_timer", "leaf1") + parent("a_write_timer", "leaf2") + leaf("leaf1") + leaf("leaf2")
-    merged = merge_equal_modules(text, "t")
+    merged, _ = merge_equal_modules(text, "t")
     assert re.findall(r"^module (\w+)", merged, re.MULTILINE) == ["t", "a_timer", "leaf1"]
     assert "  a_timer x (" in merged and "  a_timer y (" in merged and "  leaf1 leaf (" in merged
 
 
 def test_modules_that_differ_stay() -> None:
     text = plain_names(TEXT.replace("module \\top.y (\\port$7$0 , in);", "module \\top.y (\\port$7$0 , in, extra);"))
-    assert merge_equal_modules(text, "top") == text
+    assert merge_equal_modules(text, "top")[0] == text
 
 
 def test_documented_top() -> None:

@@ -33,14 +33,14 @@ def test_the_key_follows_sources_driver_and_ports(tmp_path, monkeypatch) -> None
     """Another configuration or another RTL source gives another model."""
     install = require_verilator()
     (tmp_path / "other.cpp").write_text("changed")
-    keys = {key(MODEL, install), key(replace(MODEL, driver=tmp_path / "other.cpp"), install),
-            key(replace(MODEL, ports=("clk",)), install), key(verilator_bus.MODEL, install),
-            key(MODEL, replace(install, version="0"))}
+    keys = {key(MODEL, NANO, install), key(replace(MODEL, driver=tmp_path / "other.cpp"), NANO, install),
+            key(replace(MODEL, ports=("clk",)), NANO, install), key(verilator_bus.MODEL, NANO, install),
+            key(MODEL, NANO, replace(install, version="0")), key(MODEL, replace(NANO, max_burst=32), install)}
     (tmp_path / "pe.py").write_text("changed")
     before = rtl_digest()
     monkeypatch.setattr(verilator_build, "_RTL", tmp_path)
     assert rtl_digest() != before
-    assert len(keys | {key(MODEL, install)}) == 6
+    assert len(keys | {key(MODEL, NANO, install)}) == 7
     assert replace(NANO, queue_depth=4).digest != NANO.digest
 
 
