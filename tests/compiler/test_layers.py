@@ -129,7 +129,7 @@ def test_bad_moe_layer(change: dict[str, Any], expected: str) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"layer": "attention"}, "layer: expected an AttentionLayer or MoELayer"),
+        ({"layer": "attention"}, "layer: expected an AttentionLayer, MoELayer, MlpLayer, NormLayer or DecoderLayer"),
         ({"phase": "training"}, "phase: expected one of prefill, decode, got 'training'"),
         ({"mask": "window"}, "mask: expected one of causal, none, got 'window'"),
         ({"tokens": 0}, "tokens: expected an integer from 1"),

@@ -120,7 +120,7 @@ def test_terms_below_the_grid_are_lost_on_every_tile_alike() -> None:
     assert "inexact" in (flags[0] or ()) and flags[0] == flags[1] and all_same(results)
     moe = Workload(layer=MoELayer(hidden=96, experts=4, top_k=2, intermediate=24, norm_topk=True), tokens=6)
     made = synthetic(moe, 3)
-    spread_out = dataclasses.replace(made, x=made.x * spread)
+    spread_out = made.replace(x=made.x * spread)
     assert all_same([play(compile_layer(moe, tile, tensors=spread_out, numerics=numerics).program)
                      for tile in (EDGE, SERVER)])
 

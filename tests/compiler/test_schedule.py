@@ -72,7 +72,7 @@ def test_a_group_is_whole_pieces() -> None:
 
 def test_kernels_are_kernel_schedules() -> None:
     with pytest.raises(CompileError, match="schedule: q: expected one of GemmSchedule, FlashSchedule, "
-                                           r"GatherAddSchedule, got \{'m_tile': 8\}"):
+                                           r"GatherAddSchedule, RowwiseSchedule, got \{'m_tile': 8\}"):
         Schedule(kernels={"q": {"m_tile": 8}})  # type: ignore[dict-item]
 
 
@@ -147,8 +147,8 @@ def changed(**changes: Any) -> dict:
     (5, "file: expected a table per kernel, got 5"),
     ({"kind": "moe"}, "file: is a schedule of an earlier version, in JSON; expected TOML with a table per kernel"),
     ({"order": "q"}, "file: order must be a list of names, got q"),
-    ({"q": 5}, "file: q: expected a table with kernel = one of gemm, flash, gather_add, got 5"),
-    (changed(kernel="matmul"), "file: q: expected a table with kernel = one of gemm, flash, gather_add, got .*matmul"),
+    ({"q": 5}, "file: q: expected a table with kernel = one of gemm, flash, gather_add, rowwise, got 5"),
+    (changed(kernel="matmul"), "file: q: expected a table with kernel = one of gemm, flash, gather_add, rowwise, got .*matmul"),
     (changed(kernel=["gemm"]), "file: q: expected a table with kernel"),
     (changed(kernel="flash"), "file: q: unknown key 'm_tile'; allowed: q_rows, kv_tile, q_tiles"),
     (changed(m_tile=0), "file: q: m_tile must be an integer of at least 1, got 0"),
