@@ -233,7 +233,7 @@ def new_commands() -> dict[str, list[str]]:
         seen = {line for lines in new.values() for line in lines}
         lines = [line for line in commands(page) if line not in seen]
         if lines and page not in LESSONS and page.parent.name != "studies":
-            new[page.name] = lines
+            new[page.relative_to(ROOT).as_posix()] = lines
     return new
 
 
@@ -287,7 +287,7 @@ def small_file(block: Block) -> str:
 
 @pytest.mark.parametrize("page", new_commands())
 def test_documented_commands_run_when_small(page: str, tmp_path: Path, monkeypatch, capsys) -> None:
-    (path,) = (path for path in PAGES if path.name == page)
+    path = ROOT / page
     for block in blocks(path):
         if block.title:
             (tmp_path / block.title).write_text(small_file(block), encoding="utf-8")
