@@ -35,15 +35,22 @@ class _Body(NamedTuple):
     first: int
     end: int
     anchors: tuple[int, ...]
+    words: tuple[str, ...]
     value: Any
 
 
 class _Part(NamedTuple):
-    """Instructions ``first`` to ``end`` - 1 of those emitted, with addresses moved by segment."""
+    """Instructions ``first`` to ``end`` - 1 of those emitted, with addresses moved by segment and words of labels
+    exchanged."""
 
     first: int
     end: int
     moved: Mapping[int, int]
+    words: Mapping[str, str]
+
+    def label(self, text: str) -> str:
+        """A label of the part."""
+        return " ".join([self.words.get(word, word) for word in text.split(" ")]) if self.words else text
 
 
 class ProgramBuilder:
@@ -110,11 +117,12 @@ class ProgramBuilder:
         self.labels.append(label)
         self.phases.append(self._phase)
 
-    def repeat(self, key: Hashable, anchors: Sequence[int], body: Callable[[], T]) -> T:
+    def repeat(self, key: Hashable, anchors: Sequence[int], body: Callable[[], T], words: Sequence[str] = ()) -> T:
         """Emit ``body()``, or what it emitted when it was called with the same ``key``, and return its value of then.
 
         ``key`` must decide everything that the body emits but addresses in DRAM. anchors: one address in each segment
-        in which these move; within a segment all of them move as the anchor does. Bodies may be in each other.
+        in which these move; within a segment all of them move as the anchor does. words: of labels, that stand for each
+        other from one body to the next. Bodies may be in each other.
         """
         bus = self.config.bus_bytes
         full_key = self._phase, key, tuple(anchor % bus for anchor in anchors)
@@ -123,7 +131,8 @@ class ProgramBuilder:
             self._close()
             pairs = zip(anchors, known.anchors, strict=True)
             self._parts.append(_Part(known.first, known.end, {self._dram.number_at(old): new - old
-                                                              for new, old in pairs}))
+                                                              for new, old in pairs},
+                                     dict(zip(known.words, words, strict=True))))
             return known.value
         outer, self._recording, first = self._recording, True, len(self.instructions)
         try:
@@ -131,13 +140,13 @@ class ProgramBuilder:
         finally:
             self._recording = outer
         if not outer and len({self._dram.number_at(anchor) for anchor in anchors}) == len(anchors):
-            self._bodies[full_key] = _Body(first, len(self.instructions), tuple(anchors), value)
+            self._bodies[full_key] = _Body(first, len(self.instructions), tuple(anchors), tuple(words), value)
         return value
 
     def _close(self) -> None:
         """What was emitted since the last repetition becomes a part of its own."""
         if self._closed < len(self.instructions):
-            self._parts.append(_Part(self._closed, len(self.instructions), {}))
+            self._parts.append(_Part(self._closed, len(self.instructions), {}, {}))
             self._closed = len(self.instructions)
 
     def _unrolled(self) -> tuple[Instructions, Notes]:
@@ -159,7 +168,7 @@ class ProgramBuilder:
                     shifts[number] = shift
                 columns.append(addresses[part.first:part.end] + shifts[segment[part.first:part.end]])
             moved.append(np.concatenate(columns))
-        labels = [label for part in self._parts for label in self.labels[part.first:part.end]]
+        labels = [text for part in self._parts for text in map(part.label, self.labels[part.first:part.end])]
         phases = [phase for part in self._parts for phase in self.phases[part.first:part.end]]
         return Instructions(own.forms, own.form[place], *moved), Notes(labels, phases)
 

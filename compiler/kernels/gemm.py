@@ -10,7 +10,7 @@ over some pairs of terms, in one accumulator: each piece of each term of B is lo
 A that it is paired with.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -49,6 +49,10 @@ class Group:
 
 
 Epilogue = Callable[[Group], None]
+
+Moves = Callable[[Group], tuple[Hashable, list[int]] | None]
+"""What else than the group's shape and addresses on chip decides the epilogue's instructions, and an address in each
+segment of DRAM in which it moves with the group (`ProgramBuilder.repeat`); None for a group of its own kind."""
 
 Products = Sequence[tuple[int, int]]
 """Pairs (term of A, term of B) whose products C sums."""
@@ -148,14 +152,15 @@ class Gemm:
         self.mode: MatmulMode = matmul_mode(a, b, widest_k(problem.layer_k) * len(problem.products), config, name)
         self.products = sorted(problem.products, key=lambda pair: pair[1])
         self.chunks = [(k0, min(schedule.k_tile, k - k0)) for k0 in range(0, k, schedule.k_tile)]
-        self.results, self.pieces = place[f"{name} result group"], cycle(place[f"{name} B piece"])
-        self._groups = self._a_addr = 0
+        self.results, self.pieces = place[f"{name} result group"], place[f"{name} B piece"]
+        self._groups = self._a_addr = self._loaded = 0
 
     def _groups_of(self, tensor_format: TensorFormat, elements: int) -> int:
         return tensor_format.bytes_of(elements) // self.emitter.config.lanes
 
-    def block(self, *, m0: int, rows: int, a: Resident | Stream, b: Operand, epilogue: Epilogue) -> None:
-        """Emit all columns of one block of rows."""
+    def block(self, *, m0: int, rows: int, a: Resident | Stream, b: Operand, epilogue: Epilogue,
+              moves: Moves | None = None) -> None:
+        """Emit all columns of one block of rows. moves: of the epilogue, whose groups may then be repeated."""
         cols, step = self.emitter.config.cols, self.schedule.group_tiles
         total = -(-self.problem.n // cols)
         for first in range(0, total, step):
@@ -163,9 +168,29 @@ class Gemm:
             addr = self.results[self._groups % len(self.results)]
             group = Group(self._groups, m0, rows, first * cols, tiles, addr, pitch=rows)
             self._groups += 1
-            for tile, chunk in self._order(tiles):
-                self._piece(group, tile, chunk, a, b)
-            epilogue(group)
+            moved = moves(group) if moves and isinstance(a, Resident) else None
+            if moved is None:
+                self._group(group, a, b, epilogue)
+            else:
+                self._repeated(group, a, b, epilogue, *moved)
+
+    def _group(self, group: Group, a: Resident | Stream, b: Operand, epilogue: Epilogue) -> int:
+        """Returns the pieces of B that were loaded."""
+        before = self._loaded
+        for tile, chunk in self._order(group.tiles):
+            self._piece(group, tile, chunk, a, b)
+        epilogue(group)
+        return self._loaded - before
+
+    def _repeated(self, group: Group, a: Resident | Stream, b: Operand, epilogue: Epilogue, key: Hashable,
+                  anchors: list[int]) -> None:
+        """As another group with the same shape, if the buffers that take turns are at the same one."""
+        cols, before = self.emitter.config.cols, self._loaded
+        columns = [min(group.tiles * cols, limit - group.n0) for limit in (b.rows, self.problem.n)]
+        words = [f"m{group.m0}", *(f"n{group.n0 + tile * cols}" for tile in range(group.tiles))]
+        self._loaded = before + self.emitter.builder.repeat(
+            (self.problem.name, a, group.rows, group.tiles, group.addr, before % len(self.pieces), *columns, key),
+            [*b.anchors(group.n0, 0), *anchors], lambda: self._group(group, a, b, epilogue), words)
 
     def _order(self, tiles: int) -> list[tuple[int, int]]:
         """(first column tile, number of the chunk of k) of every piece of a group, in the order of execution."""
@@ -184,7 +209,8 @@ class Gemm:
         for number, (a_term, b_term) in enumerate(self.products, chunk * len(self.products)):
             terms = f" terms {a_term} {b_term}" if len(self.products) > 1 else ""
             if b_term != loaded:
-                b_addr, loaded = next(self.pieces), b_term
+                b_addr, loaded = self.pieces[self._loaded % len(self.pieces)], b_term
+                self._loaded += 1
                 self.emitter.load_piece(Space.B, b, first_row=n0, rows=min(count * config.cols, b.rows - n0),
                                         k0=b_term * problem.k + k0, size=size, addr=b_addr, pitch=b_groups,
                                         label=f"{name} b n{n0} k{k0}{terms and f' term {b_term}'}")
@@ -207,8 +233,8 @@ class Gemm:
 
 
 def emit_gemm(emitter: Emitter, problem: GemmProblem, schedule: GemmSchedule, a: Operand, b: Operand,
-              place: Mapping[str, list[int]], epilogue: Epilogue) -> None:
-    """A whole GEMM with A from DRAM: blocks of ``m_tile`` rows, resident or streamed."""
+              place: Mapping[str, list[int]], epilogue: Epilogue, moves: Moves | None = None) -> None:
+    """A whole GEMM with A from DRAM: blocks of ``m_tile`` rows, resident or streamed. moves: of the epilogue."""
     config, name, terms, k = emitter.config, problem.name, problem.terms, problem.k
     gemm = Gemm(emitter, problem, schedule, place)
     slots, rows_max = cycle(place[f"{name} A block"]), problem.rows(schedule)
@@ -217,7 +243,7 @@ def emit_gemm(emitter: Emitter, problem: GemmProblem, schedule: GemmSchedule, a:
         if schedule.a_resident:
             addr, pitch = next(slots), problem.a_pitch(config)
             emitter.load_piece(Space.A, a, first_row=m0, rows=rows, addr=addr, pitch=pitch, label=f"{name} a m{m0}")
-            gemm.block(m0=m0, rows=rows, a=Resident(addr, pitch), b=b, epilogue=epilogue)
+            gemm.block(m0=m0, rows=rows, a=Resident(addr, pitch), b=b, epilogue=epilogue, moves=moves)
             continue
 
         def stream(k0: int, size: int, m0: int = m0, rows: int = rows) -> int:

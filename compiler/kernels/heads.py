@@ -9,7 +9,7 @@ A norm over the whole projection needs all groups of a row before it can normali
 FP32, but for the last, and come back one by one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -143,6 +143,16 @@ class HeadsEpilogue:
         for number, waiting in enumerate(self._waiting, group.index + 1):
             self._finish(self._fetch(waiting, number))
         self._waiting.clear()
+
+    def moves(self, group: Group, where: Callable[[int, int], tuple[Hashable, list[int]]]) -> tuple[
+            Hashable, list[int]] | None:
+        """As `gemm.Moves`; where: of the heads from one on, so many. The first group of a block has tables loaded."""
+        if group.n0 == 0 or self.norm is not None:
+            return None
+        first = group.n0 // self.heads.width
+        count = min(group.tiles * self.cols // self.heads.width, self.heads.count - first)
+        key, anchors = where(first, count)
+        return (group.index % len(self.stage), count, key), anchors
 
     def _set_aside(self, group: Group) -> None:
         """A group to DRAM, until the sums of its rows are known."""

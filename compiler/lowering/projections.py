@@ -7,9 +7,9 @@ of the core finds its k (the keys) contiguous and no transposer is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import lcm
 from typing import TYPE_CHECKING
 
@@ -227,9 +227,20 @@ class ToHeads(Projection):
                 emitter.store_codes(target[sequence][head], first_row=old + token, rows=count,
                                     first_byte=byte, from_row=at, label="store k", **fields)
 
+        def query_at(group: Group, first: int, _: int) -> tuple[Hashable, list[int]]:
+            return (), [target.at(group.m0, first * align(self.heads.size, emitter.config.bus_bytes))]
+
+        def keys_at(group: Group, first: int, count: int) -> tuple[Hashable, list[int]]:
+            segments = row_segments(workload.keys - old, group.m0, group.rows)
+            return tuple(segment[2:] for segment in segments), [
+                target[sequence][head].at(old + token) for sequence, token, _, _ in segments
+                for head in range(first, first + count)]
+
         epilogue = HeadsEpilogue(emitter, self.problem, schedule, self.heads, data, regions,
                                  store_query if self._queries else store_key)
-        emit_gemm(emitter, self.problem, schedule, memory[self.x], memory[self.weight], regions, epilogue)
+        where = query_at if self._queries else keys_at
+        emit_gemm(emitter, self.problem, schedule, memory[self.x], memory[self.weight], regions, epilogue,
+                  lambda group: epilogue.moves(group, partial(where, group)))
 
 
 def row_segments(tokens: int, first: int, count: int) -> list[tuple[int, int, int, int]]:
@@ -316,8 +327,14 @@ class ToValues(Projection):
                                     first_byte=old + token, row_bytes=count, addr=stage, pitch=pitch,
                                     src_byte=at, label="store v")
 
+        def moves(group: Group) -> tuple[Hashable, list[int]]:
+            columns = min(group.tiles * config.cols, self.problem.n - group.n0)
+            segments = row_segments(workload.keys - old, group.n0, columns)
+            return (group.index % len(stages), *(segment[2:] for segment in segments)), [
+                caches[sequence].at(group.m0, old + token) for sequence, token, _, _ in segments]
+
         x = replace(memory[self.x], scales=memory.get(self._scales))
-        emit_gemm(emitter, self.problem, schedule, memory[self.weight], x, regions, finish)
+        emit_gemm(emitter, self.problem, schedule, memory[self.weight], x, regions, finish, moves)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -387,4 +404,4 @@ class ToRows(Projection):
                               row_bytes=4 * width, addr=group.addr, pitch=group.pitch, label="store out")
 
         emit_gemm(emitter, self.problem, schedule, job.memory[self.x], job.memory[self.weight],
-                  self.place(job.schedule), finish)
+                  self.place(job.schedule), finish, lambda group: ((), [target.at(group.m0, 4 * group.n0)]))
