@@ -18,16 +18,8 @@ from ..graph.evaluate import terms_key
 from ..graph.ir import Node, Role, Slot
 from ..graph.ops.add import Add
 from ..graph.ops.rms_norm import RmsNorm
-from ..kernels.rowwise import (
-    TERM,
-    CodesTarget,
-    Norm,
-    Rowwise,
-    RowwiseProblem,
-    place_identity,
-    rowwise_schedule,
-    sum_unit,
-)
+from ..kernels.rowwise import Rowwise, place_identity
+from ..kernels.rowwise_place import TERM, CodesTarget, Norm, RowwiseProblem, rowwise_schedule, sum_unit
 from ..schedule import KernelSchedule, RowwiseSchedule, Schedule
 from .steps import Job, Stage, Step
 

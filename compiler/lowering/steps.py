@@ -25,7 +25,7 @@ from ..graph.ops.experts import Experts
 from ..graph.ops.linear import Linear
 from ..graph.ops.rms_norm import RmsNorm
 from ..graph.slots import slot_format
-from ..kernels.rowwise import padded_columns
+from ..kernels.rowwise_place import padded_columns
 from ..numerics import Numerics
 from ..operands import MakeStored, padded_k, place_operand
 from ..quantize import store

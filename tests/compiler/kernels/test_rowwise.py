@@ -13,14 +13,13 @@ from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.dram import Matrix, float_matrix, float_output
 from tilescore.compiler.emitter import Emitter
 from tilescore.compiler.graph.ops.rms_norm import rms_norm
-from tilescore.compiler.kernels.rowwise import (
+from tilescore.compiler.kernels.rowwise import Rowwise, place_identity
+from tilescore.compiler.kernels.rowwise_place import (
     TERM,
     CodesTarget,
     Norm,
-    Rowwise,
     RowwiseProblem,
     padded_columns,
-    place_identity,
     rowwise_schedule,
 )
 from tilescore.compiler.logits import split_terms
