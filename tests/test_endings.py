@@ -101,14 +101,18 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 # ---- signals ----
 
 SLOW_BUILD = """
+import signal
 import sys
 from dataclasses import replace
 from tilescore.sim.hardware import verilator_run
 verilator_run.MODEL = replace(verilator_run.MODEL, verilog=lambda config: "module tile(input clk); endmodule\\n")
 from tilescore.cli.main import main
+for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL if number == signal.SIGHUP else signal.default_int_handler)
 sys.exit(main(sys.argv[1:]))
 """
-"""The command line, with a model whose Verilog is there at once."""
+"""The command line, with a model whose Verilog is there at once; signals as in a terminal, also where the tests run
+under nohup or in the background."""
 
 
 @pytest.mark.skipif(bool(missing_for_verilator()), reason="compiled models need Verilator, a C++ compiler and make")

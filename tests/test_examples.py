@@ -34,7 +34,7 @@ def test_the_gates_hold(tmp_path: Path) -> None:
     assert slowed.stdout.startswith("out.m_tile: ")
     done = gates()
     assert done.returncode == 1 and "gate attention: " in done.stdout and "phase out" in done.stdout
-    (folder / "attention.json").unlink()
+    (folder / "attention.toml").unlink()
     assert gates().returncode == 0
 
 

@@ -38,13 +38,13 @@ def measured() -> dict[str, tuple[int, int]]:
 
 
 def test_sizes_of_every_format_set() -> None:
-    """Registers within 3 %, transistors with them within 6 %; 16 for a register, as Yosys counts."""
+    """Registers within 3 %, transistors with them within 7 %; 16 for a register and 8 for its enable, as Yosys counts."""
     found = measured()
     assert len(found) == len(EXACT) > 15
     for case, (registers, transistors) in zip(EXACT, found.values(), strict=True):
         size = tile_sizes(case.config)["pe"]
         assert size.registers == pytest.approx(registers, rel=0.03), case.label
-        assert size.transistors + 16 * size.registers == pytest.approx(transistors, rel=0.06), case.label
+        assert size.transistors + (16 + 8) * size.registers == pytest.approx(transistors, rel=0.07), case.label
 
 
 def test_registers_are_the_sum_of_their_groups() -> None:
