@@ -17,6 +17,7 @@ import pytest
 from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.program import Program
 from tilescore.tests.compiler.tiny import tiny_config, write_config, write_model
+from tilescore.tests.processes import AS_ON_A_TERMINAL
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
@@ -101,18 +102,14 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 # ---- signals ----
 
 SLOW_BUILD = """
-import signal
 import sys
 from dataclasses import replace
 from tilescore.sim.hardware import verilator_run
 verilator_run.MODEL = replace(verilator_run.MODEL, verilog=lambda config: "module tile(input clk); endmodule\\n")
 from tilescore.cli.main import main
-for number in (signal.SIGINT, signal.SIGHUP):
-    signal.signal(number, signal.SIG_DFL if number == signal.SIGHUP else signal.default_int_handler)
 sys.exit(main(sys.argv[1:]))
 """
-"""The command line, with a model whose Verilog is there at once; signals as in a terminal, also where the tests run
-under nohup or in the background."""
+"""The command line, with a model whose Verilog is there at once."""
 
 
 @pytest.mark.skipif(bool(missing_for_verilator()), reason="compiled models need Verilator, a C++ compiler and make")
@@ -130,7 +127,7 @@ def test_stopped_while_a_model_is_built(number: int, status: int, tmp_path: Path
     compiler.chmod(0o755)
     environment = os.environ | {"CXX": str(compiler), "TILESCORE_CACHE": str(cache), "TMPDIR": str(temporary)}
     argv = shlex.split("run --model m --layer attention --tokens 2 --tile nano --level timing,rtl --out out")
-    process = subprocess.Popen([sys.executable, "-c", SLOW_BUILD, *argv], cwd=tmp_path, env=environment, text=True,
+    process = subprocess.Popen([*AS_ON_A_TERMINAL, sys.executable, "-c", SLOW_BUILD, *argv], cwd=tmp_path, env=environment, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while not (tmp_path / "started").exists():
         assert process.poll() is None, process.communicate()
@@ -151,7 +148,7 @@ def test_stopped_while_it_waits(number: int, status: int, tmp_path: Path) -> Non
             "from tilescore.cli.main import main\n"
             "def wait(arguments):\n    Path('started').touch()\n    return Path(arguments.tile).read_text()\n"
             "hardware.tile_of = wait\nsys.exit(main(sys.argv[1:]))")
-    process = subprocess.Popen([sys.executable, "-c", code, "tile", "tile.toml"], cwd=tmp_path, text=True,
+    process = subprocess.Popen([*AS_ON_A_TERMINAL, sys.executable, "-c", code, "tile", "tile.toml"], cwd=tmp_path, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while not (tmp_path / "started").exists():
         time.sleep(0.02)

@@ -18,6 +18,7 @@ import pytest
 
 from tilescore.cli.main import main
 from tilescore.tests.compiler.tiny import tiny_config, write_config
+from tilescore.tests.processes import AS_ON_A_TERMINAL
 
 FILES = ["pareto.csv", "pareto.svg", "points.jsonl", "table.csv", "table.json"]
 
@@ -143,8 +144,8 @@ def test_a_long_sweep_is_killed_five_times(folder: Path, rng: np.random.Generato
 @pytest.mark.slow
 def test_interrupted_it_ends_with_its_workers(folder: Path) -> None:
     """As Ctrl-C on a terminal does: to all processes of the group."""
-    process = subprocess.Popen([*grid(folder, 400), "--out", "stopped"], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen([*AS_ON_A_TERMINAL, *grid(folder, 400), "--out", "stopped"], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     while len(lines_of(folder / "stopped")) < 3:
         assert process.poll() is None
         time.sleep(0.01)
@@ -197,7 +198,7 @@ def test_a_cluster_that_loses_a_worker(folder: Path, cluster: tuple[str, list[su
     moment = int(rng.integers(2, 150))
     process = subprocess.Popen([*command[:-2], "--scheduler", address, "--out", "cluster"], stderr=subprocess.PIPE)
     while len(lines_of(folder / "cluster")) < moment:
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()
         time.sleep(0.002)
     workers[0].kill()
     assert process.wait() == 0, process.communicate()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
 from tilescore.rtl.axi.channels import BUS_LATENCY
 from tilescore.rtl.axi.top import TileAxi
-from tilescore.rtl.spec.config import load_tile
+from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.encoding import encode_program, fp32_bits
 from tilescore.rtl.spec.isa import Dest, Gather, Halt, Load, Matmul, Scatter, Space, Store, Unit, Vector
 from tilescore.rtl.spec.ledger import COUNTER_NAMES
@@ -17,6 +19,7 @@ from tilescore.rtl.tile import Tile
 from tilescore.sim.host.recording import dma_times
 
 NANO = load_tile("nano")
+FOUR_BURSTS = replace(NANO, max_outstanding=4)
 PROGRAM_AT, A_AT, B_AT, INDEX_AT, OUT_AT, DRAM_BYTES = 0, 4096, 8192 - 32, 12288, 16384, 32768
 LATENCY = NANO.dram_latency - BUS_LATENCY
 TRACES = ("dispatch", "issue", "rd", "wr")
@@ -111,8 +114,8 @@ class Pins:
 class Board:
     """A tile, a memory and a host in one simulation. Traces count from the last start."""
 
-    def __init__(self, memory, lite_host, **parameters) -> None:
-        self.top = TileAxi(NANO, **parameters)
+    def __init__(self, memory, lite_host, config: TileConfig = NANO) -> None:
+        self.top = TileAxi(config)
         self.memory, self.lite_host = memory, lite_host
         self.cycle = self.started = 0
         self.traces: dict = {}
@@ -250,7 +253,7 @@ def test_stalls_change_only_the_times(reference, rng, axi_memory, lite_host) -> 
                 assert [getattr(t, kind) for t in times] == [c for c, v in board.traces[kind] if v & bit]
             assert len(times) == (5 if unit == "load" else 3)  # the boot LOAD is one
 
-    Board(memory, lite_host, outstanding=4).run(body)
+    Board(memory, lite_host, FOUR_BURSTS).run(body)
     assert (memory.data == after).all()
 
 
@@ -300,7 +303,7 @@ def test_error_responses(cases, reference, rng, axi_memory, lite_host) -> None:
             await board.run_program()
             assert (memory.data == after).all()
 
-    Board(memory, lite_host, outstanding=4).run(body)
+    Board(memory, lite_host, FOUR_BURSTS).run(body)
 
 
 BOOTING, STORING = ("READ", PROGRAM_AT), ("WRITE", OUT_AT)
@@ -371,7 +374,7 @@ def test_soft_reset_anywhere(resets: int, reference, rng, axi_memory, lite_host)
             await board.run_program()
             assert (memory.data == after).all()
 
-    Board(memory, lite_host, outstanding=4).run(body)
+    Board(memory, lite_host, FOUR_BURSTS).run(body)
 
 
 def test_programs_that_are_none(rng, axi_memory, lite_host) -> None:
