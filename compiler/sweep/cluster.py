@@ -30,7 +30,7 @@ def run_on_cluster(tasks: Mapping[str, Task], scheduler: str, done: Done) -> Non
         futures = {client.submit(outcome_of, task, sources_digest(), key=f"tilescore-{digest}"): digest
                    for digest, task in tasks.items()}
         try:
-            for future in as_completed(list(futures)):
+            for future in as_completed(list(futures), loop=client.loop):
                 error = future.exception()
                 done(futures[future], error or future.result())
                 future.release()

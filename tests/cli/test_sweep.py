@@ -198,7 +198,7 @@ def test_a_cluster_that_loses_a_worker(folder: Path, cluster: tuple[str, list[su
     moment = int(rng.integers(2, 150))
     process = subprocess.Popen([*command[:-2], "--scheduler", address, "--out", "cluster"], stderr=subprocess.PIPE)
     while len(lines_of(folder / "cluster")) < moment:
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.communicate()[1].decode()
         time.sleep(0.002)
     workers[0].kill()
     assert process.wait() == 0, process.communicate()
