@@ -127,8 +127,8 @@ def test_stopped_while_a_model_is_built(number: int, status: int, tmp_path: Path
     compiler.chmod(0o755)
     environment = os.environ | {"CXX": str(compiler), "TILESCORE_CACHE": str(cache), "TMPDIR": str(temporary)}
     argv = shlex.split("run --model m --layer attention --tokens 2 --tile nano --level timing,rtl --out out")
-    process = subprocess.Popen([*AS_ON_A_TERMINAL, sys.executable, "-c", SLOW_BUILD, *argv], cwd=tmp_path, env=environment, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([*AS_ON_A_TERMINAL, sys.executable, "-c", SLOW_BUILD, *argv], cwd=tmp_path,
+                               env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while not (tmp_path / "started").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
@@ -148,8 +148,8 @@ def test_stopped_while_it_waits(number: int, status: int, tmp_path: Path) -> Non
             "from tilescore.cli.main import main\n"
             "def wait(arguments):\n    Path('started').touch()\n    return Path(arguments.tile).read_text()\n"
             "hardware.tile_of = wait\nsys.exit(main(sys.argv[1:]))")
-    process = subprocess.Popen([*AS_ON_A_TERMINAL, sys.executable, "-c", code, "tile", "tile.toml"], cwd=tmp_path, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([*AS_ON_A_TERMINAL, sys.executable, "-c", code, "tile", "tile.toml"], cwd=tmp_path,
+                               text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while not (tmp_path / "started").exists():
         time.sleep(0.02)
     time.sleep(0.5)

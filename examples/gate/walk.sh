@@ -8,5 +8,5 @@ git init --quiet . && git add test_schedules.py tilescore_baselines
 venv/bin/pytest
 venv/bin/python slow_down.py
 ! venv/bin/pytest
-rm attention.json
+rm attention.toml
 venv/bin/pytest

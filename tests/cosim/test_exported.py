@@ -33,24 +33,10 @@ def job(tmp_path: Path) -> Callable[..., Any]:
     return run
 
 
-def of_each(argument: str, *cases: Any) -> pytest.MarkDecorator:
-    """Every case on every simulator."""
-    return pytest.mark.parametrize(("simulator", argument), [
-        pytest.param(name, case, id=f"{name}-{case if isinstance(case, str) else case[0]}", marks=needs(name))
-        for name in SIMULATORS for case in cases])
-
-
-@of_each("kind", *LAYERS)
-def test_layer_under_stalls(simulator: str, kind: str, job: Callable, seed: int) -> None:
-    """Under random stalls on every channel; back to back where the simulator is fast."""
-    seeds = list(range(seed % 1000, seed % 1000 + {"icarus": 1, "verilator": 2}[simulator]))
-    assert job(simulator, 128, "layers", [kind], seeds=seeds)["runs"] == len(seeds)
-
-
-@of_each("kind", *reversed(LAYERS))
-def test_an_ideal_memory(simulator: str, kind: str, job: Callable) -> None:
+@simulators
+def test_an_ideal_memory(simulator: str, job: Callable) -> None:
     """Fixed latency, no stalls: every cycle, counter and event of the plain timing model."""
-    assert job(simulator, 128, "ideal", [kind])["runs"] == 1
+    assert job(simulator, 128, "ideal")["runs"] == 2
 
 
 @simulators
@@ -60,18 +46,10 @@ def test_the_self_test(simulator: str, tmp_path: Path) -> None:
                    [self_test_program(TILES[128])])["runs"] == 1
 
 
-@of_each("mishap", ("errors", "READ", "WRITE"), ("resets", "resets"), ("hangs", "hangs"), ("corrupted", "ILLEGAL"))
-def test_mishap(simulator: str, mishap: tuple[str, ...], job: Callable, seed: int) -> None:
-    """An error response, a reset, a hung memory and an unknown opcode, each followed by a good run."""
-    body, *counted = mishap
-    result = job(simulator, 128, body, ["attention"], seed=seed % 1000, count=1)
-    assert sum(result[key] for key in counted) == 1
-
-
 @simulators
 def test_many_seeds(simulator: str, job: Callable, seed: int, depth: int) -> None:
     """An attention and an MoE layer under random stalls."""
-    base, count = seed % 1000, {"icarus": 4, "verilator": 25}[simulator] * depth
+    base, count = seed % 1000, {"icarus": 2, "verilator": 10}[simulator] * depth
     assert job(simulator, 128, "layers", seeds=list(range(base, base + count)))["runs"] == 2 * count
 
 
@@ -79,10 +57,13 @@ def test_many_seeds(simulator: str, job: Callable, seed: int, depth: int) -> Non
 @other_widths
 def test_other_widths(simulator: str, width: int, job: Callable, seed: int, depth: int) -> None:
     """Ideal memory and random stalls on buses of 32 and 512 bits; fewer seeds where the simulator is slow: Icarus plays
-    some 800 cycles of nano per second, and 200 of the tile with 512 bits."""
+    some 800 cycles of nano per second, and 200 of the tile with 512 bits, where it gets an ideal memory alone."""
     base = seed % 1000
+    if (width, simulator) == (512, "icarus"):
+        assert job(simulator, width, "ideal", ["moe"])["runs"] == 1
+        return
     assert job(simulator, width, "ideal")["runs"] == 2
-    count = {(32, "icarus"): 1, (512, "icarus"): 1, (32, "verilator"): 12, (512, "verilator"): 6}[width, simulator]
+    count = {(32, "icarus"): 1, (32, "verilator"): 4, (512, "verilator"): 2}[width, simulator]
     count *= depth
     assert job(simulator, width, "layers", seeds=list(range(base, base + count)))["runs"] == 2 * count
 
@@ -90,26 +71,26 @@ def test_other_widths(simulator: str, width: int, job: Callable, seed: int, dept
 @simulators
 def test_resets(simulator: str, job: Callable, seed: int, depth: int) -> None:
     """At random cycles, soft and hard, most while the program runs; fewer where the simulator is slow."""
-    count = {"icarus": 4, "verilator": 50}[simulator] * depth
+    count = {"icarus": 2, "verilator": 20}[simulator] * depth
     result = job(simulator, 128, "resets", ["moe"], seed=seed % 1000, count=count)
     assert result["resets"] == count and result["running"] > count // 2
 
 
 @simulators
 def test_error_responses(simulator: str, job: Callable, seed: int, depth: int) -> None:
-    count = {"icarus": 4, "verilator": 20}[simulator] * depth
+    count = {"icarus": 2, "verilator": 10}[simulator] * depth
     result = job(simulator, 128, "errors", ["moe"], seed=seed % 1000, count=count)
     assert sum(result.values()) == count and min(result.values()) > 0
 
 
 @simulators
 def test_hung_memories(simulator: str, job: Callable, seed: int, depth: int) -> None:
-    count = {"icarus": 2, "verilator": 4}[simulator] * depth
+    count = {"icarus": 1, "verilator": 3}[simulator] * depth
     assert job(simulator, 128, "hangs", ["attention"], seed=seed % 1000, count=count)["hangs"] == count
 
 
 @simulators
 def test_corrupted_programs(simulator: str, job: Callable, seed: int, depth: int) -> None:
-    count = {"icarus": 4, "verilator": 30}[simulator] * depth
+    count = {"icarus": 2, "verilator": 12}[simulator] * depth
     result = job(simulator, 128, "corrupted", ["moe"], seed=seed % 1000, count=count)
     assert result["ILLEGAL"] >= count // 2 and sum(result.values()) == count

@@ -38,7 +38,7 @@ def measured() -> dict[str, tuple[int, int]]:
 
 
 def test_sizes_of_every_format_set() -> None:
-    """Registers within 3 %, transistors with them within 7 %; 16 for a register and 8 for its enable, as Yosys counts."""
+    """Registers within 3 %, transistors with them within 7 %: 16 for a register and 8 for its enable, as in Yosys."""
     found = measured()
     assert len(found) == len(EXACT) > 15
     for case, (registers, transistors) in zip(EXACT, found.values(), strict=True):
