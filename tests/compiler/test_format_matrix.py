@@ -18,7 +18,7 @@ from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
-from tilescore.compiler.models import attention_layer, load_model, moe_layer
+from tilescore.compiler.models import load_model, moe_layer
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
 from tilescore.rtl.spec.config import TileConfig
@@ -128,24 +128,6 @@ def test_a_refusal_s_option_replaces_multipliers_that_cannot_do_it() -> None:
 def test_four_bit_experts_on_the_server_tile() -> None:
     """A row of 128 codes is two column tiles of 4 bits: products start on every second tile only."""
     compiles(Workload(layer=moe_layer(load_model("olmoe-1b-7b")), tokens=64), SERVER, "nvfp4", routing="balanced")
-
-
-MODELS = {"llama-3-8b": ("attention",), "granite-3.0-1b-a400m": KINDS, "olmoe-1b-7b": ("moe",),
-          "qwen3-30b-a3b": ("attention",)}
-MODEL_LAYERS = [(model, kind) for model, kinds in MODELS.items() for kind in kinds]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("request_", [{"tokens": 64}, {"phase": "decode", "tokens": 1, "batch": 4}],
-                         ids=["prefill", "decode"])
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("model, kind", MODEL_LAYERS)
-@pytest.mark.parametrize("name", ["edge", "server"])
-def test_every_combination_of_the_bundled_models_compiles(name: str, model: str, kind: str, preset: str,
-                                                          request_: dict[str, Any]) -> None:
-    layer = {"attention": attention_layer, "moe": moe_layer}[kind](load_model(model))
-    options = {"routing": "balanced"} if kind == "moe" else {}
-    compiles(Workload(layer=layer, **request_), tile_for(name, preset), preset, **options)
 
 
 # Exact -------------------------------------------------------------------------------------------------
