@@ -28,10 +28,10 @@ all: $(STAMP)
 setup: $(STAMP)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -rs $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -rs $(PYTEST_ARGS)
 
 slow: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -rs --slow -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -rs --slow -m slow $(PYTEST_ARGS)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -7,6 +7,7 @@ import numpy as np
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.layers import Workload
 from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.formats import BUILD_NAMES, SCALE_NAMES
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program
 from tilescore.sim.reference.run import run_reference
@@ -22,6 +23,12 @@ TALL = TileConfig(name="tall", rows=8, cols=32, lanes=8, a_buffer_bytes=32768, a
                   b_banks=8, acc_banks=16, acc_bank_rows=64, index_entries=256, imem_page=64, bus_bytes=16,
                   dram_latency=9)
 """A vector row of codes wider than the bus."""
+
+EVERY_FORMAT = TileConfig(name="every", rows=4, cols=8, lanes=8, acc_bits=80, formats=BUILD_NAMES,
+                          scales=tuple(SCALE_NAMES.values()), a_buffer_bytes=65536, a_banks=8, b_buffer_bytes=65536,
+                          b_banks=4, acc_banks=24, acc_bank_rows=32, stat_banks=8, stat_bank_rows=8,
+                          index_entries=256, imem_page=64, bus_bytes=32, dram_latency=12, dma_outstanding=4)
+"""Every format on 32 processing elements, for the RTL."""
 
 TILES = {tile.name: tile for tile in (NANO, EDGE, SQUAT, TALL)}
 

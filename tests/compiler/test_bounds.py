@@ -17,13 +17,12 @@ from tilescore.compiler.products import useful_macs
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import CompileError
 from tilescore.sim.timing import Timing, time_program
-from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL
-from tilescore.tests.compiler.test_format_matrix import SMALL
+from tilescore.tests.compiler.play import EDGE, EVERY_FORMAT, NANO, SERVER, SQUAT, TALL
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")
 st = hypothesis.strategies
 
-TILES = {tile.name: tile for tile in (NANO, EDGE, SERVER, SQUAT, TALL, SMALL)}
+TILES = {tile.name: tile for tile in (NANO, EDGE, SERVER, SQUAT, TALL, EVERY_FORMAT)}
 BUILT = {"edge": sorted(set(PRESETS) - {"e5m2", "deepseek"}), "server": sorted(set(PRESETS) - {"e5m2", "deepseek"}),
          "small": list(PRESETS)}
 """Presets that a tile builds; the others build E4M3."""

@@ -20,13 +20,13 @@ from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.schedule import FlashSchedule, GemmSchedule, Schedule
 from tilescore.rtl.spec.errors import CompileError
 from tilescore.sim.timing import time_program
-from tilescore.tests.compiler.test_format_matrix import SMALL
+from tilescore.tests.compiler.play import EVERY_FORMAT
 
 
 def gemm_space(gemm: GemmSchedule, k: int) -> Iterator[GemmSchedule]:
     """Every way to cut a matmul, legal or not: heights, chunks of k, tiles per piece and group, orders of the loops."""
     for m_tile, chunks, n_tiles, groups, (resident, outer) in product(
-            (SMALL.rows, 2 * SMALL.rows, 8 * SMALL.rows), (1, 2), (1, 2, 4), (1, 2, 8),
+            (EVERY_FORMAT.rows, 2 * EVERY_FORMAT.rows, 8 * EVERY_FORMAT.rows), (1, 2), (1, 2, 4), (1, 2, 8),
             ((True, False), (True, True), (False, True))):
         yield dataclasses.replace(gemm, m_tile=m_tile, k_tile=-(-k // chunks), n_tiles=n_tiles,
                                   group_tiles=groups * n_tiles, a_resident=resident, k_outer=outer)
@@ -51,8 +51,8 @@ def space(schedule: Schedule, k: int) -> Iterator[Schedule]:
 def cycles_of(workload: Workload, numerics: Numerics, schedule: Schedule | None) -> tuple[int, int, Schedule]:
     """Cycles, their bound, and the schedule."""
     routing = "balanced" if workload.layer.kind == "moe" else None
-    compiled = compile_layer(workload, SMALL, data=False, numerics=numerics, schedule=schedule, routing=routing)
-    limit = bounds(workload, SMALL, compiled.routing, numerics)
+    compiled = compile_layer(workload, EVERY_FORMAT, data=False, numerics=numerics, schedule=schedule, routing=routing)
+    limit = bounds(workload, EVERY_FORMAT, compiled.routing, numerics)
     return time_program(compiled.program).cycles, limit.cycles, compiled.schedule
 
 
@@ -109,5 +109,5 @@ REACHED = {
 def test_the_bound_is_reached_within_a_tenth(which: str, workload: Workload, preset: str) -> None:
     numerics = Numerics(formats=PRESETS[preset])
     cycles, limit, _ = cycles_of(workload, numerics, None)
-    assert limit == getattr(bounds(workload, SMALL, numerics=numerics), which)
+    assert limit == getattr(bounds(workload, EVERY_FORMAT, numerics=numerics), which)
     assert limit <= cycles <= limit / 0.9

@@ -30,7 +30,7 @@ from tilescore.sim.legality.verifier import verify
 from tilescore.sim.simulate import LEVELS, simulate
 from tilescore.sim.timing import time_program
 from tilescore.testing.quantized_layer import quantized_layer
-from tilescore.tests.compiler.play import EDGE, NANO, SERVER, compile_and_play
+from tilescore.tests.compiler.play import EDGE, EVERY_FORMAT, NANO, SERVER, compile_and_play
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")
 st = hypothesis.strategies
@@ -46,12 +46,6 @@ def every_format(tile: TileConfig) -> TileConfig:
     return dataclasses.replace(tile, name=f"{tile.name}+formats", acc_bits=80, acc_banks=-(-tile.acc_banks // 3) * 3,
                                formats=BUILD_NAMES, scales=SCALES)
 
-
-SMALL = TileConfig(name="small", rows=4, cols=8, lanes=8, acc_bits=80, formats=BUILD_NAMES, scales=SCALES,
-                   a_buffer_bytes=65536, a_banks=8, b_buffer_bytes=65536, b_banks=4, acc_banks=24, acc_bank_rows=32,
-                   stat_banks=8, stat_bank_rows=8, index_entries=256, imem_page=64, bus_bytes=32, dram_latency=12,
-                   dma_outstanding=4)
-"""Every format on 32 processing elements, for the RTL."""
 
 TILES = {tile.name: tile for tile in (NANO, EDGE, SERVER)}
 WIDER = {name: every_format(tile) for name, tile in TILES.items()}
@@ -162,7 +156,7 @@ def quantized(compiled: CompiledLayer, numerics: Numerics) -> np.ndarray:
 def test_every_combination_is_the_quantized_layer(name: str, preset: str, case: str) -> None:
     """The rest is FP32 rounding; where that moves a code to its neighbour, half the layer's quantization error."""
     numerics = Numerics(formats=PRESETS[preset])
-    tile = SMALL if name == "small" else tile_for(name, preset)
+    tile = EVERY_FORMAT if name == "small" else tile_for(name, preset)
     workload = TINY[case]
     if name == "server" and case == "head of one block and a half":
         workload = dataclasses.replace(workload, layer=dataclasses.replace(workload.attention, head_dim=64))
@@ -179,7 +173,7 @@ def test_every_combination_is_the_quantized_layer(name: str, preset: str, case: 
 @pytest.mark.parametrize("case", TINY)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_combination_is_exact_in_rtl(preset: str, case: str) -> None:
-    program = compile_layer(TINY[case], SMALL, seed=2, numerics=Numerics(formats=PRESETS[preset])).program
+    program = compile_layer(TINY[case], EVERY_FORMAT, seed=2, numerics=Numerics(formats=PRESETS[preset])).program
     verify(program)
     result = simulate(program, LEVELS, backend="verilator")
     assert result.rtl is not None and result.rtl.cycles == result.cycles

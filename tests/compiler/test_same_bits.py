@@ -27,7 +27,7 @@ from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.reference.run import run_reference
 from tilescore.sim.simulate import simulate
-from tilescore.tests.compiler.play import EDGE, NANO, SERVER, TALL, play, same_bits
+from tilescore.tests.compiler.play import EDGE, EVERY_FORMAT, NANO, SERVER, TALL, play, same_bits
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")
 st = hypothesis.strategies
@@ -38,12 +38,6 @@ needs_verilator = pytest.mark.skipif(bool(missing_for_verilator()),
 PRESET_TILES = (NANO, EDGE, SERVER)
 NARROW = AttentionLayer(hidden=48, heads=4, kv_heads=2, head_dim=16)
 WIDE = AttentionLayer(hidden=48, heads=4, kv_heads=2, head_dim=128)
-
-MX_TILE = TileConfig(name="mx", rows=4, cols=4, lanes=8, formats=("e4m3",), scales=("e8m0",), a_buffer_bytes=8192,
-                     a_banks=8, b_buffer_bytes=8192, b_banks=4, acc_banks=16, acc_bank_rows=16, stat_banks=8,
-                     stat_bank_rows=8, index_entries=128, imem_page=32, queue_depth=8, bus_bytes=16, dram_latency=20,
-                     dma_outstanding=4)
-"""`nano` with MX."""
 
 
 def on_all(workload: Workload, tiles, numerics: Numerics) -> list[np.ndarray]:
@@ -231,7 +225,7 @@ def test_scale_rules_at_reference_and_rtl(layer) -> None:
     workload, digests, rules = Workload(layer=layer, tokens=5), set(), set()
     for rule in ScaleRule:
         numerics = Numerics(formats=PRESETS["mxfp8"], scale_rule=rule)
-        program = compile_layer(workload, MX_TILE, numerics=numerics).program
+        program = compile_layer(workload, EVERY_FORMAT, numerics=numerics).program
         rules |= {i.scale_rule for i in program.instructions if getattr(i, "quant", 0)}
         verify(program)
         digests.add(simulate(program, ("reference", "timing", "rtl")).levels["rtl"].result_sha256)
