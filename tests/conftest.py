@@ -22,7 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("tilescore")
     group.addoption("--slow", action="store_true", help="also run the tests marked slow")
     group.addoption("--depth", type=int, default=1, metavar="N",
-                    help="N times as many random programs, stalls and mishaps in the slow tests")
+                    help="N times as many random programs, stalls and mishaps in the slow tests; from 3 on also "
+                         "every case of the tests of which each run takes a third")
     group.addoption("--update-golden", action="store_true", help="write the goldens of tests/golden anew")
     group.addoption("--seed", type=int, help="seed of everything random in the suite (default: a fresh one)")
 
@@ -57,10 +58,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    turn = pytest.mark.skip(reason="one in three per run: all with --slow --depth 3")
     for item in items:
         always = item.get_closest_marker("always")
-        if always is not None and item.callspec.id not in always.args:
+        if always is not None and item.callspec.id in always.args:
+            continue
+        if always is not None or "sampled" in item.keywords:
             item.add_marker("slow")
+            if config.option.slow and config.option.depth < 3 and _seed(item) % 3:
+                item.add_marker(turn)
     if config.option.slow:
         return
     skip = pytest.mark.skip(reason="slow: runs with --slow (make slow)")
@@ -69,10 +75,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip)
 
 
+def _seed(item: pytest.Item) -> int:
+    return zlib.crc32(item.nodeid.encode(), item.config.option.seed & 0xFFFFFFFF)
+
+
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
     """A seed for this test, from 0 to 2**32 - 1: a function of ``--seed`` and of the test's name."""
-    return zlib.crc32(request.node.nodeid.encode(), request.config.option.seed & 0xFFFFFFFF)
+    return _seed(request.node)
 
 
 @pytest.fixture

@@ -169,7 +169,7 @@ def test_every_combination_is_the_quantized_layer(name: str, preset: str, case: 
 
 
 @needs_verilator
-@pytest.mark.slow
+@pytest.mark.sampled
 @pytest.mark.parametrize("case", TINY)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_combination_is_exact_in_rtl(preset: str, case: str) -> None:
@@ -180,7 +180,7 @@ def test_every_combination_is_exact_in_rtl(preset: str, case: str) -> None:
 
 
 @needs_verilator
-@pytest.mark.slow
+@pytest.mark.sampled
 @pytest.mark.parametrize("case", ["attention", "moe"])
 @pytest.mark.parametrize("preset", sorted(set(PRESETS) - NOT_BUILT["edge"]))
 def test_every_combination_is_exact_in_the_rtl_of_edge(preset: str, case: str) -> None:

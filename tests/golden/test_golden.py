@@ -142,9 +142,8 @@ def test_programs_are_those_of_before(keys: list[str], update: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("keys", [pytest.param(keys, id=group)
                                   for group, keys in grouped(key for key in CASES if key not in NORMAL).items()])
-def test_the_other_programs_are_those_of_before(keys: list[str], update: bool, depth: int) -> None:
-    """Every second of them, and all with --depth 2."""
-    check(keys if update or depth > 1 else keys[::2], update)
+def test_the_other_programs_are_those_of_before(keys: list[str], update: bool) -> None:
+    check(keys, update)
 
 
 @pytest.mark.parametrize("key", LISTED)

@@ -122,7 +122,7 @@ def test_all_levels_agree_on_edge(tiny_program, rng: np.random.Generator) -> Non
     simulate(tiny_program(EDGE, rng), LEVELS)
 
 
-@pytest.mark.slow
+@pytest.mark.sampled
 def test_amaranth_simulator_agrees(tiny_program, seed: int, rng: np.random.Generator) -> None:
     program = tiny_program(NANO, rng)
     simulate(program, LEVELS, backend="amaranth")
