@@ -3,9 +3,10 @@
 The public names. Everything else may change between versions. Each is imported when it is first used, so that
 ``import tilescore`` costs nothing and a run of the timing model never loads the hardware.
 
-Describe: `load_model`, `list_models`, `attention_layer`, `moe_layer`, `Workload`, `load_tile`, `TileConfig`.
+Describe: `load_model`, `list_models`, `attention_layer`, `moe_layer`, `mlp_layer`, `norm_layer`, `decoder_layer`,
+`Workload`, `load_tile`, `TileConfig`.
 Compile: `compile_layer`, `CompiledLayer`, `Schedule`, `GemmSchedule`, `FlashSchedule`, `GatherAddSchedule`,
-`Numerics`, `bounds`.
+`RowwiseSchedule`, `Numerics`, `bounds`.
 Schedules: `load_schedule`, `save_schedule`, `schedule_differences`, `listing`.
 Check and run: `verify`, `simulate`, `Program`, `Result`.
 Report and compare: `report_compiled`, `compare`, `Comparison`.
@@ -20,15 +21,24 @@ if typing.TYPE_CHECKING:
     from tilescore.compiler.bounds import bounds
     from tilescore.compiler.comparison import Comparison, compare
     from tilescore.compiler.compile import CompiledLayer, compile_layer
-    from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+    from tilescore.compiler.layers import AttentionLayer, DecoderLayer, MlpLayer, MoELayer, NormLayer, Workload
     from tilescore.compiler.listing import listing
-    from tilescore.compiler.models import attention_layer, list_models, load_model, moe_layer
+    from tilescore.compiler.models import (
+        attention_layer,
+        decoder_layer,
+        list_models,
+        load_model,
+        mlp_layer,
+        moe_layer,
+        norm_layer,
+    )
     from tilescore.compiler.numerics import Numerics
     from tilescore.compiler.report import report_compiled
     from tilescore.compiler.schedule import (
         FlashSchedule,
         GatherAddSchedule,
         GemmSchedule,
+        RowwiseSchedule,
         Schedule,
         load_schedule,
         save_schedule,
@@ -55,24 +65,26 @@ if typing.TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "AttentionLayer", "Comparison", "CompileError", "CompiledLayer", "ConfigError", "DoesNotFit", "FlashSchedule",
-    "GatherAddSchedule", "GemmSchedule", "MoELayer", "Numerics", "Program", "ProgramError", "Result", "Schedule",
-    "SimulationError", "SweepTable", "TileConfig", "TilescoreError", "ToolError", "Workload", "WorkloadError",
-    "attention_layer", "bounds", "compare", "compile_layer", "list_models", "listing", "load_model", "load_schedule",
-    "load_tile", "moe_layer", "report_compiled", "save_schedule", "schedule_differences", "simulate", "sweep", "verify",
+    "AttentionLayer", "Comparison", "CompileError", "CompiledLayer", "ConfigError", "DecoderLayer", "DoesNotFit",
+    "FlashSchedule", "GatherAddSchedule", "GemmSchedule", "MlpLayer", "MoELayer", "NormLayer", "Numerics", "Program",
+    "ProgramError", "Result", "RowwiseSchedule", "Schedule", "SimulationError", "SweepTable", "TileConfig",
+    "TilescoreError", "ToolError", "Workload", "WorkloadError", "attention_layer", "bounds", "compare", "compile_layer",
+    "decoder_layer", "list_models", "listing", "load_model", "load_schedule", "load_tile", "mlp_layer", "moe_layer",
+    "norm_layer", "report_compiled", "save_schedule", "schedule_differences", "simulate", "sweep", "verify",
 ]
 
 _HOME = {
     "compiler.bounds": ("bounds",),
     "compiler.compile": ("CompiledLayer", "compile_layer"),
-    "compiler.layers": ("AttentionLayer", "MoELayer", "Workload"),
-    "compiler.models": ("attention_layer", "list_models", "load_model", "moe_layer"),
+    "compiler.layers": ("AttentionLayer", "DecoderLayer", "MlpLayer", "MoELayer", "NormLayer", "Workload"),
+    "compiler.models": ("attention_layer", "decoder_layer", "list_models", "load_model", "mlp_layer", "moe_layer",
+                        "norm_layer"),
     "compiler.comparison": ("Comparison", "compare"),
     "compiler.listing": ("listing",),
     "compiler.numerics": ("Numerics",),
     "compiler.report": ("report_compiled",),
-    "compiler.schedule": ("FlashSchedule", "GatherAddSchedule", "GemmSchedule", "Schedule", "load_schedule",
-                          "save_schedule", "schedule_differences"),
+    "compiler.schedule": ("FlashSchedule", "GatherAddSchedule", "GemmSchedule", "RowwiseSchedule", "Schedule",
+                          "load_schedule", "save_schedule", "schedule_differences"),
     "compiler.sweep.run": ("sweep",),
     "compiler.sweep.table": ("SweepTable",),
     "rtl.spec.config": ("TileConfig", "load_tile"),

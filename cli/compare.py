@@ -10,13 +10,14 @@ from ..compiler.report import report_compiled
 from ..rtl.spec.errors import ConfigError, WorkloadError
 from ..sim.energy import load_table
 from .files import check_targets, write_text
-from .ignored import check_layer_options
+from .ignored import check_layer_options, refuse
 from .layer import build
 from .parser import parser
 from .saved_reports import saved_report
 from .tiles import tile_of
 
 BASE = "base"
+_OF_ANY_SIDE = {"sides", "layer", "fail", "json", "markdown", "html"}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -25,7 +26,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"compare: expected at least two sides, got {len(arguments.sides)}")
     if arguments.html:
         check_targets([arguments.html])
-    reports = [_side(arguments, side) for side in arguments.sides]
+    saved = [_saved(arguments, side) for side in arguments.sides]
+    if all(saved):
+        refuse(arguments, tuple(sorted(arguments.given - _OF_ANY_SIDE)),
+               "only saved reports are compared, each with the options that made it")
+    reports = [report or _compiled(arguments, side) for side, report in zip(arguments.sides, saved, strict=True)]
     comparison = compare(reports, arguments.sides)
     if arguments.html:
         from ..compiler.visual.comparison_page import comparison_page  # not loaded where no page is asked for
@@ -43,12 +48,18 @@ def run(arguments: argparse.Namespace) -> int:
     return int(any(excess.values()))
 
 
-def _side(arguments: argparse.Namespace, side: str) -> dict:
-    """The report that a word of the command line stands for."""
-    path = Path(side)
-    if path.is_dir() or (path.suffix in (".json", ".toml") and path.is_file()):
-        if (report := saved_report(path, arguments.layer)) is not None:
-            return report
+def _is_file(side: str) -> bool:
+    return Path(side).is_dir() or (Path(side).suffix in (".json", ".toml") and Path(side).is_file())
+
+
+def _saved(arguments: argparse.Namespace, side: str) -> dict | None:
+    """The saved report that a word of the command line names."""
+    return saved_report(Path(side), arguments.layer) if _is_file(side) else None
+
+
+def _compiled(arguments: argparse.Namespace, side: str) -> dict:
+    """The report of the layer that a word of the command line stands for."""
+    if _is_file(side):
         return _run(arguments, side, [f"--schedule={side}"])
     if side == BASE:
         return _run(arguments, side, [])

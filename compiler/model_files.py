@@ -62,10 +62,12 @@ def model_name(path: Path) -> str:
 def suggestion(name: str, models: Iterable[str]) -> str:
     """What to use instead of an unknown ``name``: similar bundled models, whatever the organization and tuning."""
     names = tuple(models)
-    bare = {_bare(model): model for model in names}
-    close = [bare[match] for match in difflib.get_close_matches(_bare(name), bare, n=3, cutoff=0.75)]
-    if _bare(name) in bare:
-        close = [bare[_bare(name)]]
+    meant = name.lower().rstrip("/").rpartition("/")[2]
+    alike: dict[str, list[str]] = {}  # those that differ in the version alone
+    for model in names:
+        alike.setdefault(_bare(model), []).append(model)
+    bare = [_bare(name)] if _bare(name) in alike else difflib.get_close_matches(_bare(name), alike, n=3, cutoff=0.75)
+    close = [difflib.get_close_matches(meant, alike[match], n=1, cutoff=0.0)[0] for match in bare]
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return f"expected a path to a config.json or one of {', '.join(names)}{hint}"
 

@@ -13,6 +13,7 @@ Source of keys and reasons: the configuration and modelling files of transformer
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ READ_KEYS = frozenset({
 HARMLESS_KEYS = frozenset({
     # the file and what wrote it
     "architectures", "auto_map", "custom_pipelines", "finetuning_task", "name_or_path", "transformers_version",
-    "transformers.js_config", "unsloth_fixed", "unsloth_version", "published_total_active_B",
+    "transformers.js_config", "is_composition", "unsloth_fixed", "unsloth_version", "published_total_active_B",
     # how weights are stored (synthetic weights are not; a checkpoint's dtypes are checked when it is read)
     "torch_dtype", "dtype", "quantization_config", "quantization", "compression_config",
     # vocabulary, token ids, labels
@@ -105,6 +106,7 @@ def family_problem(family: str, built: tuple[str, ...], reasons: Mapping[str, st
     known = {*FAMILIES, *ATTENTION_REASONS, *MOE_REASONS}
     spelled = family.lower().replace("-", "_")
     close = [] if family in known else difflib.get_close_matches(spelled, known, n=1, cutoff=0.8)
+    close = [other for other in close if re.findall(r"\d+", other) == re.findall(r"\d+", spelled)]  # olmo2 is no olmoe
     hint = f", did you mean {close[0]!r}?" if close else ""
     return f"model_type = {family!r} is not built yet{hint} {allowed}"
 

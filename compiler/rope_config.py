@@ -23,7 +23,6 @@ FULL = "full_attention"
 MAX_LENGTH = (1 << 31) - 1
 _TYPE_KEYS = ("rope_type", "type")
 _NOT_SCALING = (*_TYPE_KEYS, "rope_theta", "partial_rotary_factor")
-_FROM_QUOTIENT = ("yarn", "longrope")
 _OF_THE_MODEL = ("max_position_embeddings", "head_dim", "rope_theta")
 
 
@@ -133,6 +132,6 @@ def _lengths(fields: ConfigFields, name: str, kind: str, values: dict[str, Any])
             fields.contradict({original: beside, f"{name}.{original}": values[original]})
         if original not in values and (beside or longest) is not None:
             values[original] = beside or longest
-    if kind in _FROM_QUOTIENT and "factor" not in values and longest and isinstance(values.get(original), int):
+    if kind == "longrope" and "factor" not in values and longest and isinstance(values.get(original), int):
         values["factor"] = longest / values[original] if values[original] else None
     return {key: value for key, value in values.items() if value is not None}

@@ -6,6 +6,7 @@ this. What the formula says of parts that were mapped, and its error, stands in 
 each other share most of it.
 """
 
+import math
 from dataclasses import dataclass
 
 from ..rtl.spec.config import TileConfig
@@ -35,7 +36,7 @@ class AreaReport:
 
 def area_of(config: TileConfig, table: EnergyTable) -> AreaReport:
     ends = {end: _parts(config, table.at(end)) for end in ("value", "low", "high")}
-    total = {end: sum(parts.values()) for end, parts in ends.items()}
+    total = {end: math.fsum(parts.values()) for end, parts in ends.items()}
     tops = PEAK_OPS_PER_MAC * config.macs_per_cycle * config.clock_mhz * 1e-6
     return AreaReport(table=table.name, total_mm2=total["value"], low_mm2=total["low"], high_mm2=total["high"],
                       parts=ends["value"], mm2_per_tops=total["value"] / tops)

@@ -428,8 +428,8 @@ def test_the_fpga_page_works_from_one_folder(tmp_path: Path, monkeypatch, capsys
         (bin_folder / "verilator").write_text(f'#!/bin/sh\nexec "{install.binary}" "$@"\n')
         (bin_folder / "verilator").chmod(0o755)
     environment["PATH"] = os.pathsep.join([str(bin_folder), str(Path(sys.executable).parent), environment["PATH"]])
-    tools = [line for tool in ("iverilog", "verilator", "fusesoc") for line in commands(page, f"{tool} ")]
-    assert len(tools) == 4
+    tools = [line for tool in ("cc", "iverilog", "verilator", "fusesoc") for line in commands(page, f"{tool} ")]
+    assert len(tools) == 5
     for line in tools:
         if shutil.which(line.split()[0], path=environment["PATH"]):
             done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True,
@@ -464,6 +464,12 @@ def test_the_readme_quotes_the_comparison() -> None:
     assert f"{attention / 1e6:.2f} M ({share})" in two and f"{moe / 1e6:.2f} M" in two
     for _, _, _, _, shared in comparison():
         assert f"{shared / 1e6:.2f} M" in one
+    page = (ROOT / "docs/comparison.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (peer,) = re.findall(r"^\| AccelForge.*at its best.*$", readme, re.MULTILINE)
+    best = [min(re.findall(r"(\d\.\d\d) M", " ".join(cells)), key=float) for cells in zip(*(
+        line.split("|")[2:4] for line in page.splitlines() if line.startswith("| AccelForge")), strict=True)]
+    assert re.findall(r"(\d\.\d\d) M", peer) == best
 
 
 def test_the_comparison_adds_up() -> None:

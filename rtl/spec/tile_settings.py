@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from .config import TileConfig
-from .errors import ConfigError
+from .errors import ConfigError, did_you_mean
 from .tile_keys import KEYS
 
 OPTION = "--tile-set"
@@ -31,7 +31,8 @@ def change_tile(config: TileConfig, settings: Sequence[str], source: str = OPTIO
             if not equals or not key:
                 raise ConfigError(f"{source} {text}: expected KEY=VALUE[,KEY=VALUE...] with lists as A+B, got {pair!r}")
             if key not in _FIELDS:
-                raise ConfigError(f"{source} {text}: unknown key {key!r}; allowed: {', '.join(sorted(_FIELDS))}")
+                raise ConfigError(f"{source} {text}: unknown key {key!r}{did_you_mean(key, _FIELDS)}; allowed: "
+                                  f"{', '.join(sorted(_FIELDS))}")
             if key in values:
                 raise ConfigError(f"{source} {text}: {key} is set twice")
             values[key] = _parse(key, value, f"{source} {text}")

@@ -132,6 +132,15 @@ def test_damaged_files_are_named(tmp_path: Path, content: str, text: str) -> Non
     assert "x.json" in said and text in said and len(said.splitlines()) == 1
 
 
+@pytest.mark.parametrize("option", [("--tile", "edge"), ("--model", "llama-3-8b"), ("--energy", "130nm"),
+                                    ("--format", "nvfp4"), ("--schedule", "nothing.toml"), ("--tokens", "9")],
+                         ids=" ".join)
+def test_saved_reports_take_no_options_of_a_layer(option: tuple[str, str], saved: Path) -> None:
+    said = tilescore("compare", "before", "before", *option, cwd=saved, status=2)
+    assert said == (f"tilescore: {' '.join(option)}: only saved reports are compared, each with the options that made "
+                    "it\n")
+
+
 def test_a_folder_of_two_layers_needs_a_choice(saved: Path, tmp_path: Path) -> None:
     values = json.loads((saved / "before/report.json").read_text())
     values["layers"].append(values["layers"][0] | {"layer": "attention"})

@@ -72,6 +72,7 @@ BUILT: dict[str, dict[str, Any]] = {
     "SmolLM2-1.7B": _model("llama", 2048, 24, 32, 32, 8192, rope_theta=130000, head_dim=64, **_SMOLLM_KEYS,
                            **{"transformers.js_config": {"dtype": "q4"}}),
     "unsloth Llama": _model("llama", 4096, 32, 32, 8, 14336, unsloth_fixed=True, unsloth_version="2024.9",
+                            is_composition=True,
                             rope_scaling=_llama3(8.0), **_LLAMA3_KEYS),
     "Mistral-7B-v0.3": _model("mistral", 4096, 32, 32, 8, 14336, rope_theta=1000000.0, sliding_window=None),
     "Mistral-Nemo": _model("mistral", 5120, 40, 32, 8, 14336, rope_theta=1000000.0, sliding_window=None,

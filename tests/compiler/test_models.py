@@ -159,8 +159,6 @@ def test_field_rules(tmp_path: Path) -> None:
     ):
         layer = attention_layer(load(**same))
         assert (layer.rope_theta, layer.rope_scaling) == (5e5, RopeScaling(kind="linear", factor=2.0))
-    yarn = load(max_position_embeddings=64, original_max_position_embeddings=16, rope_scaling={"type": "yarn"})
-    assert yarn.rope.scaling == RopeScaling(kind="yarn", factor=4.0, original_max_position_embeddings=16)
     assert load(head_dim=...).head_dim == 12
     assert load(head_dim=None).head_dim == 12
     assert load(rope_theta=..., rope_parameters={"rope_type": "default", "rope_theta": 7e5}).rope.theta == 7e5
@@ -203,7 +201,10 @@ def test_unknown_model() -> None:
     ("ibm-granite/granite-3.0-1b-a400m-base", "; did you mean granite-3.0-1b-a400m?"),
     ("allenai/OLMoE-1B-7B-0924", "; did you mean olmoe-1b-7b?"),
     ("openai/gpt-oss_20b", "; did you mean gpt-oss-20b?"),
-    ("deepseek-ai/DeepSeek-V3", "did you mean deepseek-v3"),
+    ("deepseek-ai/DeepSeek-V3", "; did you mean deepseek-v3?"),
+    ("deepseek-ai/DeepSeek-V3-Base", "; did you mean deepseek-v3?"),
+    ("deepseek-ai/DeepSeek-V2", "; did you mean deepseek-v2?"),
+    ("deepseek-ai/DeepSeek-V3.2", "; did you mean deepseek-v3.2?"),
     ("llama3-8b", "; did you mean llama-3-8b?"),
     ("bigscience/bloom", ": expected a path"),
 ])  # fmt: skip
@@ -292,6 +293,8 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("llama", {"rope_scaling": {"type": "linear"}}, ("rope_scaling.factor: missing",)),
     ("llama", {"rope_scaling": {"type": "linear", "factor": "4"}}, ("rope_scaling.factor", "positive", "'4'")),
     ("llama", {"rope_scaling": {"type": "dynamic", "factor": 4}}, ("max_position_embeddings: missing",)),
+    ("llama", {"rope_scaling": {"type": "yarn"}, "max_position_embeddings": 64, "original_max_position_embeddings": 16},
+     ("rope_scaling.factor: missing",)),
     ("llama", {"rope_scaling": {"type": "yarn", "factor": 4}}, ("original_max_position_embeddings: missing",)),
     (
         "llama",
@@ -347,6 +350,8 @@ NOT_BUILT_ATTENTION: list[tuple[dict[str, Any], str]] = [
     ),
     ({"model_type": "gpt_oss"}, "attention sinks"),
     ({"model_type": "qwen2"}, "model_type = 'qwen2' needs biases on q, k and v, which is not built yet (allowed: "),
+    ({"model_type": "olmo2"}, "model_type = 'olmo2' is not built yet (allowed: "),
+    ({"model_type": "qwen4_moe"}, "model_type = 'qwen4_moe' is not built yet (allowed: "),
     ({"model_type": "mistral"}, "sliding_window = 4096"),  # MistralConfig's default when the key is absent
 ]
 

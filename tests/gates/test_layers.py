@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tilescore import Workload, attention_layer, compile_layer, load_model, load_tile, moe_layer
+from tilescore import Workload, attention_layer, compile_layer, decoder_layer, load_model, load_tile, moe_layer
 
 
 class Held(NamedTuple):
@@ -32,6 +32,7 @@ QUICK = {
                                                {"phase": "decode", "tokens": 1, "context": 4096, "batch": 16}),
     "qwen3-30b-moe-decode-4": Held("qwen3-30b-a3b", "moe", {"phase": "decode", "tokens": 1, "batch": 4}),
     "qwen3-30b-moe-decode-16": Held("qwen3-30b-a3b", "moe", {"phase": "decode", "tokens": 1, "batch": 16}),
+    "llama-3-8b-decoder-16": Held("llama-3-8b", "decoder", {"tokens": 16}),
     "main-job-attention": Held("qwen3-30b-a3b", "attention", {"tokens": 128}, tile="edge"),
     "main-job-moe": Held("qwen3-30b-a3b", "moe", {"tokens": 128}, tile="edge"),
 }
@@ -50,9 +51,11 @@ SLOW = {
 }
 
 
+LAYERS = {"attention": attention_layer, "moe": moe_layer, "decoder": decoder_layer}
+
+
 def hold(name: str, held: Held, gate) -> None:
-    model = load_model(held.model)
-    layer = attention_layer(model) if held.kind == "attention" else moe_layer(model)
+    layer = LAYERS[held.kind](load_model(held.model))
     workload = Workload(layer=layer, **held.request)
     gate(name, compile_layer(workload, load_tile(held.tile), data=False, routing=held.routing))
 

