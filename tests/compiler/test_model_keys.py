@@ -164,7 +164,7 @@ def test_a_key_that_stands_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("family", "hint"), [
     ("qwen3moe", "did you mean 'qwen3_moe'?"), ("Mixtral", "did you mean 'mixtral'?"),
-    ("granite-moe", "did you mean 'granitemoe'?"), ("deepseek_v33", "did you mean 'deepseek_v3"),
+    ("granite-moe", "did you mean 'granitemoe'?"), ("deepsek_v3", "did you mean 'deepseek_v3"),
     ("zebra", "is not built yet (allowed: llama"),
 ])  # fmt: skip
 def test_unknown_family(family: str, hint: str, tmp_path: Path) -> None:
