@@ -121,7 +121,7 @@ def sram_byte(bank_bytes: int, c: Mapping[str, float]) -> float:
 def leakage_mw(config: TileConfig, c: Mapping[str, float]) -> float:
     """mW that the tile's logic leaks, whatever it runs."""
     area = math.fsum(size.count * (size.registers * c["register_area"] + size.transistors * c["transistor_area"])
-               for size in tile_sizes(config).values())
+                     for size in tile_sizes(config).values())
     return area * c["leakage"] * 1e-6
 
 
