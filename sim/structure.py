@@ -3,8 +3,8 @@
 The energy model and the area model price these sizes; they are those of the RTL without loading it. Those of a
 processing element (PE) follow its structure (`rtl/matrix/pe.py` and below): registers are exact up to what synthesis
 finds to be constant or equal (2.6 % at most), gates are sizes of multipliers, adders and shifters times what such a bit
-takes, fitted to the format sets of benchmarks/area.md; 8 transistors of each register there are its enable's, for which
-libraries have clock gates (within 7 %). Those of the other units are interpolated between the tiles of
+takes, fitted to the format sets of benchmarks/area.md (6 % at most), where each register but tags has 8 transistors
+more for its enable: libraries have clock gates for that. Those of the other units are interpolated between the tiles of
 benchmarks/sizes.md, which states the errors. Memories are not in them.
 """
 

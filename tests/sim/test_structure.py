@@ -38,13 +38,15 @@ def measured() -> dict[str, tuple[int, int]]:
 
 
 def test_sizes_of_every_format_set() -> None:
-    """Registers within 3 %, transistors with them within 7 %: 16 for a register and 8 for its enable, as in Yosys."""
+    """Registers within 3 %, transistors with them within 6 %: as in Yosys, 16 for a register, and 8 for the enable of
+    all but tags, which are clocked always."""
     found = measured()
     assert len(found) == len(EXACT) > 15
     for case, (registers, transistors) in zip(EXACT, found.values(), strict=True):
         size = tile_sizes(case.config)["pe"]
         assert size.registers == pytest.approx(registers, rel=0.03), case.label
-        assert size.transistors + (16 + 8) * size.registers == pytest.approx(transistors, rel=0.07), case.label
+        found_in_all = size.transistors + 16 * size.registers + 8 * (size.registers - pe_structure(case.config).tags)
+        assert found_in_all == pytest.approx(transistors, rel=0.06), case.label
 
 
 def test_registers_are_the_sum_of_their_groups() -> None:
