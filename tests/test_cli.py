@@ -578,6 +578,9 @@ def test_every_command_with_a_tile_takes_changes_to_it(model: str, run: Run, tmp
     assert Program.load(path).config.formats == ("e4m3", "e2m1")
     costs = {row["format"]: row for row in run("formats", *layer(model, "moe"), *change, "--json")["layer"]}
     assert costs["nvfp4"]["cycles"] == report["cycles"] and "--tile-set " in costs["e5m2"]["not_built"]
+    run("verilog", "--tile", "nano", "--tile-set", "queue_depth=2", "-o", tmp_path / "t.v")
+    run("verilog", "--tile", "nano", "-o", tmp_path / "nano.v")
+    assert (tmp_path / "t.v").read_text() != (tmp_path / "nano.v").read_text()
     text = run("export", tmp_path / "ip", "--tile", "nano", "--tile-set", "queue_depth=2")
     assert "tile nano+queue_depth, " in text
     assert load_tile(tmp_path / "ip" / "tile.toml").queue_depth == 2
