@@ -75,15 +75,14 @@ def bundled_layers() -> Iterator[Layer]:
 
 
 def bundled_cases() -> Iterator[Case]:
-    """Every layer, preset tile and format, in turn for 16 tokens, and for one token after 256 of two sequences."""
+    """Every layer, preset tile, phase and format: 16 tokens, or one token after 256 for two sequences."""
     for layer in bundled_layers():
         decode = Workload(layer=layer, phase="decode", tokens=1, batch=2, context=256)
         for tile in TILE_PRESETS:
             if tile == "nano" and layer.hidden > NANO_HIDDEN:
                 continue
             for phase, workload in (("prefill", Workload(layer=layer, tokens=16)), ("decode", decode)):
-                first = (phase == "decode") ^ (tile == "edge")
-                for preset, formats in list(PRESETS.items())[first::2]:
+                for preset, formats in PRESETS.items():
                     yield Case(group=f"{layer.model}/{layer.kind}/{tile}", name=f"{phase}/{preset}", workload=workload,
                                tile=_tile(tile, preset), numerics=Numerics(formats=formats))
 
