@@ -152,11 +152,11 @@ def quantized(compiled: CompiledLayer, numerics: Numerics) -> np.ndarray:
 
 @pytest.mark.parametrize("case", TINY)
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("name", ["edge", "server", "small"])
+@pytest.mark.parametrize("name", ["edge", "server", EVERY_FORMAT.name])
 def test_every_combination_is_the_quantized_layer(name: str, preset: str, case: str) -> None:
     """The rest is FP32 rounding; where that moves a code to its neighbour, half the layer's quantization error."""
     numerics = Numerics(formats=PRESETS[preset])
-    tile = EVERY_FORMAT if name == "small" else tile_for(name, preset)
+    tile = EVERY_FORMAT if name == EVERY_FORMAT.name else tile_for(name, preset)
     workload = TINY[case]
     if name == "server" and case == "head of one block and a half":
         workload = dataclasses.replace(workload, layer=dataclasses.replace(workload.attention, head_dim=64))
