@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from tilescore.compiler.compile import CompiledLayer, compile_layer
-from tilescore.compiler.layers import Workload
+from tilescore.compiler.layers import Layer, Workload
+from tilescore.compiler.models import LAYERS, list_models, load_model
 from tilescore.rtl.spec.config import TileConfig, load_tile
+from tilescore.rtl.spec.errors import WorkloadError
 from tilescore.rtl.spec.formats import BUILD_NAMES, SCALE_NAMES
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program
@@ -31,6 +35,16 @@ EVERY_FORMAT = TileConfig(name="every", rows=4, cols=8, lanes=8, acc_bits=80, fo
 """Every format on 32 processing elements, for the RTL."""
 
 TILES = {tile.name: tile for tile in (NANO, EDGE, SQUAT, TALL)}
+
+
+def bundled_layers(*kinds: str) -> Iterator[Layer]:
+    """Every layer of these kinds that is built, of the bundled models."""
+    for name in list_models():
+        for kind in kinds:
+            try:
+                yield LAYERS[kind](load_model(name))
+            except WorkloadError:
+                continue
 
 
 def play(program: Program) -> np.ndarray:

@@ -11,32 +11,12 @@ import pytest
 
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layers import AttentionLayer, DecoderLayer, Layer, Workload
-from tilescore.compiler.models import (
-    attention_layer,
-    decoder_layer,
-    list_models,
-    load_model,
-    mlp_layer,
-    moe_layer,
-    norm_layer,
-)
+from tilescore.compiler.models import LAYERS
 from tilescore.compiler.numerics import DEFAULT
 from tilescore.compiler.preset_fit import preset_exceptions
 from tilescore.rtl.spec.config import PRESETS, load_tile
-from tilescore.rtl.spec.errors import DoesNotFit, WorkloadError
-
-
-def built_layers() -> dict[str, Layer]:
-    found: dict[str, Layer] = {}
-    for name in list_models():
-        for make in (attention_layer, moe_layer, mlp_layer, norm_layer, decoder_layer):
-            try:
-                layer = make(load_model(name))
-            except WorkloadError:
-                continue
-            found[f"{name}-{layer.kind}"] = layer
-    return found
-
+from tilescore.rtl.spec.errors import DoesNotFit
+from tilescore.tests.compiler.play import bundled_layers
 
 NANO_HIDDEN = 2048
 """Wider decoders and feed-forward layers take tens of millions of cycles on `nano`, and as long to compile."""
@@ -46,7 +26,8 @@ exceptions = functools.cache(preset_exceptions)
 
 def every_row() -> Iterator[Any]:
     """Layer and preset; slow where the program is the longest: up to a million instructions on nano."""
-    for name, layer in built_layers().items():
+    for layer in bundled_layers(*LAYERS):
+        name = f"{layer.model}-{layer.kind}"
         for preset in PRESETS:
             slow = (preset == "nano" and layer.kind != "norm") or name == "qwen3-235b-a22b-moe"
             if layer.kind in ("mlp", "decoder"):

@@ -16,19 +16,18 @@ from tilescore.compiler.graph.calibrate import Scales, calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.lowering.plan import choose_schedule, layer_plan
-from tilescore.compiler.models import attention_layer, list_models, load_model
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.schedule import FlashSchedule
 from tilescore.compiler.tensors import synthetic
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.element_values import decode_e4m3_float
-from tilescore.rtl.spec.errors import CompileError, WorkloadError
+from tilescore.rtl.spec.errors import CompileError
 from tilescore.rtl.spec.isa import ScaleRule
 from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.reference.run import run_reference
 from tilescore.sim.simulate import simulate
-from tilescore.tests.compiler.play import EDGE, EVERY_FORMAT, NANO, SERVER, TALL, play, same_bits
+from tilescore.tests.compiler.play import EDGE, EVERY_FORMAT, NANO, SERVER, TALL, bundled_layers, play, same_bits
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")
 st = hypothesis.strategies
@@ -44,17 +43,6 @@ WIDE = AttentionLayer(hidden=48, heads=4, kv_heads=2, head_dim=128)
 def on_all(workload: Workload, tiles, numerics: Numerics) -> list[np.ndarray]:
     tensors = synthetic(workload, 7)
     return [play(compile_layer(workload, tile, tensors=tensors, numerics=numerics).program) for tile in tiles]
-
-
-def built_attention() -> list[str]:
-    """Bundled models whose attention is built."""
-    def is_built(name: str) -> bool:
-        try:
-            return attention_layer(load_model(name)).kind == "attention"
-        except WorkloadError:
-            return False
-
-    return [name for name in list_models() if is_built(name)]
 
 
 def all_same(results: list[np.ndarray]) -> bool:
@@ -81,10 +69,9 @@ def test_attention_is_the_same_on_every_tile(tiles: tuple[TileConfig, ...], laye
     assert all_same(on_all(workload, tiles, Numerics(softmax_block=block)))
 
 
-@pytest.mark.parametrize("model", built_attention())
-def test_every_bundled_attention_is_the_same_on_every_preset(model: str) -> None:
+@pytest.mark.parametrize("layer", bundled_layers("attention"), ids=lambda layer: layer.model)
+def test_every_bundled_attention_is_the_same_on_every_preset(layer: AttentionLayer) -> None:
     """One group of query heads per key head, the head size and the norms of the model, the default softmax block."""
-    layer = attention_layer(load_model(model))
     small = dataclasses.replace(layer, hidden=64, heads=layer.heads // layer.kv_heads, kv_heads=1)
     workload = Workload(layer=small, tokens=2, context=300)
     assert workload.keys > Numerics().softmax_block

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tilescore import Workload, attention_layer, compile_layer, decoder_layer, load_model, load_tile, moe_layer
+from tilescore import Workload, compile_layer, load_model, load_tile
+from tilescore.compiler.models import LAYERS
 
 
 class Held(NamedTuple):
@@ -49,9 +50,6 @@ SLOW = {
     "qwen3-235b-moe-512": Held("qwen3-235b-a22b", "moe", {"tokens": 512}),
     "llama-3-70b-attention-1024": Held("llama-3-70b", "attention", {"tokens": 1024}),
 }
-
-
-LAYERS = {"attention": attention_layer, "moe": moe_layer, "decoder": decoder_layer}
 
 
 def hold(name: str, held: Held, gate) -> None:

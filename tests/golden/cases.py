@@ -18,17 +18,15 @@ from tilescore.compiler.formats import PRESETS, parse_format
 from tilescore.compiler.graph.calibrate import Scales
 from tilescore.compiler.layers import AttentionLayer, Layer, MoELayer, Workload
 from tilescore.compiler.lowering.plan import choose_schedule, layer_plan
-from tilescore.compiler.models import attention_layer, list_models, load_model, moe_layer
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.routing import Routing
 from tilescore.compiler.schedule import FlashSchedule, GatherAddSchedule, GemmSchedule, Schedule
 from tilescore.rtl.spec.config import PRESETS as TILE_PRESETS
 from tilescore.rtl.spec.config import TileConfig, load_tile
-from tilescore.rtl.spec.errors import WorkloadError
 from tilescore.rtl.spec.formats import BUILD_NAMES, SCALE_NAMES
 from tilescore.rtl.spec.isa import ScaleRule
 from tilescore.sim.program import Program
-from tilescore.tests.compiler.play import SQUAT, TALL
+from tilescore.tests.compiler.play import SQUAT, TALL, bundled_layers
 
 NANO_HIDDEN = 1024
 """Largest ``hidden`` of a bundled layer on `nano`, whose programs of larger ones are long."""
@@ -64,19 +62,9 @@ def _tile(name: str, preset: str) -> TileConfig:
     return tile if built else every_format(tile)
 
 
-def bundled_layers() -> Iterator[Layer]:
-    """Every layer of the bundled models that is built."""
-    for name in list_models():
-        for make in (attention_layer, moe_layer):
-            try:
-                yield make(load_model(name))
-            except WorkloadError:
-                continue
-
-
 def bundled_cases() -> Iterator[Case]:
     """Every layer, preset tile, phase and format: 16 tokens, or one token after 256 for two sequences."""
-    for layer in bundled_layers():
+    for layer in bundled_layers("attention", "moe"):
         decode = Workload(layer=layer, phase="decode", tokens=1, batch=2, context=256)
         for tile in TILE_PRESETS:
             if tile == "nano" and layer.hidden > NANO_HIDDEN:
