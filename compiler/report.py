@@ -62,7 +62,8 @@ def _e4m3_read_bytes(compiled: CompiledLayer, config: TileConfig) -> int | None:
     numerics = replace(compiled.numerics, formats=E4M3, scale_rule=ScaleRule.FLOOR)
     steps = layer_plan(compiled.workload, config, numerics, compiled.routing)
     program = steps.program(steps.schedule(), Scales())
-    beats = sum(event_counts(i, config).get("dram_read_beats", 0) for i in program.instructions)
+    columns = program.columns
+    beats = int(columns.column(event_counts(form, config).get("dram_read_beats", 0) for form in columns.forms).sum())
     return beats * config.bus_bytes
 
 

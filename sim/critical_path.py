@@ -47,8 +47,7 @@ class _Walk:
         self._order: list[list[int]] = [[] for _ in QUEUE_UNITS]
         self._order[Unit.LOAD].append(BOOT)
         self._place = {BOOT: 0}
-        for index, instruction in enumerate(program.instructions):
-            unit = instruction.spec.unit
+        for index, unit in enumerate(program.columns.units.tolist()):
             if unit != Unit.DISPATCH:
                 self._place[index] = len(self._order[unit])
                 self._order[unit].append(index)

@@ -96,7 +96,7 @@ def _events(program: Program, timing: Timing, phase_of: np.ndarray, count: int) 
 
 def _ledger(program: Program, timing: Timing, phase_of: np.ndarray, count: int) -> list[dict[str, dict[str, int]]]:
     """Per phase {unit: {cause: cycles}}."""
-    units = np.array([Unit.LOAD, *(i.spec.unit for i in program.instructions)], np.int64)
+    units = np.insert(program.columns.units, 0, Unit.LOAD)
     held = np.zeros((count, len(Unit), len(STALL_CAUSES)), np.int64)
     where = timing.stalls[:, 0] - BOOT
     np.add.at(held, (phase_of[where], units[where], timing.stalls[:, 1]), timing.stalls[:, 2])

@@ -243,6 +243,11 @@ class Program:
         image[:words.size] = words.reshape(-1)
         return image
 
+    @property
+    def columns(self) -> Instructions:
+        """The instructions as columns."""
+        return Instructions.of(self.instructions)
+
     def _words(self) -> np.ndarray:
         """(n, 32) uint8: the encoded instructions."""
         found = self.instructions

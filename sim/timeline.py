@@ -130,7 +130,9 @@ def timeline_of(program: Program, timing: Timing) -> Timeline:
         return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)
 
     blank = [""] * len(program.instructions)
-    name = column([i.spec.name for i in program.instructions])
+    instructions = program.columns
+    names = [form.spec.name for form in instructions.forms]
+    name = column([names[form] for form in instructions.form.tolist()])
     label, phase = column(program.labels or blank), column(program.phases or blank)
     known: dict[object, int] = {}
 
@@ -144,7 +146,7 @@ def timeline_of(program: Program, timing: Timing) -> Timeline:
         return found
 
     return Timeline(texts=tuple(numbers), name=name, label=label, phase=phase,
-                    checksum=np.array([checksum(i) for i in program.instructions], np.int64),
+                    checksum=np.array([checksum(i) for i in instructions.views()], np.int64),
                     issue=timing.issue, retire=timing.retire)
 
 

@@ -30,7 +30,6 @@ from ..rtl.spec.errors import SimulationError
 from ..rtl.spec.events import EVENT_NAMES, event_counts, squares
 from ..rtl.spec.isa import HEADER, INSTRUCTIONS, QUEUE_UNITS, SPEC_BY_NAME, Instruction, Unit
 from ..rtl.spec.ledger import ledger_causes
-from .instructions import Instructions
 from .issue_times import CHANNELS, IssueTimes, Kind, MissingToken, State
 from .program import Program
 from .stalls import DISPATCH_CAUSES, FETCH, IDLE, STALL_CAUSES, SYNC, Columns, stalls_of
@@ -155,7 +154,7 @@ class _Run:
     def __init__(self, program: Program, config: TileConfig, recorded: Mapping[int, Duration]) -> None:
         self._program, self._config, self._recorded = program, config, recorded
         self._shapes = _Shapes(config)
-        self._instructions = Instructions.of(program.instructions)
+        self._instructions = program.columns
         occupancy, rd, wr, self._boot_shape = self._shapes.of(program.boot_load())
         d = recorded.get(BOOT) or Duration(occupancy, rd, wr)
         issue = BOOT_DISPATCH + 1

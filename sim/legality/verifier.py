@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from ...rtl.spec.errors import ProgramError
 from ...rtl.spec.isa import Instruction, Space, Unit
 from ..induction import UNIT, Indices, Induction
-from ..instructions import Instructions, numbered
+from ..instructions import numbered
 from ..lib.strided import Strided, overlaps
 from ..program import Program
 from ..stretches import stretches
@@ -74,7 +74,7 @@ def _go_through(program: Program, made: dict[int, np.ndarray]) -> None:
 
 def _prove(program: Program, made: dict[int, np.ndarray]) -> None:
     """Raise `ProgramError`, about anything, if it cannot be proved like this."""
-    instructions = Instructions.of(program.instructions)
+    instructions = program.columns
     run = _Verifier(program, made, (Unit.DISPATCH,))
     for index in np.flatnonzero(instructions.column(map(_concerns_dispatcher, instructions.forms))
                                 | (np.arange(len(instructions)) % program.config.imem_page == 0)).tolist():
@@ -122,7 +122,7 @@ class _Verifier:
         """made: as `IndexedRows`. consumers: whose tokens are looked at. image: bytes of the program's image, if they
         are not its own."""
         self.program, self.config, self.index = program, program.config, 0
-        self.instructions = Instructions.of(program.instructions)
+        self.instructions = program.columns
         self.tokens = Tokens(program, consumers)
         self.paged = Unit.DISPATCH in consumers
         self.dram = DramOrder(program, self.instructions, image or Strided(program.program_addr, program.image_bytes),

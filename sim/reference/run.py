@@ -104,7 +104,7 @@ def _run(program: Program, state: State, progress: Callable[[int, int], None] | 
     total, extents = len(program.instructions), Extents(program)
     image = state.dram[program.program_addr:program.program_addr + program.image_bytes].copy()
     execute(state, program.boot_load())
-    for number, instruction in enumerate(program.instructions):
+    for number, instruction in enumerate(program.columns.views()):
         if number % config.imem_page == 0:
             _check_page(state, program, image, number)
         if instruction.spec.name == "HALT":

@@ -7,6 +7,7 @@ from operator import attrgetter
 import numpy as np
 
 from ...rtl.spec.isa import HEADER, INSTRUCTIONS
+from ..instructions import ADDRESSES
 from ..program import Program
 
 _NAMES = {spec.name: tuple(f.name for f in spec.fields + HEADER) for spec in INSTRUCTIONS}
@@ -25,16 +26,18 @@ class FieldColumns:
 
 def field_columns(program: Program) -> list[FieldColumns]:
     """The columns of every name that the program has, in the order of the instruction table."""
-    places: dict[str, list[int]] = {}
-    for index, instruction in enumerate(program.instructions):
-        places.setdefault(instruction.spec.name, []).append(index)
-    found = []
+    instructions, found = program.columns, []
+    names = np.array([form.spec.name for form in instructions.forms])
     for name, fields in _NAMES.items():
-        if name in places:
-            values, where = _VALUES[name], places[name]
-            matrix = np.array([values(program.instructions[i]) for i in where], np.int64).T
-            found.append(FieldColumns(name=name, index=np.array(where, np.int64),
-                                      columns=dict(zip(fields, np.ascontiguousarray(matrix), strict=True))))
+        of_forms = np.flatnonzero(names == name)
+        if not of_forms.size:
+            continue
+        index = np.flatnonzero(np.isin(instructions.form, of_forms))
+        values = np.array([_VALUES[name](instructions.forms[i]) for i in of_forms.tolist()], np.int64)
+        rows = values[np.searchsorted(of_forms, instructions.form[index])].T
+        columns = dict(zip(fields, np.ascontiguousarray(rows), strict=True))
+        columns |= {address: getattr(instructions, address)[index] for address in ADDRESSES if address in columns}
+        found.append(FieldColumns(name=name, index=index, columns=columns))
     return found
 
 

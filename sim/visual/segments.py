@@ -52,7 +52,7 @@ class Segments:
 
 def units_of(program: Program) -> np.ndarray:
     """int64 (instructions,): number of each instruction's unit."""
-    return np.array([i.spec.unit for i in program.instructions], np.int64)
+    return program.columns.units
 
 
 def unit_rows(program: Program, timing: Timing, unit: Unit, units: np.ndarray) -> UnitRows:
