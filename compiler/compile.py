@@ -20,6 +20,7 @@ from .graph.evaluate import float64_layer, float64_routing
 from .graph.ir import Graph, Role, Slot
 from .graph.layers import layer_graph
 from .graph.ops.router import Router
+from .kept_codes import KeptCodes
 from .layers import Workload
 from .logits import tile_logits
 from .lowering.plan import plan
@@ -89,8 +90,9 @@ def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTenso
         return _compiled(workload, steps.program(schedule, Scales()), schedule, numerics, routing=choice,
                          routing_source=routing, flipped=None if flips is None else int(flips.sum()))
     assert tensors is not None
-    trace = float64_layer(tensors, choice)
-    program = steps.program(schedule, calibrate(trace.ranges, numerics), tensors)
+    kept = KeptCodes(numerics.formats.weights, numerics.scale_rule)
+    trace = float64_layer(tensors, choice, kept)
+    program = steps.program(schedule, calibrate(trace.ranges, numerics), tensors, kept)
     return _compiled(workload, program, schedule, numerics, routing=choice, routing_source=routing, tensors=tensors,
                      expected=trace.out, flipped=None if flips is None else int(flips.sum()),
                      expected_routed=None if flips is None else

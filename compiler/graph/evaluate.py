@@ -18,6 +18,7 @@ from .layers import layer_graph
 from .ops.router import Router
 
 if TYPE_CHECKING:
+    from ..kept_codes import KeptCodes
     from ..routing import Routing
     from ..tensors import LayerTensors
 
@@ -51,6 +52,8 @@ class Walk:
     graph: Graph
     tensors: LayerTensors
     routing: Routing | None = None
+    kept: KeptCodes | None = None
+    """Where the codes of experts' weights go."""
     values: dict[str, np.ndarray] = field(default_factory=dict)
     ranges: dict[Key, Range] = field(default_factory=dict)
     node: Node = field(init=False)
@@ -84,6 +87,8 @@ class Walk:
         made = value.role is Role.ACTIVATION if value else slot is Slot.ACTIVATIONS
         old = self.ranges.get(key)
         self.ranges[key] = Range(amax=amax if old is None else max(amax, old.amax), slot=slot, made=made)
+        if self.kept is not None and slot is Slot.WEIGHTS and not isinstance(key, str):
+            self.kept.keep(key, x, amax)
         return x
 
     def multiply_terms(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -115,10 +120,10 @@ def float64_routing(tensors: LayerTensors) -> tuple[Routing, np.ndarray]:
     return walk.routing, walk.values[walk.node.inputs[0]]
 
 
-def float64_layer(tensors: LayerTensors, routing: Routing | None = None) -> Trace:
-    """The layer in float64.
+def float64_layer(tensors: LayerTensors, routing: Routing | None = None, kept: KeptCodes | None = None) -> Trace:
+    """The layer in float64. kept: where the codes of experts' weights go.
 
     With ``routing``, its choice of experts is used (a tile's own logits may order a near tie otherwise) and the weights
     are still computed here, in float64; without, the router chooses.
     """
-    return Walk(graph=layer_graph(tensors.workload), tensors=tensors, routing=routing).run()
+    return Walk(graph=layer_graph(tensors.workload), tensors=tensors, routing=routing, kept=kept).run()

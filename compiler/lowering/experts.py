@@ -103,6 +103,9 @@ class ToSlots(Step):
 
         def stored(name: str, shape: tuple[int, int]) -> StoredTensor:
             assert tensors is not None
+            if job.kept and self.layer.shape(self.node.inputs[2])[1:] == (width, hidden):
+                if (codes := job.kept.take((expert, name))) is not None:
+                    return codes
             values = getattr(tensors.expert(expert), name)
             return store(padded(values, shape), formats.weights, job.scales[expert, name], rule, square=True)
 

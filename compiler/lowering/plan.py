@@ -22,6 +22,7 @@ from ..graph.ops.linear import Linear
 from ..graph.ops.rms_norm import RmsNorm
 from ..graph.ops.rotary import Rotary
 from ..graph.ops.router import Router
+from ..kept_codes import KeptCodes
 from ..layers import Workload
 from ..numerics import DEFAULT, Numerics
 from ..routing import Routing
@@ -77,22 +78,24 @@ class Plan:
                                        f"makes, got {', '.join(schedule.order)}")
 
     def lay_out(self, builder: ProgramBuilder, schedule: Schedule, scales: Scales,
-                tensors: LayerTensors | None = None) -> Job:
+                tensors: LayerTensors | None = None, kept: KeptCodes | None = None) -> Job:
         """A job whose operands have their places in DRAM."""
-        job = Job(emitter=Emitter(builder), schedule=schedule, scales=scales, tensors=tensors)
+        job = Job(emitter=Emitter(builder), schedule=schedule, scales=scales, tensors=tensors, kept=kept)
         for step in self.steps:
             step.ask(job)
         job.lay_out()
         return job
 
-    def program(self, schedule: Schedule, scales: Scales, tensors: LayerTensors | None = None) -> Program:
+    def program(self, schedule: Schedule, scales: Scales, tensors: LayerTensors | None = None,
+                kept: KeptCodes | None = None) -> Program:
         """The program; its result is a region of the name of the graph's output, FP32.
 
-        Without ``tensors`` the program has the same instructions and zero data: for timing only.
+        Without ``tensors`` the program has the same instructions and zero data: for timing only. kept: codes of
+        experts' weights that need not be made again.
         """
         self.check(schedule)
         builder, values = ProgramBuilder(self.layer.config), self.layer.graph.values
-        job = self.lay_out(builder, schedule, scales, tensors)
+        job = self.lay_out(builder, schedule, scales, tensors, kept)
         for step in sorted(self.steps, key=lambda step: schedule.order.index(step.name)):
             with builder.phase(step.name):
                 try:

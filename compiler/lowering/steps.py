@@ -25,6 +25,7 @@ from ..graph.ops.experts import Experts
 from ..graph.ops.linear import Linear
 from ..graph.ops.rms_norm import RmsNorm
 from ..graph.slots import slot_format
+from ..kept_codes import KeptCodes
 from ..kernels.rowwise_place import padded_columns
 from ..numerics import Numerics
 from ..operands import MakeStored, padded_k, place_operand
@@ -54,6 +55,7 @@ class Job:
     schedule: Schedule
     scales: Scales
     tensors: LayerTensors | None
+    kept: KeptCodes | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     _asked: dict[str, tuple[Stage, Callable[[ProgramBuilder], object]]] = field(default_factory=dict)
 
