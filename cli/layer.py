@@ -26,7 +26,6 @@ from ..sim.lib.filled_array import FilledArray
 from ..sim.lib.progress import Progress
 from ..sim.program import Program
 from ..sim.simulate import simulate
-from ..sim.timing import Timing
 from .ignored import check_seed
 
 
@@ -123,14 +122,13 @@ def _compiled(arguments: argparse.Namespace, layer: str, data: bool, config: Til
 
 def report(program: Program, energy: EnergyTable, *, expected: np.ndarray | None,
            expected_routed: np.ndarray | None, compile_s: float, levels: tuple[str, ...],
-           command: list[str], filling: FilledArray | None = None) -> tuple[dict, Timing]:
-    """Simulate ``program``, which carries its description, at ``levels``; the report, and the times of instructions."""
+           command: list[str], filling: FilledArray | None = None) -> dict:
+    """Simulate ``program``, which carries its description, at ``levels``; the report."""
     if "rtl" in levels and (missing := missing_for_verilator()):
         print("tilescore: the rtl level runs in Amaranth's simulator, some 1000 times slower than under Verilator, "
               f"which lacks: {', '.join(missing)}", file=sys.stderr)
     start = time.perf_counter()
     with Progress(f"simulate {program.meta['layer']}") as progress:
         result = simulate(program, levels, energy_table=energy, progress=progress, filling=filling)
-    made = layer_report(program.meta, program, result, energy, expected=expected, expected_routed=expected_routed,
+    return layer_report(program.meta, program, result, energy, expected=expected, expected_routed=expected_routed,
                         compile_s=compile_s, simulate_s=time.perf_counter() - start, command=command)
-    return made, result.timing

@@ -57,7 +57,7 @@ def simulate(arguments: argparse.Namespace) -> int:
         routed = expected if program.meta.get("flipped_tokens") == 0 else expected_of(program, ROUTED_SEGMENT)
     except ProgramError as error:
         raise ProgramError(f"program file {arguments.program}: {error}") from None
-    reported, _ = report(program, energy, expected=expected, expected_routed=routed, compile_s=0.0,
+    reported = report(program, energy, expected=expected, expected_routed=routed, compile_s=0.0,
                          levels=arguments.level, command=arguments.words)
     print(json.dumps(reported, indent=2) if arguments.json else f"{table([reported])}\n\n{phase_table(reported)}")
     return 0

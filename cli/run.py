@@ -4,32 +4,19 @@ import argparse
 import contextlib
 import json
 import sys
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..compiler.compile import CompiledLayer, compile_layer
 from ..compiler.layers import LAYER_KINDS
-from ..compiler.listing import listing
-from ..compiler.report import describe, headline, phase_table, table
-from ..compiler.schedule import to_text
-from ..compiler.slices import SLICE_NUMERICS, slice_tensors, slice_workload
-from ..rtl.spec.config import load_tile
+from ..compiler.report import phase_table, table
 from ..rtl.spec.errors import ConfigError, WorkloadError
 from ..rtl.spec.tile_file import tile_toml
-from ..sim.energy import EnergyTable, load_table
-from ..sim.legality.verifier import verify
-from ..sim.names import LEVELS
-from ..sim.timeline import timeline_of
 from .files import check_targets, output_folder, write_bytes, write_text
 from .ignored import check_layer_options, refuse
-from .layer import build, data_needed, report
+from .layer import data_needed
+from .play import Played, cross_check, play_beside, play_in_turn, print_headline
 from .saved_reports import saved_report
 from .tiles import tile_of
-
-if TYPE_CHECKING:
-    from ..compiler.visual.run_page import LayerView
 
 DEFAULT_MODEL, DEFAULT_TOKENS = "qwen3-30b-a3b", 128
 OUT = Path("out")
@@ -61,11 +48,12 @@ def run(arguments: argparse.Namespace) -> int:
             if pages:
                 from ..compiler.visual.run_page import run_page
 
-                text = run_page(done.views, baselines)
+                views = [layer.drawn.view for layer in done.layers if layer.drawn.view]
+                text = run_page(done.reports, views, baselines)
                 for path in pages:
                     write_text(path, text)
             if arguments.trace:
-                write_bytes(arguments.trace, b"".join(done.traces))
+                write_bytes(arguments.trace, b"".join(layer.drawn.trace for layer in done.layers))
         if arguments.out and not arguments.json:
             print(f"\nWritten to {arguments.out}/: report.json, {', '.join(done.files)}")
         if arguments.trace and not arguments.json:
@@ -88,53 +76,27 @@ def _baselines(arguments: argparse.Namespace, layers: tuple[str, ...]) -> dict[s
     return {layer: report for layer, report in found.items() if report is not None}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Done:
-    """What a run has made: per layer a report, a packed timeline, a view, a trace; per cross-check a report; texts."""
+    """What a run has made: its layers, per cross-check a report, texts by file."""
 
-    reports: list[dict] = field(default_factory=list)
-    timelines: list[dict] = field(default_factory=list)
-    views: list["LayerView"] = field(default_factory=list)
-    traces: list[bytes] = field(default_factory=list)
-    checks: list[dict] = field(default_factory=list)
-    files: dict[str, str] = field(default_factory=dict)
+    layers: list[Played]
+    checks: list[dict]
+    files: dict[str, str]
+
+    @property
+    def reports(self) -> list[dict]:
+        return [layer.report for layer in self.layers]
 
 
 def _play(arguments: argparse.Namespace, layers: tuple[str, ...], demo: bool) -> _Done:
-    config, energy, data = tile_of(arguments), load_table(arguments.energy), data_needed(arguments)
-    done = _Done()
-    for layer in layers:
-        built = build(arguments, layer, data, config, levels=arguments.level)
-        compiled = built.layer
-        made, timing = report(compiled.program, energy, expected=compiled.expected,
-                              expected_routed=compiled.expected_routed, compile_s=built.seconds,
-                              levels=arguments.level, command=arguments.words, filling=built.filling)
-        done.reports.append(made)
-        if demo and not arguments.json:
-            _announce(made)
-        if arguments.out or arguments.html:
-            from ..compiler.visual.run_page import view_of  # as what draws a trace, loaded only where it is asked for
-
-            done.views.append(view_of(made, compiled.program, timing))
-        if arguments.trace:
-            from ..sim.visual.trace import trace
-
-            name = f"{made['model']} {layer} on {made['tile']}"
-            done.traces.append(trace(compiled.program, timing, name, len(done.traces) + 1))
-        if arguments.out:
-            done.timelines.append(timeline_of(compiled.program, timing).to_dict())
-            done.files[f"{layer}.txt"] = listing(compiled.program, timing)
-            done.files[f"{layer}.schedule.toml"] = to_text(compiled.schedule)
-        if demo and data:
-            done.checks.append(_cross_check(compiled, energy, arguments))
-    done.files["tile.toml"] = tile_toml(config)
-    return done
-
-
-def _announce(made: dict) -> None:
-    """A layer's result before the next one is made. Output that is closed is no reason to end: `_show` will say so."""
-    with contextlib.suppress(OSError):
-        print(headline(made), flush=True)
+    if demo:
+        made = play_beside(arguments, layers, (lambda _: None) if arguments.json else print_headline)
+    else:
+        made = play_in_turn(arguments, layers, lambda _: None)
+    checks = [cross_check(layer, arguments) for layer in layers] if demo and data_needed(arguments) else []
+    files = {name: text for layer in made for name, text in layer.drawn.files.items()}
+    return _Done(layers=made, checks=checks, files=files | {"tile.toml": tile_toml(tile_of(arguments))})
 
 
 def _show(arguments: argparse.Namespace, done: _Done, demo: bool) -> None:
@@ -162,21 +124,6 @@ def _fill_in_demo(arguments: argparse.Namespace) -> None:
     arguments.out = arguments.out or OUT
 
 
-def _cross_check(compiled: CompiledLayer, energy: EnergyTable, arguments: argparse.Namespace) -> dict:
-    """A slice of the same layer on `nano` at every level. `simulate` raises when two levels differ."""
-    if compiled.tensors is None:
-        raise ValueError("a cross-check needs a layer that was compiled with data")
-    workload = slice_workload(compiled.workload)
-    start = time.perf_counter()
-    sliced = compile_layer(workload, load_tile("nano"), tensors=slice_tensors(compiled.tensors, workload),
-                           numerics=SLICE_NUMERICS)
-    sliced.program.meta.update(describe(sliced, load_tile("nano"), seed=arguments.seed))
-    verify(sliced.program)
-    return report(sliced.program, energy, expected=sliced.expected, expected_routed=sliced.expected_routed,
-                  compile_s=time.perf_counter() - start,
-                  levels=LEVELS, command=arguments.words)[0]
-
-
 def _agreement(check: dict) -> str:
     levels = check["levels"]
     return (f"{check['cycles']:,} cycles, {check['instructions']} instructions, numerics "
@@ -185,7 +132,7 @@ def _agreement(check: dict) -> str:
 
 
 def _write(folder: Path, done: _Done) -> None:
-    layers = [made | {"timeline": timeline} for made, timeline in zip(done.reports, done.timelines, strict=True)]
+    layers = [layer.report | {"timeline": layer.drawn.timeline} for layer in done.layers]
     both = {"layers": layers, "cross_checks": done.checks}
     write_text(folder / "report.json", json.dumps(both, indent=2) + "\n")
     for name, text in done.files.items():

@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -242,6 +242,10 @@ class Program:
         words = self._words()
         image[:words.size] = words.reshape(-1)
         return image
+
+    def without_data(self) -> "Program":
+        """The same instructions at the same times; segments are zeros, so that it is small and can be pickled."""
+        return replace(self, segments=[Segment(s.name, s.addr, None, s.size) for s in self.segments])
 
     @property
     def columns(self) -> Instructions:

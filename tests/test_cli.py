@@ -17,6 +17,7 @@ import pytest
 
 from tilescore.cli import inventory
 from tilescore.cli import layer as cli_layer
+from tilescore.cli import play as cli_play
 from tilescore.cli import run as cli_run
 from tilescore.cli.main import main
 from tilescore.cli.parser import parser
@@ -304,15 +305,18 @@ def test_a_full_disk_costs_the_files_not_the_report(model: str, tmp_path: Path, 
 
 @pytest.fixture
 def small_demo(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The demo of a tiny model, its cross-checks without the hardware, in an empty folder."""
+    """The demo of a tiny model, its cross-checks without the hardware, in an empty folder and one process."""
     monkeypatch.setattr(cli_run, "DEFAULT_MODEL", model)
     monkeypatch.setattr(cli_run, "DEFAULT_TOKENS", 7)
-    monkeypatch.setattr(cli_run, "LEVELS", ("reference", "timing"))
+    monkeypatch.setattr(cli_play, "LEVELS", ("reference", "timing"))
+    monkeypatch.setattr(cli_play, "processors", lambda: 1)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_demo(small_demo: Path, run: Run) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_demo(count: int, small_demo: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_play, "processors", lambda: count)
     text = run("run", "--tile", "nano")
     assert "tiny attention" in text and "tiny moe" in text
     assert text.count("Cross-check on nano") == 2 and "equal at reference, timing" in text
@@ -332,13 +336,13 @@ def test_demo(small_demo: Path, run: Run) -> None:
 
 def test_demo_says_what_a_layer_gave_before_the_next_is_compiled(small_demo: Path, run: Run,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    build = cli_run.build
+    build = cli_play.build
 
     def marked(arguments: Any, layer: str, *rest: Any, **more: Any) -> Any:
         print(f"compile {layer}")
         return build(arguments, layer, *rest, **more)
 
-    monkeypatch.setattr(cli_run, "build", marked)
+    monkeypatch.setattr(cli_play, "build", marked)
     lines = run("run", "--tile", "nano").splitlines()
     report = strict_json((small_demo / "out/report.json").read_text())["layers"][0]
     assert lines[0] == "compile attention" and lines[2] == "compile moe"
@@ -372,10 +376,9 @@ def test_the_demo_is_the_one_documented() -> None:
 @pytest.mark.parametrize("kind", ["attention", "moe"])
 def test_cross_check_includes_the_hardware(kind: str, model: str) -> None:
     """The slice runs at rtl level with the result of the reference and the cycles of the timing model."""
-    described = load_model(model)
-    make = attention_layer if kind == "attention" else moe_layer
-    compiled = compile_layer(Workload(layer=make(described), tokens=4), NANO)
-    report = cli_run._cross_check(compiled, load_table("7nm"), SimpleNamespace(seed=0, words=["run"]))
+    arguments = parser().parse_args(["run", "--model", model, "--layer", kind, "--tokens", "4"])
+    arguments.words = ["run"]
+    report = cli_play.cross_check(kind, arguments)
     check_types(report, FIELDS)
     levels = report["levels"]
     assert list(levels) == ["reference", "timing", "rtl"]

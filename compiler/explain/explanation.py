@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from ...rtl.spec.ledger import LEDGER_UNITS
 from ...sim.critical_path import critical_path
+from ...sim.lib.threads import processors
 from ..schedule import Schedule, to_dict
 from ..sweep.columns import COLUMNS
-from ..sweep.pool import processors, run_here
+from ..sweep.pool import run_here
 from ..sweep.tasks import Outcome, Task, compile_task, measure
 from .changes import KINDS, Change, changes_of
 from .operands import Operand, operands_of

@@ -1,20 +1,14 @@
 """Tasks in processes of this machine.
 
-Workers are spawned, not forked, so that they share no lock or thread with whoever starts them, and end with it however
-it ends: each waits for the far end of a pipe to close, which the system does even for a process that is killed. A
-worker that dies itself (out of memory) fails the whole pool of `concurrent.futures`; a new one goes on with what is
-left, and a task that ends its worker twice is given up.
+A worker that dies (out of memory) fails the whole pool of `concurrent.futures`; a new one goes on with what is left,
+and a task that ends its worker twice is given up.
 """
 
-import os
-import signal
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 
+from ...sim.lib.workers import worker_pool
 from .tasks import Outcome, Task, outcome_of, sources_digest
 
 Done = Callable[[str, Outcome | BaseException], None]
@@ -23,11 +17,6 @@ Done = Callable[[str, Outcome | BaseException], None]
 
 class WorkerDied(Exception):
     """A process ended while it was at a task."""
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_here(tasks: Mapping[str, Task], workers: int, done: Done) -> None:
@@ -57,38 +46,18 @@ def run_here(tasks: Mapping[str, Task], workers: int, done: Done) -> None:
 
 def _round(tasks: Mapping[str, Task], workers: int, done: Done) -> bool:
     """Measure what can be measured with one pool; whether it lasted."""
-    context = get_context("spawn")
-    reader, writer = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, _begin, (reader,))
     broken = True
     try:
-        futures = {pool.submit(outcome_of, task, sources_digest()): digest for digest, task in tasks.items()}
-        broken = False
-        for future in as_completed(futures):
-            error = future.exception()
-            if isinstance(error, BrokenProcessPool):
-                broken = True
-            else:
-                done(futures[future], error or future.result())
-        pool.shutdown()
+        with worker_pool(workers) as pool:
+            futures = {pool.submit(outcome_of, task, sources_digest()): digest for digest, task in tasks.items()}
+            broken = False
+            for future in as_completed(futures):
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    broken = True
+                else:
+                    done(futures[future], error or future.result())
+            pool.shutdown()
     except BrokenProcessPool:  # while tasks were handed over
         pass
-    finally:
-        writer.close()  # if workers are left, this ends them
-        pool.shutdown(cancel_futures=True)
-        reader.close()
     return not broken
-
-
-def _begin(alive: Connection) -> None:
-    """In a worker: end when the pipe closes, and leave Ctrl-C to whoever started this."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        try:
-            alive.recv_bytes()
-        except (EOFError, OSError):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -5,9 +5,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from ...rtl.spec.errors import ConfigError, TilescoreError, ToolError
+from ...sim.lib.threads import processors
 from .cluster import run_on_cluster
 from .plan import SweepPlan
-from .pool import processors, run_here
+from .pool import run_here
 from .store import Store
 from .table import SweepTable
 from .tasks import Outcome, Task, forget_files, task_of

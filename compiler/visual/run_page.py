@@ -43,24 +43,23 @@ _BUSY = ("busy", "compute", "fill")
 
 @dataclass(frozen=True, kw_only=True)
 class LayerView:
-    """A layer's report and what was made of its program: drawings by name, packed records, MACs by phase, and per
-    memory (peak, mean, capacity) in bytes."""
+    """What was made of a layer's program: drawings by name, packed records, MACs by phase, and per memory (peak, mean,
+    capacity) in bytes."""
 
-    report: dict
     drawings: dict[str, str]
     records: dict
     macs: dict[str, int]
     memories: dict[str, tuple[int, float, int]]
 
 
-def view_of(report: dict, program: Program, timing: Timing) -> LayerView:
-    """Draw and pack one layer; ``timing`` is the one that ``report`` was made from."""
+def view_of(program: Program, timing: Timing) -> LayerView:
+    """Draw and pack one layer."""
     fields = field_columns(program)
     used = occupancy_of(values_of(program, timing, fields), program.config)
     drawings = {"activity": timelines.activity(segments_of(program, timing), timing.cycles),
                 "occupancy": timelines.occupancy(used, timing.cycles)}
     memories = {name: (memory.peak, memory.mean(timing.cycles), memory.capacity) for name, memory in used.items()}
-    return LayerView(report=report, drawings=drawings, records=records(program, timing, fields),
+    return LayerView(drawings=drawings, records=records(program, timing, fields),
                      macs=_macs_by_phase(program, timing), memories=memories)
 
 
@@ -73,16 +72,18 @@ def _macs_by_phase(program: Program, timing: Timing) -> dict[str, int]:
     return found
 
 
-def run_page(views: Sequence[LayerView], baselines: Mapping[str, dict] | None = None) -> str:
-    """The document. baselines: {layer: report} to which key figures are compared."""
-    reports = [view.report for view in views]
+def run_page(reports: Sequence[dict], views: Sequence[LayerView],
+             baselines: Mapping[str, dict] | None = None) -> str:
+    """The document of layers, their reports and what was drawn of the same programs and times. baselines:
+    {layer: report} to which key figures are compared."""
     first = reports[0]
     title = f"{first['model']} {', '.join(r['layer'] for r in reports)} on {first['tile']}"
     words = first["command"]
     command = "" if words is None else f"<pre>{html.escape(shlex.join(['tilescore', *words]))}</pre>"
     header = (f"<h1>{html.escape(title)}</h1><p class=faint>tilescore {html.escape(first['tilescore'])}; "
               f"{html.escape(_levels(reports))}</p>{command}")
-    body = "".join(_layer(i, view, (baselines or {}).get(view.report["layer"])) for i, view in enumerate(views))
+    body = "".join(_layer(i, report, view, (baselines or {}).get(report["layer"]))
+                   for i, (report, view) in enumerate(zip(reports, views, strict=True)))
     colours = {"causes": CAUSE_COLOURS, "phases": PHASES}
     return page(f"{title} · tilescore", header, body, {
         "report": {"layers": reports, "memories": [view.memories for view in views],
@@ -96,8 +97,7 @@ def _levels(reports: Sequence[dict]) -> str:
         for name, level in r["levels"].items()) for r in reports)
 
 
-def _layer(position: int, view: LayerView, baseline: dict | None) -> str:
-    report = view.report
+def _layer(position: int, report: dict, view: LayerView, baseline: dict | None) -> str:
     name = report["layer"]
     energy = report["energy"]
     spread = f"{energy['low_pj'] / 1e6:,.2f} to {energy['high_pj'] / 1e6:,.2f}"

@@ -21,6 +21,9 @@ class Progress:
     so that a step that cannot report (a compiler, a tool) need not be changed.
     """
 
+    shown = True
+    """False in a process that has no terminal of its own."""
+
     def __init__(self, label: str, stream: TextIO | None = None):
         self._label, self._stream = label, stream or sys.stderr
         self._start = self._drawn = time.monotonic()
@@ -31,12 +34,15 @@ class Progress:
     def __call__(self, done: int, total: int) -> None:
         self._reported = True
         now = time.monotonic()
-        if not self._stream.isatty() or now - self._start < DELAY_S or now - self._drawn < INTERVAL_S:
+        if not self._on_terminal() or now - self._start < DELAY_S or now - self._drawn < INTERVAL_S:
             return
         self._drawn = now
         filled = WIDTH * done // max(total, 1)
         bar = "#" * filled + "." * (WIDTH - filled)
         self._draw(f"[{bar}] {100 * done // max(total, 1):3d} %")
+
+    def _on_terminal(self) -> bool:
+        return self.shown and self._stream.isatty()
 
     def _draw(self, text: str) -> None:
         self._active = True
@@ -54,7 +60,7 @@ class Progress:
                 self._draw(f"{elapsed:.0f} s")
 
     def __enter__(self) -> "Progress":
-        if self._stream.isatty():
+        if self._on_terminal():
             self._thread = threading.Thread(target=self._count, daemon=True)
             self._thread.start()
         return self

@@ -50,9 +50,9 @@ def map_runs(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
 
 def thread_count(tasks: int) -> int:
     """Threads for that many tasks, at least 1."""
-    return max(1, min(_processors(), MOST_THREADS, tasks))
+    return max(1, min(processors(), MOST_THREADS, tasks))
 
 
-def _processors() -> int:
+def processors() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,7 +11,7 @@ from tilescore.sim.lib.threads import map_runs
 
 @pytest.fixture(params=[1, 2, 3, 8])
 def processors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(threads, "_processors", lambda: request.param)
+    monkeypatch.setattr(threads, "processors", lambda: request.param)
     return request.param
 
 
