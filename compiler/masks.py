@@ -10,8 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..rtl.spec.isa import SPEC_BY_NAME
+
 if TYPE_CHECKING:
     import numpy as np
+
+
+MOST_BASE = next(field for field in SPEC_BY_NAME["MATMUL"].fields if field.name == "mask_base").values[-1]
+"""The highest limit of an instruction; it hides no column."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class KeyMask:
         if not self.causal or step == 0:
             return Limit(count - 1, 0, columns > count)
         # Padding follows the last key that the last row sees, so the causal limit hides it too.
-        return Limit(position - first, 1, position - first < columns - 1)
+        return Limit(min(position - first, MOST_BASE), 1, position - first < columns - 1)
 
 
 @dataclass(frozen=True, kw_only=True)

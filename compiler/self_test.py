@@ -209,7 +209,7 @@ class _Writer:
         self.builder.emit(Matmul(**self._fields(product, product.steps)), product.name)
 
     def _in_parts(self, product: _Product) -> None:
-        """Two MATMULs along k, with a causal mask and the maximum of each row."""
+        """Two MATMULs along k, with a causal mask of a window and the maximum of each row."""
         cols, b_steps = self.config.cols, product.spec.b_steps
         half = product.steps // 2 // b_steps * b_steps
         if half:
@@ -219,7 +219,8 @@ class _Writer:
         maximum = self.rows <= cols * self.config.stat_bank_rows and (self.rows <= cols or self.rows % cols == 0)
         if maximum:
             fields |= {"rowmax": 1, "rowmax_init": 1, "rowmax_addr": self.statistics}
-        self.builder.emit(Matmul(**fields, mask=1, mask_step=1), "second part")
+        window = {"mask_low": 1, "mask_low_step": 1, "mask_low_base": min(0, cols - self.rows)}  # a value is left
+        self.builder.emit(Matmul(**fields, mask=1, mask_step=1, **window), "second part")
         self._scatter("masked", self.rows)
         if maximum:
             self._store_statistics("row maximum", self.rows)

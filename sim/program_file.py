@@ -4,16 +4,17 @@ Little-endian::
 
     offset  bytes  content
     0       8      magic b"TLSCORE\\n"
-    8       4      format version, 2
+    8       4      format version, 3
     12      4      length h of the header
     16      8      length p of the payload
     24      32     SHA-256 of header and payload
     56      h      header, a JSON object in UTF-8 with the keys of `HEADER`
     56 + h  p      payload: instruction words, then the bytes of each segment that has data
 
-Version 2 added ``extents`` and ``phases``. A checksum shows that a file is as it was written, not that it was written
-by this package: so every value of the header has its type and range checked here, and its meaning by the classes that
-are made of it. JSON is taken without the extensions of Python's parser (NaN, Infinity) and without keys given twice.
+Version 2 added ``extents`` and ``phases``, version 3 cut the fields of the instructions anew. A checksum shows that a
+file is as it was written, not that it was written by this package: so every value of the header has its type and range
+checked here, and its meaning by the classes that are made of it. JSON is taken without the extensions of Python's
+parser (NaN, Infinity) and without keys given twice.
 
 A pickle was rejected (it runs code on load), and so was `numpy.savez` (it names no offender when a byte is
 wrong).
@@ -33,7 +34,7 @@ from ..rtl.spec.errors import ProgramError
 from ..rtl.spec.isa import INSTRUCTION_BYTES
 from .lib.atomic_file import atomic_file
 
-VERSION = 2
+VERSION = 3
 INTEGER_LIMIT = 1 << 40
 """Largest integer outside ``tile`` and ``meta``: the number of DRAM addresses."""
 

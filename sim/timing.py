@@ -39,8 +39,9 @@ BOOT = -1
 
 NOT_SHAPE = {
     "dram_addr", "row_stride", "scale_addr", "addr", "row_offset", "pitch", "index_addr", "src_byte", "a_addr",
-    "b_addr", "a_pitch", "b_pitch", "acc_addr", "acc_pitch", "mask_step", "mask_base", "rowmax_addr",
-    "x_addr", "y", "z", "w", "dst_addr", "dst_pitch", "reduce_addr"} | {f.name for f in HEADER}
+    "b_addr", "a_pitch", "b_pitch", "acc_addr", "acc_pitch", "mask_step", "mask_base", "mask_low_step",
+    "mask_low_base", "rowmax_addr", "x_addr", "y", "z", "w", "dst_addr", "dst_pitch", "reduce_addr",
+    *(f.name for f in HEADER)}
 """Fields on which neither the duration nor the events depend, but for `events.squares`."""
 
 

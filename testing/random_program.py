@@ -364,13 +364,14 @@ class _Drawer:
             raw=raw, **place, **({} if raw else self._drain_fields(place["m_rows"], place["n_tiles"])))
 
     def _drain_fields(self, m_rows: int, n_tiles: int) -> dict:
-        """Mask and row maximum of a MATMUL that writes FP32."""
+        """Mask, of either or both limits, and row maximum of a MATMUL that writes FP32."""
         fields = {}
         if self._bit(0.4):
             fields |= {"rowmax": 1, "rowmax_init": self._bit(), "rowmax_addr": self._acc()}
-        if self._bit(0.4):
-            fields |= {"mask": 1, "mask_step": self._bit(),
-                       "mask_base": int(self.rng.integers(-m_rows - 1, self.config.cols * n_tiles + 1))}
+        for limit in ("mask", "mask_low"):
+            if self._bit(0.4):
+                fields |= {limit: 1, f"{limit}_step": self._bit(),
+                           f"{limit}_base": int(self.rng.integers(-m_rows - 1, self.config.cols * n_tiles + 1))}
         return fields
 
     def _vector(self) -> Instruction:

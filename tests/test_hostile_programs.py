@@ -169,7 +169,7 @@ def another_field(word: np.ndarray, rng: np.random.Generator) -> bytes:
         return word.tobytes()
     spec = instruction.spec.fields[rng.integers(len(instruction.spec.fields))]
     assert spec not in HEADER
-    old, top = int(getattr(instruction, spec.name)), (1 << spec.bits) - 1
+    old, top = int(getattr(instruction, spec.name)), spec.values[-1]
     setattr(instruction, spec.name, int(rng.choice([0, 1, top, top >> 1, max(old - 1, 0), min(old + 1, top),
                                                     min(old + 16, top), min(2 * old, top)])))
     try:

@@ -24,7 +24,7 @@ from ..lib.command_queue import CommandQueue
 from ..lib.unit_port import command_layout, unit_signature
 from ..plan import GATHER_SETUP
 from ..spec.config import TileConfig
-from ..spec.isa import SPEC_BY_NAME, Space
+from ..spec.isa import SPEC_BY_NAME, STRIDE_UNIT, Space
 from .address import EXTENT, PLACE, BeatCounter, ChipWalk, DramWalk, RowAddress, extent_of, place_of
 from .index_memory import index_read_signature
 from .run_ahead import MORE_BITS, RunAhead
@@ -143,7 +143,8 @@ class LoadUnit(wiring.Component):
         extent = Signal(EXTENT)
         scales = Signal(SCALES)
         with m.If(self.unit.start):
-            m.d.sync += [gather.eq(command.opcode == SPEC_BY_NAME["GATHER"].opcode), stride.eq(command.row_stride)]
+            m.d.sync += [gather.eq(command.opcode == SPEC_BY_NAME["GATHER"].opcode),
+                         stride.eq(command.row_stride * STRIDE_UNIT)]
             m.d.sync += [scales[name].eq(value) for name, value in scales_of(command).items()]
             m.d.sync += [extent[name].eq(value) for name, value in extent_of(command).items()]
         data_step = slots.step & ~slots.is_scale

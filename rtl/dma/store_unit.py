@@ -19,7 +19,7 @@ from amaranth.lib.wiring import In, Out
 from ..lib.command_queue import CommandQueue
 from ..lib.unit_port import command_layout, unit_signature
 from ..spec.config import TileConfig
-from ..spec.isa import SPEC_BY_NAME, Space
+from ..spec.isa import SPEC_BY_NAME, STRIDE_UNIT, Space
 from .address import EXTENT, PLACE, BeatCounter, ChipWalk, DramWalk, RowAddress, extent_of, place_of
 from .index_memory import index_read_signature
 from .run_ahead import MORE_BITS, RunAhead
@@ -193,8 +193,8 @@ class StoreUnit(wiring.Component):
         with m.If(self.index.en):
             m.d.sync += index_addr.eq(index_addr + 1)
         with m.If(self.unit.start):
-            m.d.sync += [scatter.eq(command.opcode == SPEC_BY_NAME["SCATTER"].opcode), stride.eq(command.row_stride),
-                         index_addr.eq(command.index_addr)]
+            m.d.sync += [scatter.eq(command.opcode == SPEC_BY_NAME["SCATTER"].opcode),
+                         stride.eq(command.row_stride * STRIDE_UNIT), index_addr.eq(command.index_addr)]
         m.d.comb += [
             walk.load.eq(self.unit.start), walk.start.eq(Cat(Const(0, bus_bits), command.dram_addr[bus_bits:])),
             walk.stride.eq(Mux(scatter, 0, stride)), walk.step.eq(chip.step), walk.row_done.eq(chip.row_done),

@@ -1,8 +1,8 @@
 """Draining result tiles: row control, and the pipe of one lane from exact value to what is written.
 
 The control of a result row enters lane 0 and moves one lane per cycle, as the columns of the array are one
-cycle apart. So do the row maximum, which each lane raises by its own value, and the mask: a row keeps its
-first n lanes, and every lane passes n - 1 on. All lanes are therefore equal.
+cycle apart. So do the row maximum, which each lane raises by its own value, and the mask: of a row its first n
+lanes are kept, but for the first s, and every lane passes n - 1 and s - 1 on. All lanes are therefore equal.
 
 A raw partial row can be merged again ``rows`` cycles later, by the next result tile. Its write comes in stage
 `STAGE_WRITE`, in line with rounded results, which is too late when the array has only four rows. Then the sum
@@ -31,7 +31,7 @@ FP32_MINUS_INF = FP32_INF | 1 << 31
 _BITS = {field.name: field.bits for field in SPEC_BY_NAME["MATMUL"].fields}
 
 LIMIT_BITS = 1 + max(_BITS["mask_base"], _BITS["m_rows"] + 1, _BITS["n_tiles"] + 9) + 1
-"""Holds mask_base + row - column + 1; there are at most 2**8 columns in a column tile."""
+"""Holds mask_base + row - column + 1, and as much of the lower limit; a column tile has at most 2**8 columns."""
 
 
 LSB_BITS = 9
@@ -51,13 +51,15 @@ every element pair and scale there is.
 def tile_layout(config: TileConfig) -> data.StructLayout:
     """What a result tile's drain needs to know.
 
-    rows: valid rows. addr: ACC row of row 0. limit: lanes that row 0 keeps under the mask, may be negative or
-    too large. row: number of row 0 in the result. rowmax_init: this column tile starts the maximum. lsb: weight of
-    the accumulators' lowest bit, only if it is not the same in every instruction.
+    rows: valid rows. addr: ACC row of row 0. limit: lanes that row 0 keeps under the mask; low: how many of them, the
+    first, the lower limit masks; both may be negative or too large. row: number of row 0 in the result. rowmax_init:
+    this column tile starts the maximum. lsb: weight of the accumulators' lowest bit, only if it is not the same in
+    every instruction.
     """
     return data.StructLayout({
         "rows": range(config.rows + 1), "addr": config.acc_addr_bits, "merge": 1, "raw": 1,
         "mask": 1, "mask_step": 1, "limit": signed(LIMIT_BITS),
+        "mask_low": 1, "mask_low_step": 1, "low": signed(LIMIT_BITS),
         "rowmax": 1, "rowmax_init": 1, "rowmax_addr": config.acc_addr_bits, "row": _BITS["m_rows"],
         **_lsb_field(config),
     })
@@ -71,12 +73,13 @@ def control_layout(config: TileConfig) -> data.StructLayout:
     """What a row's drain needs to know in every lane.
 
     shift, start: see `ProcessingElement`; high also for rows that are not valid. forward: one bit for each of
-    `forward_distances`. keep: lanes, from this one on, that are not masked. stat_addr, stat_lane: place of
+    `forward_distances`. keep: lanes, from this one on, that the upper limit leaves; skip: those that the lower one
+    masks. stat_addr, stat_lane: place of
     the row's maximum.
     """
     return data.StructLayout({
         "shift": 1, "start": 1, "valid": 1, "merge": 1, "raw": 1, "forward": len(forward_distances(config)),
-        "addr": config.acc_addr_bits, "keep": range(config.cols + 1),
+        "addr": config.acc_addr_bits, "keep": range(config.cols + 1), "skip": range(config.cols + 1),
         "rowmax": 1, "rowmax_init": 1, "stat_addr": config.acc_addr_bits, "stat_lane": ceil_log2(config.cols),
         **_lsb_field(config),
     })
@@ -114,11 +117,13 @@ class DrainHead(wiring.Component):
                 row.addr.eq(self.tile.addr + bottom),
                 row.row.eq(self.tile.row + bottom),
                 row.limit.eq(self.tile.limit + Mux(self.tile.mask_step, bottom, 0)),
+                row.low.eq(self.tile.low + Mux(self.tile.mask_low_step, bottom, 0)),
             ]
         with m.Elif(active):
             m.d.sync += [
                 active.eq(left != 0), left.eq(left - 1),
                 row.addr.eq(row.addr - 1), row.row.eq(row.row - 1), row.limit.eq(row.limit - row.mask_step),
+                row.low.eq(row.low - row.mask_low_step),
             ]
         control = self.control
         lane_bits = len(control.stat_lane)
@@ -127,7 +132,8 @@ class DrainHead(wiring.Component):
             control.start.eq(active & (left == bottom)),
             control.valid.eq(active & (left < row.rows)),
             control.merge.eq(row.merge), control.raw.eq(row.raw), control.addr.eq(row.addr),
-            control.keep.eq(self._keep(row)),
+            control.keep.eq(Mux(row.mask, self._lanes(row.limit), self.config.cols)),
+            control.skip.eq(Mux(row.mask_low, self._lanes(row.low), 0)),
             control.rowmax.eq(row.rowmax), control.rowmax_init.eq(row.rowmax_init),
             control.stat_addr.eq(row.rowmax_addr + (row.row >> lane_bits)),
             control.stat_lane.eq(row.row[:lane_bits]),
@@ -136,10 +142,10 @@ class DrainHead(wiring.Component):
         self._forward(m)
         return m
 
-    def _keep(self, row: data.View) -> Value:
+    def _lanes(self, limit: Value) -> Value:
+        """``limit`` as a number of lanes."""
         cols = self.config.cols
-        kept = Mux(row.limit < 0, 0, Mux(row.limit > cols, cols, row.limit.as_unsigned()))
-        return Mux(row.mask, kept, cols)
+        return Mux(limit < 0, 0, Mux(limit > cols, cols, limit.as_unsigned()))
 
     def _forward(self, m: Module) -> None:
         """Mark the nearest raw row still in the pipe that has this row's address."""
@@ -211,7 +217,8 @@ class DrainLane(wiring.Component):
         m.d.sync += [self.control_out[name].eq(control[name]) for name in _ALWAYS]
         with m.If(control.valid):
             m.d.sync += [self.control_out[name].eq(control[name]) for name, _ in control.shape() if name not in _ALWAYS]
-            m.d.sync += self.control_out.keep.eq(Mux(control.keep == 0, 0, control.keep - 1))
+            m.d.sync += [self.control_out[name].eq(Mux(control[name] == 0, 0, control[name] - 1))
+                         for name in ("keep", "skip")]
         stages = self._stages(m)
         m.d.comb += [
             self.read.en.eq(control.valid & control.merge), self.read.addr.eq(control.addr),
@@ -253,7 +260,7 @@ class DrainLane(wiring.Component):
         layout = data.StructLayout({name: self.control_in.shape()[name].shape for name in names} | {"masked": 1})
         stages = [Signal(layout, name="stage_0")]
         m.d.comb += [stages[0][name].eq(self.control_in[name]) for name in names]
-        m.d.comb += stages[0].masked.eq(self.control_in.keep == 0)
+        m.d.comb += stages[0].masked.eq((self.control_in.keep == 0) | (self.control_in.skip != 0))
         for stage in range(1, STAGE_WRITE + 1):
             stages.append(Signal(layout, name=f"stage_{stage}"))
             before = stages[stage - 1]

@@ -117,6 +117,7 @@ class MatrixSequencer(wiring.Component):
         self._events(m, command, Mux(compute, panel_rows, 0), block_last)
         self._addresses(m, command, compute, slot_end, panel_end)
         self._tile(m, command, slot_end, panel_end)
+        self._limits(m, command, slot_end, panel_end)
         self._tokens(m, command, end)
         return m
 
@@ -184,31 +185,26 @@ class MatrixSequencer(wiring.Component):
             m.d.sync += [a_addr.eq(a_addr + 1), b_addr.eq(b_next)]
 
     def _tile(self, m: Module, command: data.View, slot_end: Signal, panel_end: Signal) -> None:
-        """The result tile of this slot: its ACC row, its first row, and the mask's limit there."""
-        rows, cols = self.config.rows, self.config.cols
+        """The result tile of this slot: its ACC row and its first row."""
+        rows = self.config.rows
         new, tile = self.unit.command, self.tile
         column_addr = Signal(self.config.acc_addr_bits, reset_less=True)    # of panel 0
-        column_limit = Signal(signed(LIMIT_BITS), reset_less=True)
         addr = Signal.like(column_addr)
-        limit = Signal.like(column_limit)
         row = Signal.like(tile.row, reset_less=True)
         first_column = Signal(reset_less=True)
         with m.If(self.unit.start):
             m.d.sync += [
                 column_addr.eq(new.acc_addr), addr.eq(new.acc_addr), row.eq(0), first_column.eq(1),
-                column_limit.eq(new.mask_base + 1), limit.eq(new.mask_base + 1),
             ]
         with m.Elif(panel_end):
             m.d.sync += [
                 column_addr.eq(column_addr + command.acc_pitch), addr.eq(column_addr + command.acc_pitch),
-                column_limit.eq(column_limit - cols), limit.eq(column_limit - cols),
                 row.eq(0), first_column.eq(0),
             ]
         with m.Elif(slot_end):
-            m.d.sync += [addr.eq(addr + rows), row.eq(row + rows), limit.eq(limit + Mux(command.mask_step, rows, 0))]
+            m.d.sync += [addr.eq(addr + rows), row.eq(row + rows)]
         m.d.sync += [
             tile.addr.eq(addr), tile.merge.eq(command.merge), tile.raw.eq(command.raw),
-            tile.mask.eq(command.mask), tile.mask_step.eq(command.mask_step), tile.limit.eq(limit),
             tile.rowmax.eq(command.rowmax), tile.rowmax_init.eq(command.rowmax_init & first_column),
             tile.rowmax_addr.eq(command.rowmax_addr), tile.row.eq(row),
         ]
@@ -217,6 +213,21 @@ class MatrixSequencer(wiring.Component):
             with m.If(self.unit.start):
                 m.d.sync += lsb.eq(self._lsb(m, new))
             m.d.sync += tile.lsb.eq(lsb)
+
+    def _limits(self, m: Module, command: data.View, slot_end: Signal, panel_end: Signal) -> None:
+        """The mask's limits for the tile's first row, counted from its first column."""
+        new, tile, start = self.unit.command, self.tile, self.unit.start
+        for name, mask, first in (("limit", "mask", new.mask_base + 1), ("low", "mask_low", new.mask_low_base)):
+            column = Signal(signed(LIMIT_BITS), name=f"column_{name}", reset_less=True)
+            limit = Signal.like(column, name=name)
+            step = command[f"{mask}_step"]
+            with m.If(start):
+                m.d.sync += [column.eq(first), limit.eq(first)]
+            with m.Elif(panel_end):
+                m.d.sync += [column.eq(column - self.config.cols), limit.eq(column - self.config.cols)]
+            with m.Elif(slot_end):
+                m.d.sync += limit.eq(limit + Mux(step, self.config.rows, 0))
+            m.d.sync += [tile[mask].eq(command[mask]), tile[f"{mask}_step"].eq(step), tile[name].eq(limit)]
 
     def _lsb(self, m: Module, new: data.View) -> Value:
         """Weight of the accumulators' lowest bit, see `formats.result_lsb`."""

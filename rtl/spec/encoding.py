@@ -37,13 +37,13 @@ def decode(word: int) -> Instruction:
     if spec is None:
         raise ProgramError(f"unknown opcode {word & 15}; allowed: "
                            + ", ".join(f"{s.opcode} {s.name}" for s in INSTRUCTIONS))
-    kinds = {f.name: f.kind for f in HEADER + spec.fields}
+    fields = {f.name: f for f in HEADER + spec.fields}
     values, top = {}, 0
     for name, low, bits in _LAYOUTS[spec.name][1:]:
         value = (word >> low) & ((1 << bits) - 1)
-        if kinds[name] == "int" and value >> (bits - 1):
+        if fields[name].kind == "int" and value >> (bits - 1):
             value -= 1 << bits
-        values[name], top = value, low + bits
+        values[name], top = value * fields[name].unit, low + bits
     if word >> top if top else word >> OPCODE_BITS:
         raise ProgramError(f"{spec.name}: bits {top} and above must be zero")
     instruction = INSTRUCTION_CLASSES[spec.name](**values)
@@ -76,10 +76,11 @@ def encode_program(instructions: list) -> np.ndarray:
 
 def _fits(field: Field, values: np.ndarray) -> bool:
     """Whether all values of a field are among those that `Instruction.range_errors` allows."""
-    if isinstance(field.kind, type):
-        return bool(np.isin(values, [int(member) for member in field.kind]).all())
-    low = -(1 << (field.bits - 1)) if field.kind == "int" else 0
-    return bool(low <= values.min() and values.max() < low + (1 << field.bits))
+    allowed = field.values
+    if isinstance(allowed, list):
+        return bool(np.isin(values, allowed).all())
+    whole = field.unit == 1 or not (values % field.unit).any()
+    return bool(allowed[0] <= values.min() and values.max() <= allowed[-1] and whole)
 
 
 def _refuse_first(instructions: list) -> NoReturn:
@@ -93,7 +94,8 @@ def _packed(name: str, rows: np.ndarray) -> np.ndarray:
     """(n, 4) uint64 words of instructions of one kind from the (n, fields) int64 values of their fields."""
     words = np.zeros((len(rows), INSTRUCTION_BITS // _WORD_BITS), np.uint64)
     words[:, 0] = SPEC_BY_NAME[name].opcode
-    for (_, low, bits), values in zip(_LAYOUTS[name][1:], rows.T, strict=True):
+    for (_, low, bits), spec, values in zip(_LAYOUTS[name][1:], _FIELDS[name], rows.T, strict=True):
+        values = values // spec.unit if spec.unit > 1 else values
         field = values.view(np.uint64) & np.uint64((1 << bits) - 1)
         word, shift = divmod(low, _WORD_BITS)
         words[:, word] |= field << np.uint64(shift)

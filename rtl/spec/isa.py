@@ -28,6 +28,12 @@ from .errors import ProgramError
 INSTRUCTION_BYTES = 32
 INSTRUCTION_BITS = 8 * INSTRUCTION_BYTES
 
+STRIDE_UNIT = 4
+"""Bytes of the narrowest bus: strides between rows in DRAM are multiples of it."""
+
+MASK_BASE_BITS = 20
+"""Of a mask's limit for row 0: columns go up to 1,023 tiles of 256, and a limit rises by 1 in each of 2**14 rows."""
+
 
 class Unit(enum.IntEnum):
     """Units with an instruction queue; also the bit numbers in wait masks. DISPATCH only consumes tokens."""
@@ -173,12 +179,32 @@ class Reduce(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Field:
-    """One field of an instruction: ``kind`` is "uint", "int" (two's complement), "fp32" (raw bits), or an enum."""
+    """One field of an instruction: ``kind`` is "uint", "int" (two's complement), "fp32" (raw bits), or an enum.
+
+    unit: every value is a multiple of it; the bits hold the value divided by it.
+    """
 
     name: str
     bits: int
     meaning: str
     kind: str | type[enum.IntEnum] = "uint"
+    unit: int = 1
+
+    @property
+    def values(self) -> range | list[int]:
+        """Every value that it may hold."""
+        if isinstance(self.kind, type):
+            return [int(member) for member in self.kind]
+        low = -(1 << (self.bits - 1)) if self.kind == "int" else 0
+        return range(low * self.unit, (low + (1 << self.bits)) * self.unit, self.unit)
+
+    @property
+    def allowed(self) -> str:
+        """`values` for messages."""
+        if isinstance(self.kind, type):
+            return str(self.values)
+        of = f", multiples of {self.unit}" if self.unit > 1 else ""
+        return f"{self.values[0]}..{self.values[-1]}{of}"
 
 
 HEADER = (
@@ -191,7 +217,7 @@ HEADER = (
 _DMA = (
     Field("space", 3, "on-chip memory", Space),
     Field("dram_addr", 40, "DRAM byte address of row 0"),
-    Field("row_stride", 32, "bytes between rows in DRAM; a multiple of bus_bytes"),
+    Field("row_stride", 30, "bytes between rows in DRAM; a multiple of bus_bytes", unit=STRIDE_UNIT),
     Field("rows", 16, "number of rows, at least 1"),
     Field("row_bytes", 20, "bytes per row, at least 1"),
     Field("addr", 20, "on-chip address: A, B: group; ACC: row; INDEX: entry; PROGRAM: instruction slot"),
@@ -245,7 +271,10 @@ INSTRUCTIONS = (
         Field("raw", 1, "1: write raw accumulators (all planes), 0: round once to FP32"),
         Field("mask", 1, "1: values with column > mask_base + mask_step*row become -inf (FP32 results only)"),
         Field("mask_step", 1, "see mask: 1 causal, 0 a constant limit"),
-        Field("mask_base", 24, "see mask", "int"),
+        Field("mask_base", MASK_BASE_BITS, "see mask", "int"),
+        Field("mask_low", 1, "1: so do values with column < mask_low_base + mask_low_step*row"),
+        Field("mask_low_step", 1, "see mask_low: 1 a window, 0 a constant limit"),
+        Field("mask_low_base", MASK_BASE_BITS, "see mask_low", "int"),
         Field("rowmax", 1, "1: keep the running maximum of each row while draining (FP32 results only)"),
         Field("rowmax_init", 1, "1: the first column tile starts the maximum, 0: it continues from memory"),
         Field("rowmax_addr", 16, "row r's maximum is at ACC row rowmax_addr + r // cols, lane r % cols"),
@@ -269,7 +298,7 @@ INSTRUCTIONS = (
         Field("w_kind", 2, "source of w", Source),
         Field("w", 32, "FP32 immediate or ACC row of w"),
         Field("combine", 3, "second step", Combine),
-        Field("func", 3, "third step", Func),
+        Field("func", 4, "third step", Func),
         Field("dest", 2, "destination", Dest),
         Field("dst_addr", 20, "destination address: ACC row or A group"),
         Field("dst_pitch", 20, "ACC: rows between column tiles; A: groups between row panels"),
@@ -312,19 +341,9 @@ class Instruction:
 
     def range_errors(self) -> list[str]:
         """One text per field whose value does not fit its width or its enumeration."""
-        problems = []
-        for field in HEADER + self.spec.fields:
-            value = int(getattr(self, field.name))
-            low, high = (0, (1 << field.bits) - 1)
-            if field.kind == "int":
-                low, high = -(1 << (field.bits - 1)), (1 << (field.bits - 1)) - 1
-            if isinstance(field.kind, type):
-                allowed = [int(member) for member in field.kind]
-                if value not in allowed:
-                    problems.append(f"{field.name} = {value}, allowed {allowed}")
-            elif not low <= value <= high:
-                problems.append(f"{field.name} = {value}, allowed {low}..{high}")
-        return problems
+        values = ((field, int(getattr(self, field.name))) for field in HEADER + self.spec.fields)
+        return [f"{field.name} = {value}, allowed {field.allowed}" for field, value in values
+                if value not in field.values]
 
 
 def _make_class(spec: InstructionSpec) -> type:
@@ -365,6 +384,8 @@ def reference_page() -> str:
                 kind, meaning = field.kind, field.meaning
                 if isinstance(kind, type):
                     kind = ", ".join(f"{int(m)} {m.name}" for m in kind)
+                elif field.unit > 1:
+                    kind = f"{kind}, times {field.unit}"
             lines.append(f"| `{name}` | {low + bits - 1}:{low} | {kind} | {meaning} |")
         lines.append("")
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import ProgramError
-from ...rtl.spec.isa import INSTRUCTIONS, Dest, Func, Instruction, Reduce, ScaleLayout, Source, Space
+from ...rtl.spec.isa import INSTRUCTIONS, SPEC_BY_NAME, Dest, Func, Instruction, Reduce, ScaleLayout, Source, Space
 from ...rtl.spec.scale_layout import SCALE_BLOCKS, built_layouts
 from ..lib.strided import Strided, overlaps
 from .dram_streams import check_dram_fields
@@ -60,12 +60,12 @@ class Accesses:
     program_write: Strided | None = None
 
 
-_NOT_SHAPE = {"dram_addr", "row_stride", "scale_addr", "scale_stride", "mask_base"}
+_LIMITS = [field for field in SPEC_BY_NAME["MATMUL"].fields if field.name in ("mask_base", "mask_low_base")]
+_NOT_SHAPE = {"dram_addr", "row_stride", "scale_addr", "scale_stride", *(field.name for field in _LIMITS)}
 """Fields that `Accesses` does not depend on; they are checked in every instruction."""
 
 _KEYS = {spec.name: attrgetter(*(f.name for f in spec.fields if f.name not in _NOT_SHAPE))
          for spec in INSTRUCTIONS if spec.fields}
-_MASK_BASE_LIMIT = 1 << 23
 
 
 class AccessTable:
@@ -106,9 +106,9 @@ class AccessTable:
             found = self._compute(instruction)
             self._known[name][key] = found
         if name == "MATMUL":
-            if not -_MASK_BASE_LIMIT <= instruction.mask_base < _MASK_BASE_LIMIT:
-                raise ProgramError(f"mask_base = {instruction.mask_base}, allowed "
-                                   f"{-_MASK_BASE_LIMIT}..{_MASK_BASE_LIMIT - 1}")
+            for field in _LIMITS:
+                if (value := getattr(instruction, field.name)) not in field.values:
+                    raise ProgramError(f"{field.name} = {value}, allowed {field.allowed}")
         elif name != "VECTOR":
             check_dram_fields(instruction, self.config)
         return found
@@ -252,7 +252,7 @@ class AccessTable:
                        for plane in range(1, c.acc_planes)]
         writes = planes if i.raw else planes[:1]
         reads += planes if i.merge else []
-        for field in ("mask", "rowmax"):
+        for field in ("mask", "mask_low", "rowmax"):
             _need(not (i.raw and getattr(i, field)), f"{field} needs FP32 results, but raw is 1")
         if i.rowmax:
             rowmax = self._access("rowmax_addr", Space.ACC, Strided(i.rowmax_addr, -(-i.m_rows // c.cols)))

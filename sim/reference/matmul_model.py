@@ -47,11 +47,7 @@ def run_matmul(i: Instruction, config: TileConfig, acc: np.ndarray, flags: np.nd
             acc[row], flags[row] = words, upper
         return Status(0)
     values = drain_fp32(total, new_flags, TermFormat.of(i).lsb)
-    masked = None
-    if i.mask:
-        column = np.arange(i.n_tiles * config.cols).reshape(i.n_tiles, config.cols)
-        limit = i.mask_base + i.mask_step * np.arange(i.m_rows)
-        masked = column > limit[:, None, None]
+    masked = _masked(i, config) if i.mask or i.mask_low else None
     status = _status(values, new_flags, masked)
     if masked is not None:
         values = np.where(masked, _MINUS_INFINITY, values)
@@ -59,6 +55,14 @@ def run_matmul(i: Instruction, config: TileConfig, acc: np.ndarray, flags: np.nd
     if i.rowmax:
         _row_maximum(i, config, acc, flags, values)
     return status
+
+
+def _masked(i: Instruction, config: TileConfig) -> np.ndarray:
+    """(m_rows, n_tiles, cols) bool: above the upper limit or below the lower one."""
+    column = np.arange(i.n_tiles * config.cols).reshape(i.n_tiles, config.cols)
+    row = np.arange(i.m_rows)[:, None, None]
+    above = column > i.mask_base + i.mask_step * row if i.mask else np.bool_(False)
+    return above | (column < i.mask_low_base + i.mask_low_step * row) if i.mask_low else above
 
 
 def _product(i: Instruction, config: TileConfig, a: np.ndarray, b: np.ndarray, a_scale: np.ndarray,

@@ -23,7 +23,8 @@ from ..timing import Timing
 from .fields import FieldColumns, alike
 
 MEMORIES = (Space.A, Space.B, Space.ACC, Space.INDEX)
-NOT_TOUCHING = {"dram_addr", "row_stride", "scale_addr", "scale_stride", "mask_base"} | {f.name for f in HEADER}
+NOT_TOUCHING = {"dram_addr", "row_stride", "scale_addr", "scale_stride", "mask_base", "mask_low_base",
+                *(f.name for f in HEADER)}
 """Fields on which on-chip accesses do not depend."""
 
 _READ, _READ_UNTIL_RETIRE, _WRITE = range(3)

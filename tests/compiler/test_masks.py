@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.masks import KeyMask
+from tilescore.rtl.spec.encoding import encode
+from tilescore.rtl.spec.isa import Matmul
 
 hypothesis = pytest.importorskip("hypothesis", reason="needs the test extra (hypothesis)")
 st = hypothesis.strategies
@@ -51,3 +53,9 @@ def test_a_limit_leaves_what_rows_see_of_a_block(request: tuple[KeyMask, int, in
               for i in range(rows)]
     assert stays.tolist() == wanted
     assert limit.needed == (not stays.all())
+
+
+def test_limits_far_behind_the_keys_fit_an_instruction() -> None:
+    limit = KeyMask(keys=1 << 24, causal=True).limit((1 << 24) - 128, 1, 0, 256, 256)
+    assert not limit.needed
+    assert encode(Matmul(mask_base=limit.base, mask_step=limit.step))

@@ -76,7 +76,8 @@ def test_tokens_come_in_queue_order(tile: str, unit: str, data) -> None:
 def test_addresses_and_data_do_not_matter(unit: str, data) -> None:
     instruction = data.draw(by_unit[unit])
     before = duration(instruction, TILES["nano"])
-    for field in ("addr", "dram_addr", "a_addr", "acc_addr", "x_addr", "dst_addr", "y", "mask_base", "wait_rd"):
+    for field in ("addr", "dram_addr", "a_addr", "acc_addr", "x_addr", "dst_addr", "y", "mask_base", "mask_low_base",
+                  "wait_rd"):
         if hasattr(instruction, field):
             setattr(instruction, field, 3)
     assert duration(instruction, TILES["nano"]) == before

@@ -145,7 +145,8 @@ class MatmulModel:
         values = drain_fp32(np.array(sums, object), np.array(flags, np.uint8), TermFormat.of(i).lsb)
         words = arithmetic.fp32_bits(values)
         columns = j * config.cols + np.arange(config.cols)
-        masked = i.mask * (columns > i.mask_base + i.mask_step * row)
+        masked = (i.mask * (columns > i.mask_base + i.mask_step * row)
+                  | i.mask_low * (columns < i.mask_low_base + i.mask_low_step * row))
         for value, flag in ((v, f) for v, f, hidden in zip(values, flags, masked, strict=True) if not hidden):
             self.status["inexact"] |= bool(flag & 8)
             self.status["nan"] |= bool(np.isnan(value))
@@ -179,15 +180,16 @@ def random_matmul(config: TileConfig, rng: np.random.Generator, **fields: int) -
     while True:
         i = Matmul(
             k_steps=draw(1, 3 * config.rows), m_rows=draw(1, 2 * config.rows + 2), n_tiles=draw(1, 3),
-            raw=draw(0, 1), mask=draw(0, 1), mask_step=draw(0, 1), rowmax=draw(0, 1), rowmax_init=draw(0, 1),
-            signal_rd=draw(0, 31), signal_wr=draw(0, 31))
+            raw=draw(0, 1), mask=draw(0, 1), mask_step=draw(0, 1), mask_low=draw(0, 1), mask_low_step=draw(0, 1),
+            rowmax=draw(0, 1), rowmax_init=draw(0, 1), signal_rd=draw(0, 31), signal_wr=draw(0, 31))
         for name, value in {**random_mode(config, rng), **fields}.items():
             setattr(i, name, value)
         unit = 1 << i.block
         i.k_steps = -(-i.k_steps // unit) * unit
         if i.raw:
-            i.mask = i.rowmax = 0
-        i.mask_base = fields.get("mask_base", draw(-i.m_rows, i.n_tiles * config.cols))
+            i.mask = i.mask_low = i.rowmax = 0
+        for name in ("mask_base", "mask_low_base"):
+            setattr(i, name, fields.get(name, draw(-i.m_rows, i.n_tiles * config.cols)))
         i.a_pitch, i.b_pitch, i.acc_pitch = i.k_steps + draw(0, 2), draw(0, i.k_steps + 2), i.m_rows + draw(0, 2)
         align = 4 if i.scale == Scale.FP32 else 1
         i.a_pitch, i.b_pitch = -(-i.a_pitch // align) * align, i.b_pitch // align * align

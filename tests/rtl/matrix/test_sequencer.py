@@ -35,8 +35,10 @@ def expected_tiles(config: TileConfig, i: Matmul, issued: int) -> dict[int, dict
             tiles[cycle - 1] = {
                 "rows": min(config.rows, i.m_rows - row), "addr": i.acc_addr + row + j * i.acc_pitch,
                 "limit": i.mask_base + i.mask_step * row - j * config.cols + 1, "row": row,
+                "low": i.mask_low_base + i.mask_low_step * row - j * config.cols,
                 "rowmax_init": int(i.rowmax_init and j == 0),
-                **{name: getattr(i, name) for name in ("merge", "raw", "mask", "mask_step", "rowmax", "rowmax_addr")}}
+                **{name: getattr(i, name) for name in ("merge", "raw", "mask", "mask_step", "mask_low", "mask_low_step",
+                                                       "rowmax", "rowmax_addr")}}
     return tiles
 
 

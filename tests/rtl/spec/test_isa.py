@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 
@@ -12,6 +13,7 @@ pytest.importorskip("hypothesis", reason="Hypothesis is a test extra")
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tilescore.rtl.spec.config import PRESETS, TileConfig, load_tile
 from tilescore.rtl.spec.encoding import decode, decode_program, encode, encode_program, fp32_bits
 from tilescore.rtl.spec.errors import ProgramError
 from tilescore.rtl.spec.isa import (
@@ -19,6 +21,7 @@ from tilescore.rtl.spec.isa import (
     INSTRUCTION_BITS,
     INSTRUCTION_CLASSES,
     INSTRUCTIONS,
+    STRIDE_UNIT,
     Field,
     Load,
     Matmul,
@@ -27,15 +30,14 @@ from tilescore.rtl.spec.isa import (
     layout_of,
     reference_page,
 )
+from tilescore.rtl.spec.tile_keys import KEYS
+
+LARGEST = dataclasses.replace(load_tile("server"), name="widest", cols=256, b_buffer_bytes=1 << 21)
 
 
 def field_values(field: Field) -> st.SearchStrategy[int]:
     """Every value that a field may hold."""
-    if isinstance(field.kind, type):
-        return st.sampled_from([int(member) for member in field.kind])
-    if field.kind == "int":
-        return st.integers(-(1 << (field.bits - 1)), (1 << (field.bits - 1)) - 1)
-    return st.integers(0, (1 << field.bits) - 1)
+    return st.sampled_from(field.values)
 
 
 instructions = st.one_of([
@@ -99,12 +101,39 @@ def test_negative_mask_base_keeps_its_sign() -> None:
     assert decode(encode(Matmul(k_steps=1, m_rows=1, n_tiles=1, mask_base=-3))).mask_base == -3
 
 
+ROOM = {"LOAD": 3, "GATHER": 3, "STORE": 3, "SCATTER": 3, "MATMUL": 3, "VECTOR": 1}
+"""Bits that ``docs/decisions/0019`` counts on."""
+
+
+def test_the_fields_to_come_have_room() -> None:
+    free = {spec.name: INSTRUCTION_BITS - sum(layout_of(spec)[-1][1:]) for spec in INSTRUCTIONS}
+    assert {name: room for name, room in ROOM.items() if free[name] < room} == {}
+    spare = {field.name: (1 << field.bits) - len(field.values) for field in Vector.spec.fields
+             if isinstance(field.kind, type)}
+    assert spare["func"] >= 8 and spare["combine"] >= 2
+    assert 16 - len(INSTRUCTIONS) >= 2, "opcodes"
+
+
+@pytest.mark.parametrize("tile", [*(load_tile(name) for name in PRESETS), LARGEST], ids=lambda tile: tile.name)
+def test_narrow_fields_hold_what_any_tile_needs(tile: TileConfig) -> None:
+    """Limits from below the first column in the last row to the last column; strides of whole beats."""
+    fields = {field.name: field for field in Matmul.spec.fields}
+    most_rows, most_columns = fields["m_rows"].values[-1], fields["n_tiles"].values[-1] * tile.cols
+    for name in ("mask_base", "mask_low_base"):
+        assert -most_rows in fields[name].values and most_columns in fields[name].values
+    assert tile.bus_bytes % STRIDE_UNIT == 0
+    assert KEYS["cols"].high == LARGEST.cols and KEYS["bus_bytes"].low == STRIDE_UNIT
+
+
 @pytest.mark.parametrize(("instruction", "text"), [
     (Load(rows=1 << 16), "LOAD: rows = 65536, allowed 0..65535"),
     (Load(space=5), "LOAD: space = 5, allowed [0, 1, 2, 3, 4]"),
     (Load(dram_addr=-1), "LOAD: dram_addr = -1, allowed 0..1099511627775"),
     (Load(wait_rd=16), "LOAD: wait_rd = 16, allowed 0..15"),
-    (Matmul(mask_base=1 << 23), "MATMUL: mask_base = 8388608, allowed -8388608..8388607"),
+    (Load(row_stride=6), "LOAD: row_stride = 6, allowed 0..4294967292, multiples of 4"),
+    (Load(row_stride=1 << 32), "LOAD: row_stride = 4294967296, allowed 0..4294967292, multiples of 4"),
+    (Matmul(mask_base=1 << 19), "MATMUL: mask_base = 524288, allowed -524288..524287"),
+    (Matmul(mask_low_base=-(1 << 19) - 1), "MATMUL: mask_low_base = -524289, allowed -524288..524287"),
     (Vector(combine=7), "VECTOR: combine = 7, allowed [0, 1, 2, 3, 4]"),
 ])
 def test_values_that_do_not_fit_are_named(instruction, text: str) -> None:

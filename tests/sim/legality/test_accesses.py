@@ -171,7 +171,9 @@ WRONG = [
     (matmul(raw=1, rowmax=1, rowmax_addr=acc(8)), "rowmax needs FP32 results, but raw is 1"),
     (matmul(rowmax=1, rowmax_addr=acc(0, 8)), "rowmax_addr: must not share a bank with acc_addr, both use bank 0 of "
                                               "ACC"),
-    (matmul(mask_base=1 << 23), "mask_base = 8388608, allowed -8388608..8388607"),
+    (matmul(mask_base=1 << 19), "mask_base = 524288, allowed -524288..524287"),
+    (matmul(mask_low_base=-(1 << 20)), "mask_low_base = -1048576, allowed -524288..524287"),
+    (matmul(mask_low=1, raw=1), "mask_low needs FP32 results, but raw is 1"),
     (vector(rows=0), "rows must be at least 1"),
     (vector(tiles=0), "tiles must be at least 1"),
     (vector(x_swap=3), "x_swap must be 0..2, got 3"),

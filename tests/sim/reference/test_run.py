@@ -123,6 +123,23 @@ def test_products_in_parts_are_exact(m: int, n: int, k: int, rng: np.random.Gene
     assert np.array_equal(float_matmul(a.astype(float), b.astype(float)), a @ b.T)
 
 
+@pytest.mark.parametrize(("low", "step", "base"), [(1, 0, 3), (1, 1, -2), (0, 1, 2)])
+def test_lower_limit_of_a_mask(low: int, step: int, base: int, rng: np.random.Generator) -> None:
+    """Alone, and beside a causal limit: row 5 of a lower limit that rises from -2 keeps columns 3 to 5."""
+    state = blank()
+    fill(state, rng)
+    acc, maxima = NANO.acc_addr(2), NANO.acc_addr(NANO.acc_banks)
+    fields = {"mask_low": low, "mask_low_step": step, "mask_low_base": base}
+    for mask in (0, 1):
+        execute(state, Matmul(k_steps=4, m_rows=6, n_tiles=2, a_pitch=4, b_pitch=4, acc_addr=acc, acc_pitch=6, rowmax=1,
+                              rowmax_init=1, rowmax_addr=maxima, mask=mask, mask_step=1, **fields))
+        values = state.acc[acc:acc + 12].view(np.float32).reshape(2, 6, 4).transpose(1, 0, 2).reshape(6, 8)
+        for i in range(6):
+            hidden = [(low and column < base + step * i) or (mask and column > i) for column in range(8)]
+            assert np.isneginf(values[i]).tolist() == list(map(bool, hidden))
+            assert state.acc[maxima + i // 4, i % 4].view(np.float32) == values[i].max()
+
+
 def test_mask_and_row_maximum(rng: np.random.Generator) -> None:
     state = blank()
     fill(state, rng)
