@@ -100,7 +100,8 @@ class GemmProblem:
         copies = min(2, -(-tiles // schedule.group_tiles))
         raw = self.k > schedule.k_tile or len(self.products) > 1
         return Buffer(name=f"{self.name} result group", memory=Memory.ACC, sizes=(size * self.rows(schedule),),
-                      least=copies, most=copies, raw=raw, keys="group_tiles of m_tile rows")
+                      least=copies, most=copies, few=1, raw=raw, keys="group_tiles of m_tile rows",
+                      beside=frozenset())
 
     def a_blocks(self, schedule: GemmSchedule, config: TileConfig) -> Buffer:
         """Blocks of A with all of k, or, streamed, chunks of it."""
