@@ -57,7 +57,7 @@ def has_pieces(config: TileConfig, problem: GemmProblem, n_tiles: int, k_tile: i
 
 def chunk_sizes(k: int, unit: int) -> list[int]:
     """Sizes of about equal chunks of ``k``, largest first."""
-    return sorted({align(-(-k // chunks), unit) for chunks in range(1, k // unit + 1)}, reverse=True)
+    return sorted({min(k, align(-(-k // chunks), unit)) for chunks in range(1, max(1, k // unit) + 1)}, reverse=True)
 
 
 def largest_chunk(config: TileConfig, problem: GemmProblem, purpose: str, packed: bool = False) -> int:
@@ -200,7 +200,7 @@ def _streamed(config: TileConfig, problem: GemmProblem, purpose: str, buffers: B
         return fits(declared, config, packed)
 
     operands = (f"{problem.name} A block", f"{problem.name} B piece")
-    sizes = chunk_sizes(problem.k, k_unit(config, problem.a, problem.b))
+    sizes = chunk_sizes(problem.k, problem.k_unit(config, resident=False))
     rows = first_that(list(row_counts(config, problem.m)), lambda rows: works(rows, sizes[-1]) or works(rows, sizes[0]))
     if rows is not None:
         k_tile = next((size for size in sizes[:1] if works(rows, size)), None) or first_that(

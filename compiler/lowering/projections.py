@@ -270,7 +270,7 @@ class ToValues(Projection):
     def problem(self) -> GemmProblem:
         rows, hidden = self.layer.shape(self.x)
         return GemmProblem(name=self.name, m=self.layer.shape(self.weight)[0], n=rows,
-                           k=self.layer.padded(self.x, hidden), layer_k=hidden,
+                           k=self.layer.padded(self.x, hidden), layer_k=hidden, cut=True,
                            a=self.layer.format(Slot.TURNED_WEIGHTS), b=self.layer.numerics.formats.activations)
 
     def ask(self, job: Job) -> None:
