@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError, DoesNotFit
-from .auto_gemm import GROUP_BYTES, PIECES, first_that, gemm_schedule, has_pieces, largest_chunk, row_counts
+from .auto_gemm import GROUP_BYTES, PIECES, apart_or_packed, first_that, gemm_schedule, has_pieces, largest_chunk, row_counts
 from .emitter import VECTOR_TILES
 from .kernels.flash_place import FlashPlacement, FlashProblem, key_unit
 from .kernels.gather_add import GatherAdd
@@ -21,20 +21,29 @@ from .tiles.buffers import Buffer, align, fits
 def flash_schedule(problem: FlashProblem, config: TileConfig) -> FlashSchedule:
     """The cut that fits best. Raises `CompileError`, with the largest softmax block that would fit."""
     problem.check(config)
-    if (best := _best_flash(problem, config)) is not None:
+    if (best := _best_flash(problem, config) or _best_flash(problem, config, packed=True)) is not None:
         return best
     unit, block = key_unit(config), problem.block
     smaller = range((min(block, align(problem.keys, unit)) - 1) // unit * unit, 0, -unit)
-    found = next((keys for keys in smaller if _best_flash(replace(problem, block=keys), config)), None)
+    found = next((keys for keys in smaller if _best_flash(replace(problem, block=keys), config, packed=True)), None)
     raise DoesNotFit(f"{problem.name}: no tiling of head_dim = {problem.width} with softmax blocks of {block} "
                      f"keys (--softmax-block) fits tile {config.name}; the largest that does: {found or 'none'}; "
                      f"buffer A of {config.a_banks} banks of {config.a_bank_groups} groups, buffer B of "
                      f"{config.b_banks} banks of {config.b_bank_groups}, accumulator buffer of {config.acc_banks} "
                      f"banks of {config.acc_bank_rows} rows, {config.stat_banks} statistics banks of "
-                     f"{config.stat_bank_rows} (8 are used)")
+                     f"{config.stat_bank_rows} (8 are used)" + _why_not_flash(problem, config))
 
 
-def _best_flash(problem: FlashProblem, config: TileConfig) -> FlashSchedule | None:
+def _why_not_flash(problem: FlashProblem, config: TileConfig) -> str:
+    """As `why_not`, for the smallest schedule."""
+    try:
+        FlashPlacement(config, problem, FlashSchedule(q_rows=1, kv_tile=key_unit(config), q_tiles=1))
+    except CompileError as error:
+        return f"; {str(error).removeprefix(f'{problem.name}: ')}"
+    return ""
+
+
+def _best_flash(problem: FlashProblem, config: TileConfig, packed: bool = False) -> FlashSchedule | None:
     """In this order of preference: enough work per load of keys to hide it, both copies of what array and vector unit
     take turns on, more work per load, few and long pieces, few loads."""
     unit = key_unit(config)
@@ -52,7 +61,7 @@ def _best_flash(problem: FlashProblem, config: TileConfig) -> FlashSchedule | No
                 if best is not None and merit(2) <= best[0]:
                     continue
                 try:
-                    found = merit(FlashPlacement(config, problem, schedule).copies)
+                    found = merit(FlashPlacement(config, problem, schedule, packed).copies)
                 except CompileError:
                     continue
                 if best is None or found > best[0]:
@@ -72,16 +81,21 @@ def grouped_schedules(config: TileConfig, gate_up: GemmProblem,
                       down: GemmProblem) -> tuple[GemmSchedule, GemmSchedule]:
     """gate_up and down with the most rows for which blocks of tokens and products fit in A, two of each if
     possible."""
-    k_tile, pair = largest_chunk(config, gate_up, "gate_up"), 2 * product_tiles(config, gate_up.a)
+    return apart_or_packed(lambda packed: _grouped(config, gate_up, down, packed))
+
+
+def _grouped(config: TileConfig, gate_up: GemmProblem, down: GemmProblem,
+             packed: bool) -> tuple[GemmSchedule, GemmSchedule]:
+    k_tile, pair = largest_chunk(config, gate_up, "gate_up", packed), 2 * product_tiles(config, gate_up.a)
     groups = [max(pair, min(align(2 * GROUP_BYTES // (4 * config.cols), pair), gate_up.n // config.cols))]
     while groups[-1] > pair:
         groups.append(max(pair, align(groups[-1] // 2, pair)))
-    n_tiles = 2 if k_tile == gate_up.k and has_pieces(config, gate_up, "gate_up", 2, k_tile, PIECES) else 1
+    n_tiles = 2 if k_tile == gate_up.k and has_pieces(config, gate_up, 2, k_tile, PIECES, packed) else 1
 
     def fitting(rows: int, copies: tuple[int, int]) -> tuple[GemmSchedule, GemmSchedule] | None:
         for group in groups:
             first = GemmSchedule(m_tile=rows, k_tile=k_tile, n_tiles=n_tiles, group_tiles=group, stage_banks=0)
-            second = _down(config, replace(gate_up, m=rows), replace(down, m=rows), first, copies)
+            second = _down(config, replace(gate_up, m=rows), replace(down, m=rows), first, copies, packed)
             if second is not None:
                 return first, second
         return None
@@ -101,7 +115,7 @@ def grouped_schedules(config: TileConfig, gate_up: GemmProblem,
 
 
 def _down(config: TileConfig, gate_up: GemmProblem, down: GemmProblem, schedule: GemmSchedule,
-          copies: tuple[int, int]) -> GemmSchedule | None:
+          copies: tuple[int, int], packed: bool) -> GemmSchedule | None:
     """A down projection beside gate_up with ``schedule`` and so many blocks of tokens and products; None where there
     is none of as many rows at once."""
     def buffers(candidate: GemmSchedule) -> list[Buffer]:
@@ -110,7 +124,7 @@ def _down(config: TileConfig, gate_up: GemmProblem, down: GemmProblem, schedule:
                 for buffer in grouped_buffers(config, gate_up, down, schedule, candidate)]
 
     try:
-        found = gemm_schedule(config, down, "down", buffers)
+        found = gemm_schedule(config, down, "down", buffers, packed=packed)
     except DoesNotFit:
         return None
     return found if found.m_tile == schedule.m_tile and found.a_resident else None
@@ -118,8 +132,12 @@ def _down(config: TileConfig, gate_up: GemmProblem, down: GemmProblem, schedule:
 
 def gather_add_schedule(kernel: GatherAdd, config: TileConfig) -> GatherAddSchedule:
     """As many rows per step as fit, then as many column tiles."""
+    return apart_or_packed(lambda packed: _gather_add(kernel, config, packed))
+
+
+def _gather_add(kernel: GatherAdd, config: TileConfig, packed: bool) -> GatherAddSchedule:
     def works(rows: int, tiles: int) -> bool:
-        return fits(kernel.buffers(config, GatherAddSchedule(m_tile=rows, n_tiles=tiles)), config, kernel.name)
+        return fits(kernel.buffers(config, GatherAddSchedule(m_tile=rows, n_tiles=tiles)), config, packed)
 
     counts = sorted({kernel.rows, *range(1, min(kernel.rows, config.index_entries) + 1)}, reverse=True)
     rows = first_that(counts, lambda rows: works(rows, 1))

@@ -16,7 +16,7 @@ from ..rtl.spec.errors import CompileError, DoesNotFit
 from .kernels.gemm import GemmProblem
 from .operands import k_unit
 from .schedule import GemmSchedule
-from .tiles.buffers import Buffer, align, copies_that_fit, fits
+from .tiles.buffers import Buffer, align, copies_that_fit, fits, why_not
 
 PIECES = 4
 """Pieces of B that should fit in buffer B at once."""
@@ -30,6 +30,14 @@ Buffers = Callable[[GemmSchedule], list[Buffer]]
 """What a kernel needs on chip with a schedule of its GEMM."""
 
 
+def apart_or_packed(choose: Callable[[bool], T]) -> T:
+    """``choose(False)``; ``choose(True)``, with packed buffers, where that raises `DoesNotFit`."""
+    try:
+        return choose(False)
+    except DoesNotFit:
+        return choose(True)
+
+
 def first_that(candidates: Sequence[T], works: Callable[[T], bool]) -> T | None:
     """The first candidate that works, where all after one that works do too; None if none does."""
     low, high = 0, len(candidates)
@@ -39,28 +47,29 @@ def first_that(candidates: Sequence[T], works: Callable[[T], bool]) -> T | None:
     return candidates[low] if low < len(candidates) else None
 
 
-def has_pieces(config: TileConfig, problem: GemmProblem, purpose: str, n_tiles: int, k_tile: int, count: int) -> bool:
+def has_pieces(config: TileConfig, problem: GemmProblem, n_tiles: int, k_tile: int, count: int,
+               packed: bool = False) -> bool:
     """Do ``count`` pieces of B fit?"""
     cut = GemmSchedule(m_tile=1, k_tile=k_tile, n_tiles=n_tiles, group_tiles=n_tiles)
     piece = replace(problem.b_pieces(cut, config), most=count)
-    return copies_that_fit(piece, config, purpose) == count
+    return copies_that_fit(piece, config, packed) == count
 
 
 def chunk_sizes(k: int, unit: int) -> list[int]:
     """Sizes of about equal chunks of ``k``, largest first."""
-    return sorted({align(-(-k // chunks), unit) for chunks in range(1, k // unit + 1)}, reverse=True)
+    return sorted({min(k, align(-(-k // chunks), unit)) for chunks in range(1, max(1, k // unit) + 1)}, reverse=True)
 
 
-def largest_chunk(config: TileConfig, problem: GemmProblem, purpose: str) -> int:
-    """The largest chunk of k of which `PIECES` single-tile pieces fit (at least two must)."""
+def largest_chunk(config: TileConfig, problem: GemmProblem, purpose: str, packed: bool = False) -> int:
+    """The largest chunk of k of which `PIECES` single-tile pieces fit, or fewer; at least two must unless ``packed``."""
     unit = k_unit(config, problem.a, problem.b)
     sizes = chunk_sizes(problem.k, unit)
-    for wanted in (PIECES, 3, 2):
-        size = first_that(sizes, lambda size, wanted=wanted: has_pieces(config, problem, purpose, 1, size, wanted))
+    for wanted in range(PIECES, 0 if packed else 1, -1):
+        size = first_that(sizes, lambda size, wanted=wanted: has_pieces(config, problem, 1, size, wanted, packed))
         if size is not None:
             return size
-    raise DoesNotFit(f"{purpose}: buffer B of tile {config.name} does not hold two pieces of {unit} elements of k "
-                     f"for {config.cols} columns")
+    raise DoesNotFit(f"{purpose}: buffer B of tile {config.name} does not hold a piece of {unit} elements of k for "
+                     f"{config.cols} columns")
 
 
 def row_counts(config: TileConfig, m: int) -> Iterator[int]:
@@ -84,14 +93,25 @@ def _even(config: TileConfig, m: int, rows: int) -> int:
 
 def gemm_schedule(config: TileConfig, problem: GemmProblem, purpose: str, buffers: Buffers, *,
                   group_tiles: int | None = None, stage: Callable[[int, int], int] | None = None,
-                  by_bytes: bool = False) -> GemmSchedule:
-    """A schedule with which ``buffers`` fit. Raises `DoesNotFit` naming ``purpose``.
+                  by_bytes: bool = False, packed: bool = False) -> GemmSchedule:
+    """A schedule with which ``buffers`` fit, apart or ``packed``. Raises `DoesNotFit` naming ``purpose``.
 
     group_tiles: fixed size of an epilogue group, else chosen. stage: banks of buffer A that one staging region for
     (rows, group_tiles) of quantized results takes; None where nothing is quantized. by_bytes: of A resident and A
     streamed the one that reads less, for k so long that few rows of A stay on chip; else A is resident where that fits.
     """
-    k_tile = largest_chunk(config, problem, purpose)
+    try:
+        return _gemm_schedule(config, problem, purpose, buffers, group_tiles, stage, by_bytes, packed,
+                              largest_chunk(config, problem, purpose, packed))
+    except DoesNotFit:
+        if not packed or not has_pieces(config, problem, 1, problem.k, 1, packed):
+            raise
+        return _gemm_schedule(config, problem, purpose, buffers, group_tiles, stage, by_bytes, packed, problem.k)
+
+
+def _gemm_schedule(config: TileConfig, problem: GemmProblem, purpose: str, buffers: Buffers, group_tiles: int | None,
+                   stage: Callable[[int, int], int] | None, by_bytes: bool, packed: bool, k_tile: int) -> GemmSchedule:
+    """With chunks of at most ``k_tile``: whole rows of k need no raw accumulators, which lie in several banks."""
     total_tiles = -(-problem.n // config.cols)
     groups = [group_tiles] if group_tiles else _group_sizes(config, total_tiles)
 
@@ -101,12 +121,12 @@ def gemm_schedule(config: TileConfig, problem: GemmProblem, purpose: str, buffer
 
     def fitting(rows: int) -> GemmSchedule | None:
         tried = (candidate(rows, group) for group in groups)
-        return next((found for found in tried if fits(_whole_groups(buffers(found), problem, found), config, purpose)),
+        return next((found for found in tried if fits(_whole_groups(buffers(found), problem, found), config, packed)),
                     None)
 
     def streamed(group: int = groups[-1]) -> GemmSchedule:
         return _streamed(config, problem, purpose, buffers, lambda rows, k_tile: replace(
-            candidate(rows, group), k_tile=k_tile, a_resident=False, k_outer=True))
+            candidate(rows, group), k_tile=k_tile, a_resident=False, k_outer=True), packed)
 
     rows = first_that(list(row_counts(config, problem.m)), lambda rows: fitting(rows) is not None)
     if rows is None:
@@ -114,7 +134,7 @@ def gemm_schedule(config: TileConfig, problem: GemmProblem, purpose: str, buffer
     found = fitting(rows)
     assert found is not None
     found = replace(found, m_tile=_even(config, problem.m, rows),
-                    n_tiles=_n_tiles(config, problem, purpose, k_tile, found.group_tiles))
+                    n_tiles=_n_tiles(config, problem, k_tile, found.group_tiles, packed))
     if by_bytes and found.m_tile < problem.m:
         return _least_bytes(config, problem, found, streamed, groups)
     one_group = group_tiles is not None and group_tiles >= total_tiles
@@ -160,27 +180,27 @@ def _group_sizes(config: TileConfig, total_tiles: int) -> list[int]:
     return sizes
 
 
-def _n_tiles(config: TileConfig, problem: GemmProblem, purpose: str, k_tile: int, group_tiles: int) -> int:
+def _n_tiles(config: TileConfig, problem: GemmProblem, k_tile: int, group_tiles: int, packed: bool) -> int:
     """Column tiles per B piece: more than one when k is not cut and enough pieces still fit."""
     n_tiles = 1
     if k_tile == problem.k:
-        while group_tiles % (2 * n_tiles) == 0 and has_pieces(config, problem, purpose, 2 * n_tiles, k_tile, PIECES):
+        while group_tiles % (2 * n_tiles) == 0 and has_pieces(config, problem, 2 * n_tiles, k_tile, PIECES, packed):
             n_tiles *= 2
     return n_tiles
 
 
 def _streamed(config: TileConfig, problem: GemmProblem, purpose: str, buffers: Buffers,
-              candidate: Callable[[int, int], GemmSchedule]) -> GemmSchedule:
+              candidate: Callable[[int, int], GemmSchedule], packed: bool) -> GemmSchedule:
     """A is read again for every group of column tiles: the last resort, for k too long to keep a panel on chip. Two
-    chunks of A and two pieces of B fit, so that loads and matmuls take turns."""
+    chunks of A and two pieces of B fit, so that loads and matmuls take turns; ``packed``, one will do."""
     def works(rows: int, k_tile: int) -> bool:
         schedule = candidate(rows, k_tile)
-        declared = [replace(buffer, least=max(buffer.least, 2)) if buffer.name in operands else buffer
+        declared = [replace(buffer, least=max(buffer.least, 1 if packed else 2)) if buffer.name in operands else buffer
                     for buffer in _whole_groups(buffers(schedule), problem, schedule)]
-        return fits(declared, config, purpose)
+        return fits(declared, config, packed)
 
     operands = (f"{problem.name} A block", f"{problem.name} B piece")
-    sizes = chunk_sizes(problem.k, k_unit(config, problem.a, problem.b))
+    sizes = chunk_sizes(problem.k, problem.k_unit(config, resident=False))
     rows = first_that(list(row_counts(config, problem.m)), lambda rows: works(rows, sizes[-1]) or works(rows, sizes[0]))
     if rows is not None:
         k_tile = next((size for size in sizes[:1] if works(rows, size)), None) or first_that(
@@ -191,4 +211,5 @@ def _streamed(config: TileConfig, problem: GemmProblem, purpose: str, buffers: B
                      f"{problem.k} with {candidate(1, sizes[-1]).group_tiles} column tiles per epilogue fits tile "
                      f"{config.name}: buffer A has {config.a_banks * config.a_bank_groups} groups per slice, buffer B "
                      f"{config.b_banks} banks of {config.b_bank_groups}, the accumulator buffer {config.acc_banks} "
-                     f"banks of {config.acc_bank_rows} rows, stat_banks = {config.stat_banks}")
+                     f"banks of {config.acc_bank_rows} rows, stat_banks = {config.stat_banks}"
+                     + why_not(buffers(candidate(1, sizes[-1])), config, purpose))

@@ -8,6 +8,7 @@ apart), which weights use; other rows start on beats, as gathers and stores need
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from math import gcd, lcm
 
 import numpy as np
 
@@ -24,6 +25,13 @@ MakeStored = Callable[[], StoredTensor]
 def k_unit(config: TileConfig, *formats: TensorFormat) -> int:
     """Elements of k that fill whole bus beats and blocks of every format."""
     return max(max(8 * config.bus_bytes // f.bits, f.block) for f in formats)
+
+
+def stream_unit(config: TileConfig, *formats: TensorFormat) -> int:
+    """As `k_unit`, of rows that are loaded in chunks but whose block scales lie in one piece: those of a chunk start on
+    a bus beat too."""
+    unit = k_unit(config, *formats)
+    return lcm(unit, *(config.bus_bytes // gcd(config.bus_bytes, f.scale_bytes) * f.block for f in formats if f.scaled))
 
 
 def padded_k(k: int, config: TileConfig, *formats: TensorFormat) -> int:
@@ -80,7 +88,8 @@ class Operand:
         fields = {"dram_addr": self.matrix.at(row, self.format.bytes_of(k0)), "row_stride": self.matrix.stride,
                   "row_bytes": self.format.bytes_of(size)}
         if self.scales is not None:
-            fields |= {"scale": self.format.layout(config.lanes), "scale_addr": self.scales.at(row, k0),
+            inside = self.format.scale_bytes_of(k0 % self.scales.chunk)
+            fields |= {"scale": self.format.layout(config.lanes), "scale_addr": self.scales.at(row, k0) + inside,
                        "scale_stride": self.scales.stride}
         return fields
 

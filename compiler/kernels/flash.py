@@ -9,7 +9,8 @@ two matmuls:
     array    QK(s)   PV(s-1)   QK(s+1)   PV(s) ...
     vector           softmax(s) ...   merge(s-1) ...
 
-so the array multiplies for one sub-tile while the vector unit exponentiates another. What the vector unit computes per
+so the array multiplies for one sub-tile while the vector unit exponentiates another; where buffer A holds one P only,
+PV(s-1) comes before QK(s). What the vector unit computes per
 step is in `softmax.py`; the merge comes one step later, so that there are two rescale factors in turn. The first step
 of a sub-tile starts m, l and O without a merge. The first block holds a visible key for every row, so m is finite from
 then on and a key that a row may not see changes nothing: its P is 0, and a block of such keys rescales by 1. So only
@@ -169,6 +170,9 @@ class Flash:
                     continue
                 step = _Step(self, q + i * place.tile_groups, tile, i, keys, block, self._steps)
                 self._steps += 1
+                if pending and len(place.p) == 1:  # P of the step before lies where this step's goes
+                    pending.multiply_values()
+                    pending = None
                 step.multiply_keys()
                 if pending:
                     pending.multiply_values()
@@ -261,7 +265,7 @@ class _Step:
         old, new = (Elem(place.m[(self.block + turn) % 2] + stat) for turn in (1, 0))
         return Places(
             scores=Elem(place.scores[self.number % len(place.scores)]), rowmax=Elem(place.rowmax[self.number % 2]),
-            old=old, new=new, factor=Elem(place.alpha + self.number % 2 * place.words), sums=Elem(place.sums),
+            old=old, new=new, factor=Elem(place.alpha[self.number % 2]), sums=Elem(place.sums),
             total=Elem(place.l + stat), part=Elem(part), out=Elem(out), inverse=Elem(place.inverse),
             p=Codes(addr=place.p[self.number % len(place.p)], pitch=place.p_pitch, quant=core.problem.query.quant),
             result=Codes(addr=place.stage[self.slot % len(place.stage)], pitch=place.o_pitch,

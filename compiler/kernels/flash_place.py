@@ -54,11 +54,11 @@ class FlashPlacement:
 
     head_tiles, out_tiles: column tiles of an output, and of one in whole blocks.
     columns: of a block's scores; kv_tile: keys per piece, ``pieces`` of which make a block. scores, partial, p, q,
-    stage: addresses of the copies. partial holds raw accumulators when there are several pieces.
+    stage: addresses of the copies. packed: may banks be shared? partial holds raw accumulators when there are several pieces.
     k_ring, v_ring: addresses of pieces in buffer B, as many as fit.
     """
 
-    def __init__(self, config: TileConfig, problem: FlashProblem, schedule: FlashSchedule):
+    def __init__(self, config: TileConfig, problem: FlashProblem, schedule: FlashSchedule, packed: bool = True):
         self.unit, self.name = key_unit(config), problem.name
         self._config, self._schedule = config, schedule
         problem.check(config)
@@ -80,15 +80,16 @@ class FlashPlacement:
         self.o_pitch = self._pitch(problem.out.bytes_of(self.out_tiles * config.cols))
         self.tile_groups = -(-self.rows // config.rows) * self.q_pitch
         self.k_groups, self.v_groups = self.head_bytes // config.lanes, self.kv_tile // config.lanes
-        self._place()
+        self._place(packed)
 
-    def _place(self) -> None:
+    def _place(self, packed: bool) -> None:
         tiles, config = self._schedule.q_tiles, self._config
-        found = place(self.buffers(), config, self.name)
+        found = place(self.buffers(), config, self.name, packed)
         self.partial, self.scores, self.outputs = found["partial outputs"], found["scores"], found["outputs"]
         self.rowmax, self.m, (self.sums,) = found["row maxima"], found["running maxima"], found["row sums"]
-        (self.alpha,), (self.l,), (self.inverse,) = (found[name] for name in (
-            "rescale factors", "running sums", "inverse sums"))
+        (self.l,), (self.inverse,) = found["running sums"], found["inverse sums"]
+        factors = found["rescale factors"]
+        self.alpha = factors if len(factors) == 2 else [factors[0], factors[0] + self.words]
         self.p, self.q, self.stage = found["probabilities"], found["queries"], found["staged outputs"]
         self.k_ring, self.v_ring = found["keys and values"][::2], found["keys and values"][1::2]
         if tiles > 1 and len(self.k_ring) < self.pieces:
@@ -109,19 +110,23 @@ class FlashPlacement:
         config, rows, tiles = self._config, self.rows, self._schedule.q_tiles
         panels, every = -(-rows // config.rows), tiles * self.words
 
-        def statistics(name: str, words: int, keys: str = "", copies: int = 1) -> Buffer:
-            return Buffer(name=name, memory=Memory.STATISTICS, sizes=(words,), keys=keys, least=copies, most=copies)
+        def statistics(name: str, words: int, *beside: str, keys: str = "", copies: int = 1) -> Buffer:
+            return Buffer(name=name, memory=Memory.STATISTICS, sizes=(words,), keys=keys, least=copies, most=copies,
+                          beside=frozenset(beside))
 
+        pair = 2 * self.words <= config.stat_bank_rows
         return [
             Buffer(name="partial outputs", memory=Memory.ACC, sizes=(rows * self.head_tiles,), most=2, rank=1,
-                   raw=self.pieces > 1, keys="q_rows"),
+                   raw=self.pieces > 1, keys="q_rows", beside=frozenset({"outputs"})),
             Buffer(name="scores", memory=Memory.ACC, sizes=(rows * (self.columns // config.cols),), most=2,
-                   keys="q_rows * softmax_block"),
+                   keys="q_rows * softmax_block", beside=frozenset()),
             Buffer(name="outputs", memory=Memory.ACC, sizes=(rows * self.out_tiles,), least=tiles, most=tiles,
-                   keys="q_rows, q_tiles times"),
-            statistics("row maxima", self.words, "q_rows", 2),
-            statistics("running maxima", every, "q_rows * q_tiles", 2),
-            statistics("rescale factors", 2 * self.words, "q_rows"), statistics("row sums", self.words, "q_rows"),
+                   keys="q_rows, q_tiles times", beside=frozenset()),
+            statistics("row maxima", self.words, "running maxima", keys="q_rows", copies=2),
+            statistics("running maxima", every, "running maxima", keys="q_rows * q_tiles", copies=2),
+            statistics("rescale factors", (1 + pair) * self.words, "row sums", "running sums", keys="q_rows",
+                       copies=2 - pair),
+            statistics("row sums", self.words, "running sums", keys="q_rows"),
             statistics("running sums", every), statistics("inverse sums", self.words),
             Buffer(name="probabilities", memory=Memory.A, sizes=(panels * self.p_pitch,), most=2,
                    keys="q_rows * softmax_block"),

@@ -33,9 +33,11 @@ class GatherAdd:
         rows, keys = min(schedule.m_tile, self.rows), "m_tile * n_tiles"
         entries = align(rows, config.bus_bytes // 4) * self.terms
         size = (rows * schedule.n_tiles,)
-        return [Buffer(name="sums", memory=Memory.ACC, sizes=size, least=2, most=2, keys=keys),
-                Buffer(name="gathered slots", memory=Memory.ACC, sizes=size, least=REGIONS, most=REGIONS, keys=keys),
-                Buffer(name="lists of slots", memory=Memory.INDEX, sizes=(entries,), least=2, most=2, keys="m_tile")]
+        return [Buffer(name="sums", memory=Memory.ACC, sizes=size, least=2, most=2, keys=keys, few=1),
+                Buffer(name="gathered slots", memory=Memory.ACC, sizes=size, least=REGIONS, most=REGIONS, keys=keys,
+                       few=1),
+                Buffer(name="lists of slots", memory=Memory.INDEX, sizes=(entries,), least=2, most=2, keys="m_tile",
+                       few=1)]
 
     def emit(self, emitter: Emitter, schedule: GatherAddSchedule, lists: np.ndarray, source: Matrix,
              target: Matrix, regions: Mapping[str, list[int]]) -> None:
@@ -53,14 +55,14 @@ class GatherAdd:
         matrix = index_list(emitter.builder, f"{self.name}_slots", blocks.reshape(-1))
         width, turn, call = tiles * config.cols, 0, 0
         for block, start in enumerate(starts):
-            rows, index = min(rows_max, self.rows - start), indices[block % 2]
+            rows, index = min(rows_max, self.rows - start), indices[block % len(indices)]
             emitter.load_index(matrix, first=block * step * self.terms, count=step * self.terms, addr=index,
                                label=f"{self.name} list {start}")
             for n0 in range(0, self.columns, width):
                 columns = min(width, self.columns - n0)
-                total, turn = sums[turn % 2], turn + 1
+                total, turn = sums[turn % len(sums)], turn + 1
                 for j in range(self.terms):
-                    to = total if j == 0 else parts[call % REGIONS]
+                    to = total if j == 0 else parts[call % len(parts)]
                     call += j > 0
                     emitter.load_rows(source, first_row=0, rows=rows, first_byte=4 * n0, row_bytes=4 * columns,
                                       addr=to, pitch=rows, index_addr=index + j * step, label=f"{self.name} slot {j}")

@@ -13,6 +13,7 @@ A that it is paired with.
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from math import lcm
 
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import CompileError
@@ -20,7 +21,7 @@ from ...rtl.spec.isa import Space
 from ...rtl.spec.tensor_formats import TensorFormat
 from ..emitter import VECTOR_TILES, Emitter
 from ..formats import MatmulMode, matmul_mode
-from ..operands import Operand, k_unit, widest_k
+from ..operands import Operand, k_unit, stream_unit, widest_k
 from ..schedule import GemmSchedule
 from ..tiles.buffers import AS_MANY_AS_FIT, Buffer, Memory, align
 from ..tiles.expr import Shape
@@ -65,7 +66,8 @@ SINGLE: Products = ((0, 0),)
 class GemmProblem:
     """What one GEMM multiplies: C (m, n) from A (m, k) in format ``a`` and B (n, k) in ``b``.
 
-    k: elements of one term, padded; layer_k: those of the layer, from which the headroom follows.
+    k: elements of one term, padded; layer_k: those of the layer, from which the headroom follows. cut: are block scales
+    of A cut by ``k_tile`` in DRAM, as those of B are?
     """
 
     name: str
@@ -76,11 +78,17 @@ class GemmProblem:
     a: TensorFormat
     b: TensorFormat
     products: Products = SINGLE
+    cut: bool = False
 
     @property
     def terms(self) -> int:
         """Terms of A, side by side along its rows."""
         return 1 + max(a_term for a_term, _ in self.products)
+
+    def k_unit(self, config: TileConfig, resident: bool) -> int:
+        """Of what chunks of k are a multiple."""
+        own = k_unit(config, self.a, self.b)
+        return own if resident or self.cut else lcm(own, stream_unit(config, self.a))
 
     def rows(self, schedule: GemmSchedule) -> int:
         """Rows of A in one block, at the most."""
@@ -100,7 +108,8 @@ class GemmProblem:
         copies = min(2, -(-tiles // schedule.group_tiles))
         raw = self.k > schedule.k_tile or len(self.products) > 1
         return Buffer(name=f"{self.name} result group", memory=Memory.ACC, sizes=(size * self.rows(schedule),),
-                      least=copies, most=copies, raw=raw, keys="group_tiles of m_tile rows")
+                      least=copies, most=copies, few=1, raw=raw, keys="group_tiles of m_tile rows",
+                      beside=frozenset())
 
     def a_blocks(self, schedule: GemmSchedule, config: TileConfig) -> Buffer:
         """Blocks of A with all of k, or, streamed, chunks of it."""
@@ -144,9 +153,10 @@ class Gemm:
 
     def __init__(self, emitter: Emitter, problem: GemmProblem, schedule: GemmSchedule, place: Mapping[str, list[int]]):
         config, a, b, name, k = emitter.config, problem.a, problem.b, problem.name, problem.k
-        unit = k_unit(config, a, b)
-        if k % unit or schedule.k_tile % unit:
-            raise CompileError(f"{name}: k = {k} and k_tile = {schedule.k_tile} must be multiples of {unit} elements "
+        unit, chunk = k_unit(config, a, b), problem.k_unit(config, schedule.a_resident)
+        if k % unit or schedule.k_tile % unit or (schedule.k_tile < k and schedule.k_tile % chunk):
+            raise CompileError(f"{name}: k = {k} and k_tile = {schedule.k_tile} must be multiples of {unit} elements"
+                               f"{f', k_tile of {chunk},' if chunk > unit else ''} "
                                f"(bus_bytes = {config.bus_bytes}; {a.name} x {b.name})")
         self.emitter, self.problem, self.schedule = emitter, problem, schedule
         self.mode: MatmulMode = matmul_mode(a, b, widest_k(problem.layer_k) * len(problem.products), config, name)

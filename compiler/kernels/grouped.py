@@ -98,16 +98,20 @@ def grouped_buffers(config: TileConfig, gate_up: GemmProblem, down: GemmProblem,
          for problem, schedule in ((gate_up, gate_up_schedule), (down, down_schedule))]
     return [
         gate_up.results(gate_up_schedule, config), down.results(down_schedule, config),
-        Buffer(name="gated values", memory=Memory.ACC, sizes=(tiles * rows,), keys="group_tiles of m_tile rows"),
-        Buffer(name="gathered combine weights", memory=Memory.ACC, sizes=(rows,), keys="m_tile rows"),
-        Buffer(name="one-hot rows", memory=Memory.STATISTICS, sizes=(beat,)),
-        Buffer(name="combine weights", memory=Memory.STATISTICS, sizes=(words,), least=2, most=2),
+        Buffer(name="gated values", memory=Memory.ACC, sizes=(tiles * rows,), keys="group_tiles of m_tile rows",
+               beside=frozenset({f"{gate_up.name} result group"})),
+        Buffer(name="gathered combine weights", memory=Memory.ACC, sizes=(rows,), keys="m_tile rows",
+               beside=frozenset({"one-hot rows"})),
+        Buffer(name="one-hot rows", memory=Memory.STATISTICS if beat <= config.stat_bank_rows else Memory.ACC,
+               sizes=(beat,), beside=frozenset()),
+        Buffer(name="combine weights", memory=Memory.STATISTICS, sizes=(words,), least=2, most=2, few=1,
+               beside=frozenset()),
         Buffer(name="gathered tokens", memory=Memory.A, sizes=tokens, keys="m_tile rows"),
         Buffer(name="expert products", memory=Memory.A, sizes=products, keys="m_tile rows"),
         Buffer(name="more gathered tokens", memory=Memory.A, sizes=tokens, least=0),
         Buffer(name="more expert products", memory=Memory.A, sizes=products, least=0),
         Buffer(name="token lists", memory=Memory.INDEX, sizes=(align(rows, beat),), least=2, most=AS_MANY_AS_FIT,
-               keys="m_tile rows"), *b]
+               keys="m_tile rows", few=1), *b]
 
 
 def check_schedules(config: TileConfig, activations: TensorFormat, gate_up: GemmSchedule, down: GemmSchedule) -> None:

@@ -69,8 +69,10 @@ class Heads:
         rows, buffers = problem.rows(schedule), []
         if self.rotated:
             size = rotary_lanes(self.width, config.cols) // config.cols * rows
-            buffers = [Buffer(name=name, memory=Memory.ACC, sizes=(size,), keys="m_tile rows")
-                       for name in ("cosines", "sines", "a rotated half")]
+            results = f"{problem.name} result group"
+            buffers = [Buffer(name=name, memory=Memory.ACC, sizes=(size,), keys="m_tile rows", beside=frozenset(beside))
+                       for name, *beside in (("cosines", results, "a rotated half"), ("sines", results),
+                                             ("a rotated half", results))]
         if self.norm != "none":
             weights = (problem.n if self.norm == "full" else self.width) // config.cols
             buffers += norm_buffers(config, rows, weights, self.norm == "full")

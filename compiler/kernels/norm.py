@@ -21,12 +21,15 @@ def norm_buffers(config: TileConfig, rows: int, weight_rows: int, full: bool) ->
     two banks take turns."""
     words, piece = -(-rows // config.cols), config.stat_bank_rows
     copies = 1 if weight_rows <= piece else 2
-    buffers = [Buffer(name="sums of squares", memory=Memory.STATISTICS, sizes=(words,)),
-               Buffer(name="norms", memory=Memory.STATISTICS, sizes=(words,)),
-               Buffer(name="norm weights", memory=Memory.STATISTICS, sizes=(min(weight_rows, piece),), least=copies,
-                      most=copies)]
+
+    def statistics(name: str, words: int, *beside: str, copies: int = 1) -> Buffer:
+        return Buffer(name=name, memory=Memory.STATISTICS, sizes=(words,), least=copies, most=copies,
+                      beside=frozenset(beside))
+
+    buffers = [statistics("sums of squares", words), statistics("norms", words),
+               statistics("norm weights", min(weight_rows, piece), "norms", copies=copies)]
     if full:
-        buffers.append(Buffer(name="sums of squares of all heads", memory=Memory.STATISTICS, sizes=(words,)))
+        buffers.append(statistics("sums of squares of all heads", words, "sums of squares"))
     return buffers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import DoesNotFit
@@ -105,19 +106,23 @@ class RowwiseProblem:
         size, words, panels = (rows * tiles,), (-(-rows // config.cols),), -(-rows // config.rows)
         keys = "m_tile * n_tiles"
 
-        def values(name: str, *alive: str, least: int = 1, most: int = 1) -> Buffer:
+        def values(name: str, *alive: str, least: int = 1, most: int = 1, beside: str = "rows") -> Buffer:
             return Buffer(name=name, memory=Memory.ACC, sizes=size, least=least, most=most, keys=keys,
-                          alive=frozenset(alive))
+                          alive=frozenset(alive), beside=frozenset({beside}))
 
-        found = [values("rows", least=copies, most=COPIES)]
+        def statistics(name: str, most: int, *beside: str) -> Buffer:
+            return Buffer(name=name, memory=Memory.STATISTICS, sizes=words, most=most, keys="m_tile",
+                          beside=frozenset(beside))
+
+        found = [values("rows", least=copies, most=COPIES, beside="addends")]
         if self.inputs == 2:
             found.append(values("addends", "fetch", least=min(copies, 2), most=2))
         if self.norm:
             found.append(values("norm weights") if tiles == all_tiles else values("norm weights", "write", most=2))
-            found += [Buffer(name=name, memory=Memory.STATISTICS, sizes=words, most=most, keys="m_tile")
-                      for name, most in (("sums of squares", COPIES), ("sums of all squares", 2), ("norms", 2))]
+            found += [statistics("sums of squares", COPIES, "sums of all squares"),
+                      statistics("sums of all squares", 2), statistics("norms", 2)]
         if self.terms > 1:
-            found += [values("what terms leave", "write"), values("decoded terms", "write")]
+            found += [values("what terms leave", "write", beside="decoded terms"), values("decoded terms", "write")]
             width = identity_width(config)
             found.append(Buffer(name="identity matrix", memory=Memory.B,
                                 sizes=(width // config.cols * (width // config.lanes),)))
@@ -131,7 +136,7 @@ class RowwiseProblem:
         """Addresses of `buffers`, apart where there is room. Raises `DoesNotFit`."""
         buffers = self.buffers(schedule, config)
         apart = [replace(buffer, alive=frozenset()) for buffer in buffers]
-        return place(apart if fits(apart, config, self.name) else buffers, config, self.name)
+        return place(apart if fits(apart, config) else buffers, config, self.name)
 
 
 def identity_width(config: TileConfig) -> int:
@@ -144,20 +149,20 @@ def identity_width(config: TileConfig) -> int:
 
 
 def rowwise_schedule(config: TileConfig, problem: RowwiseProblem) -> RowwiseSchedule:
-    """Whole rows if some fit, as many blocks of them as take turns; then the largest pieces. Raises `DoesNotFit`."""
-    def works(rows: int, tiles: int, copies: int) -> bool:
-        return fits(problem.buffers(RowwiseSchedule(m_tile=rows, n_tiles=tiles), config, copies), config, problem.name)
-
+    """Whole rows if some fit, as many blocks of them as take turns; then the largest pieces; then packed ones. Raises
+    `DoesNotFit`."""
     unit = problem.unit(config)
     sizes = [problem.tiles(config)]
     while sizes[-1] > unit:
         sizes.append(max(unit, align(sizes[-1] // 2, unit)))
     counts = list(row_counts(config, problem.rows))
-    for tiles in sizes:
-        for copies in range(COPIES, 0, -1):
-            rows = first_that(counts, lambda rows, tiles=tiles, copies=copies: works(rows, tiles, copies))
-            if rows is not None:
-                return RowwiseSchedule(m_tile=rows, n_tiles=tiles)
+    for packed, (tiles, copies) in product((False, True), product(sizes, range(COPIES, 0, -1))):
+        def works(rows: int, tiles: int = tiles, copies: int = copies, packed: bool = packed) -> bool:
+            return fits(problem.buffers(RowwiseSchedule(m_tile=rows, n_tiles=tiles), config, copies), config, packed)
+
+        rows = first_that(counts, works)
+        if rows is not None:
+            return RowwiseSchedule(m_tile=rows, n_tiles=tiles)
     raise DoesNotFit(f"{problem.name}: one row of {unit} column tiles does not fit tile {config.name}: the accumulator "
                      f"buffer has {config.acc_banks} banks of {config.acc_bank_rows} rows, stat_banks = "
                      f"{config.stat_banks}, buffer A {config.a_banks} banks of {config.a_bank_groups} groups")

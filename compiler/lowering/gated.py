@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...rtl.spec.errors import CompileError, DoesNotFit
-from ..auto_gemm import GROUP_BYTES, gemm_schedule
+from ..auto_gemm import GROUP_BYTES, apart_or_packed, gemm_schedule
 from ..graph.ir import Node
 from ..graph.ops.gate import Gate
 from ..kernels.gemm import GemmProblem, Group, emit_gemm
@@ -71,7 +71,8 @@ class ToProduct(Step):
         rows, tiles = problem.rows(schedule), min(schedule.group_tiles, problem.n // config.cols)
         keys, panels = "group_tiles of m_tile rows", -(-rows // config.rows)
         return problem.buffers(schedule, config, [
-            Buffer(name="gated values", memory=Memory.ACC, sizes=(tiles * rows,), keys=keys),
+            Buffer(name="gated values", memory=Memory.ACC, sizes=(tiles * rows,), keys=keys,
+                   beside=frozenset({f"{problem.name} result group"})),
             Buffer(name="staged products", memory=Memory.A, sizes=(panels * self._stage_pitch(schedule.group_tiles),),
                    most=2, keys=keys)])
 
@@ -89,14 +90,18 @@ class ToProduct(Step):
     def choose(self) -> dict[str, KernelSchedule]:
         config, pair, problem = self.layer.config, self._pair, self.problem
         size = max(pair, min(align(2 * GROUP_BYTES // (4 * config.cols), pair), align(problem.n // config.cols, pair)))
-        while True:
-            try:
-                return {self.name: gemm_schedule(config, problem, self.name, self.buffers, group_tiles=size,
-                                                 stage=lambda rows, tiles: stage_banks(config, rows, tiles // 2))}
-            except DoesNotFit:
-                if size == pair:
-                    raise
-                size = max(pair, align(size // 2, pair))
+
+        def chosen(packed: bool, size: int = size) -> GemmSchedule:
+            while True:
+                try:
+                    return gemm_schedule(config, problem, self.name, self.buffers, group_tiles=size, packed=packed,
+                                         stage=lambda rows, tiles: stage_banks(config, rows, tiles // 2))
+                except DoesNotFit:
+                    if size == pair:
+                        raise
+                    size = max(pair, align(size // 2, pair))
+
+        return {self.name: apart_or_packed(chosen)}
 
     def ask(self, job: Job) -> None:
         layer, problem, k_tile = self.layer, self.problem, job.schedule[self.name].k_tile

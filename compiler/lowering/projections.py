@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..auto_gemm import gemm_schedule
+from ..auto_gemm import apart_or_packed, gemm_schedule
 from ..builder import ProgramBuilder
 from ..dram import Matrix, code_matrix, float_matrix
 from ..graph.ir import Node, Role, Slot
@@ -86,8 +86,9 @@ class Projection(Step):
         return stage_banks(self.layer.config, rows, tiles)
 
     def choose(self) -> dict[str, KernelSchedule]:
-        return {self.name: gemm_schedule(self.layer.config, self.problem, self.purpose, self.buffers,
-                                         stage=self._stage, by_bytes=self.by_bytes)}
+        return {self.name: apart_or_packed(lambda packed: gemm_schedule(
+            self.layer.config, self.problem, self.purpose, self.buffers, stage=self._stage, by_bytes=self.by_bytes,
+            packed=packed))}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -134,8 +135,8 @@ class ToHeads(Projection):
     def choose(self) -> dict[str, KernelSchedule]:
         config = self.layer.config
         group = lcm(self.heads.tiles(config), max(1, config.bus_bytes // config.cols))
-        return {self.name: gemm_schedule(config, self.problem, self.purpose, self.buffers, group_tiles=group,
-                                         stage=self._stage)}
+        return {self.name: apart_or_packed(lambda packed: gemm_schedule(
+            config, self.problem, self.purpose, self.buffers, group_tiles=group, stage=self._stage, packed=packed))}
 
     def ask(self, job: Job) -> None:
         heads, problem, layer = self.heads, self.problem, self.layer
@@ -269,7 +270,7 @@ class ToValues(Projection):
     def problem(self) -> GemmProblem:
         rows, hidden = self.layer.shape(self.x)
         return GemmProblem(name=self.name, m=self.layer.shape(self.weight)[0], n=rows,
-                           k=self.layer.padded(self.x, hidden), layer_k=hidden,
+                           k=self.layer.padded(self.x, hidden), layer_k=hidden, cut=True,
                            a=self.layer.format(Slot.TURNED_WEIGHTS), b=self.layer.numerics.formats.activations)
 
     def ask(self, job: Job) -> None:

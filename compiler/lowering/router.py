@@ -15,7 +15,7 @@ import numpy as np
 
 from ...rtl.spec.errors import CompileError
 from ...rtl.spec.isa import Reduce
-from ..auto_gemm import gemm_schedule
+from ..auto_gemm import apart_or_packed, gemm_schedule
 from ..builder import ProgramBuilder
 from ..dram import float_matrix
 from ..graph.evaluate import terms_key
@@ -56,8 +56,9 @@ class ToWeights(Step):
         config, problem = self.layer.config, self.problem
         rows = problem.rows(schedule)
         words = -(-rows // config.cols)
-        bias = Buffer(name="the router's bias", memory=Memory.ACC, sizes=(problem.n // config.cols * rows,))
-        statistics = [Buffer(name=name, memory=Memory.STATISTICS, sizes=(words,))
+        bias = Buffer(name="the router's bias", memory=Memory.ACC, sizes=(problem.n // config.cols * rows,),
+                      beside=frozenset({f"{problem.name} result group"}))
+        statistics = [Buffer(name=name, memory=Memory.STATISTICS, sizes=(words,), beside=frozenset())
                       for name in ("maxima", "sums", "inverse sums")]
         return problem.buffers(schedule, config, [bias, *statistics])
 
@@ -71,8 +72,9 @@ class ToWeights(Step):
         return {self.name: GemmSchedule}
 
     def choose(self) -> dict[str, KernelSchedule]:
-        return {self.name: gemm_schedule(self.layer.config, self.problem, self.name, self.buffers,
-                                         group_tiles=self.problem.n // self.layer.config.cols)}
+        return {self.name: apart_or_packed(lambda packed: gemm_schedule(
+            self.layer.config, self.problem, self.name, self.buffers, packed=packed,
+            group_tiles=self.problem.n // self.layer.config.cols))}
 
     def ask(self, job: Job) -> None:
         (x, router), problem = self.linear.inputs, self.problem

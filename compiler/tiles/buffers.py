@@ -1,9 +1,17 @@
 """Buffers: what a kernel needs on chip, and where it lies.
 
 A kernel declares `Buffer`s, `place` gives them addresses, and `fits` says whether it can: the one place that knows what
-fits, which lowerings and the choice of schedules both ask. Every region starts at a bank, because a bank belongs to one
-unit at a time: two tiles in one bank could not be worked on by two units. Buffers that are never alive together share
-banks. Ordering in time is not decided here; the program builder derives it from the banks that instructions touch.
+fits, which lowerings and the choice of schedules both ask. Ordering in time is not decided here; the program builder
+derives it from the banks that instructions touch.
+
+*Apart*, every region starts at a bank, because a bank belongs to one unit at a time: two regions in one bank cannot be
+worked on by two units. Buffers that are never alive together share banks. A region longer than a bank takes neighbours,
+where their addresses follow each other: an address is a bank's number and an offset of whole bits, so banks whose depth
+is no power of two have gaps between them, and hold a region each at most.
+
+*Packed*, for memories that have too few banks for that, regions follow each other in a bank; units then take turns.
+Only what one instruction reads together stays in banks of its own, since it reads each bank once. Statistics that find
+no room in their banks lie in accumulator banks, and FP32 rows in those of statistics: to an instruction they are alike.
 
 Rules of placement: buffers are placed as they are declared, all copies of one after another; in the accumulator buffer
 raw ones from the bottom, since they need the banks of all planes, and FP32 ones from the top; in other memories from
@@ -15,7 +23,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import DoesNotFit
@@ -38,6 +46,9 @@ class Memory(enum.Enum):
 AS_MANY_AS_FIT = 1 << 20
 """For ``most``."""
 
+PACKED_COPIES = 4
+"""Copies of a packed buffer, unless it needs more: in one bank no two units can work on them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Buffer:
@@ -46,6 +57,9 @@ class Buffer:
     name: unique in its kernel; errors show it with ``keys``, those of the schedule (or words) that decide its size.
     sizes: of the parts of one copy, each a region of its own. least, most: copies. raw: holds raw partial accumulators,
     in all planes. alive: when, as names that the kernel chooses; empty for always. rank: see the module docstring.
+    beside: buffers in ACC or STATISTICS that some instruction reads together with this one, itself if several copies
+    are; None for all others of its memory. In A, B and INDEX an instruction uses one region. few: as ``least``, when
+    packed; None for as many.
     """
 
     name: str
@@ -57,6 +71,8 @@ class Buffer:
     raw: bool = False
     alive: frozenset[str] = frozenset()
     rank: int = 0
+    beside: frozenset[str] | None = None
+    few: int | None = None
 
     @property
     def what(self) -> str:
@@ -65,61 +81,130 @@ class Buffer:
     def alive_with(self, other: Buffer) -> bool:
         return not (self.alive and other.alive) or not self.alive.isdisjoint(other.alive)
 
+    def read_with(self, other: Buffer) -> bool:
+        """Does some instruction read both?"""
+        if self.memory not in (Memory.ACC, Memory.STATISTICS):
+            return False
+        return any(one.beside is not None and two.name in one.beside or one.beside is None and one.name != two.name
+                   for one, two in ((self, other), (other, self)))
 
-def place(buffers: Sequence[Buffer], config: TileConfig, purpose: str) -> dict[str, list[int]]:
-    """{name: addresses of its parts, copy by copy}. Raises `DoesNotFit` naming ``purpose`` and the buffer."""
+
+def place(buffers: Sequence[Buffer], config: TileConfig, purpose: str, packed: bool = True) -> dict[str, list[int]]:
+    """{name: addresses of its parts, copy by copy}: apart where there is room, else ``packed``, memory by memory.
+    Raises `DoesNotFit` naming ``purpose`` and the buffer."""
     found: dict[str, list[int]] = {}
-    for memory in Memory:
-        own = [buffer for buffer in buffers if buffer.memory is memory]
-        if own:
-            bank = _bank(memory, config, purpose)
-            found |= _place(own, _copies(own, bank, purpose), bank, purpose)
+    for memories in _PORTS:
+        parts = [part for memory in memories if (part := _part(buffers, memory, config))]
+        if packed and not all(_placeable(own, _least(own), banks, _place) for own, banks in parts):
+            own, banks = _few(buffers, memories, config)
+            found |= _pack(own, _copies(own, banks, _pack), banks, purpose)
+        else:
+            for own, banks in parts:
+                found |= _place(own, _copies(own, banks, _place), banks, purpose)
     return found
 
 
-def fits(buffers: Sequence[Buffer], config: TileConfig, purpose: str) -> bool:
-    """Can `place` place them?"""
-    try:
-        for memory in Memory:
-            own = [buffer for buffer in buffers if buffer.memory is memory]
-            if own:
-                _place(own, [buffer.least for buffer in own], _bank(memory, config, purpose), purpose)
-    except DoesNotFit:
-        return False
+def fits(buffers: Sequence[Buffer], config: TileConfig, packed: bool = False) -> bool:
+    """Can `place` place them apart; or ``packed``?"""
+    for memories in _PORTS:
+        parts = [part for memory in memories if (part := _part(buffers, memory, config))]
+        if all(_placeable(own, _least(own), banks, _place) for own, banks in parts):
+            continue
+        if not packed:
+            return False
+        own, banks = _few(buffers, memories, config)
+        if not _placeable(own, _least(own), banks, _pack):
+            return False
     return True
 
 
-def copies_that_fit(buffer: Buffer, config: TileConfig, purpose: str) -> int:
-    """Copies of a buffer that fit when nothing else is placed; 0 to its ``most``. Raises `DoesNotFit` naming
-    ``purpose`` where the memory cannot hold regions of several banks."""
-    bank = _bank(buffer.memory, config, purpose)
-    return _largest(0, buffer.most, lambda copies: _placeable([buffer], [copies], bank))
+def why_not(buffers: Sequence[Buffer], config: TileConfig, purpose: str) -> str:
+    """For an error: what has no room, in a sentence that follows one about ``purpose``; empty where all fits."""
+    try:
+        place(buffers, config, purpose)
+    except DoesNotFit as error:
+        return f"; {str(error).removeprefix(f'{purpose}: ')}"
+    return ""
+
+
+def copies_that_fit(buffer: Buffer, config: TileConfig, packed: bool = False) -> int:
+    """Copies of a buffer that fit when nothing else is placed, apart or ``packed``; 0 to its ``most``."""
+    banks, place = _bank(buffer.memory, config), _pack if packed else _place
+    return _largest(0, buffer.most, lambda copies: _placeable([buffer], [copies], banks, place))
+
+
+_PORTS = ((Memory.A,), (Memory.B,), (Memory.ACC, Memory.STATISTICS), (Memory.INDEX,))
+"""Memories that instructions address alike."""
+
+
+def _part(buffers: Sequence[Buffer], memory: Memory, config: TileConfig) -> tuple[list[Buffer], _Banks] | None:
+    """The buffers of a memory, and its banks; None without any."""
+    own = [buffer for buffer in buffers if buffer.memory is memory]
+    return (own, _bank(memory, config)) if own else None
+
+
+def _least(buffers: list[Buffer]) -> list[int]:
+    return [buffer.least for buffer in buffers]
+
+
+def _few(buffers: Sequence[Buffer], memories: Sequence[Memory], config: TileConfig) -> tuple[list[Buffer], _Banks]:
+    """The buffers of these memories as they are packed (`Buffer.few`, `PACKED_COPIES`), and the banks of all."""
+    few = [replace(buffer, least=buffer.least if buffer.few is None else buffer.few)
+           for memory in memories for buffer in buffers if buffer.memory is memory]
+    return ([replace(buffer, most=min(buffer.most, max(buffer.least, PACKED_COPIES))) for buffer in few],
+            _bank(memories[0], config))
 
 
 @dataclass(frozen=True)
 class _Banks:
-    """The banks of a memory: how many, of which size, how their addresses and planes lie."""
+    """The banks of a memory: how many, of which size, how far apart in address space (``step``); where regions of raw
+    accumulators lie, in how many planes."""
 
     memory: Memory
     config: TileConfig
     count: int
     size: int
+    step: int
+    first: int = 0
     planes: int = 1
 
     def addr(self, number: int) -> int:
         """Address of a bank's first group, row, word or entry."""
-        if self.memory is Memory.ACC:
-            return self.config.acc_addr(number)
-        if self.memory is Memory.STATISTICS:
-            return self.config.acc_addr(self.config.acc_banks + number)
-        return number * self.size
+        return (self.first + number) * self.step
+
+    def depths(self, memory: Memory) -> list[tuple[int, int]]:
+        """(number of a bank, its size) for packed buffers of a memory, in order of preference."""
+        own = [(number, self.size) for number in range(self.count)]
+        if self.memory is not Memory.ACC:
+            return own
+        shallow = [(self.count + number, self.config.stat_bank_rows) for number in range(self.config.stat_banks)]
+        return shallow + own[::-1] if memory is Memory.STATISTICS else own[::-1] + shallow
+
+    @property
+    def gaps(self) -> bool:
+        """Do addresses of neighbouring banks not follow each other?"""
+        return self.size < self.step
+
+    @property
+    def raw_count(self) -> int:
+        """Banks of a plane of raw accumulators."""
+        return self.count // self.planes
+
+    @property
+    def unit(self) -> int:
+        """Addresses that start a word of the memory are a multiple of this."""
+        if self.memory is Memory.A:
+            return self.config.a_word_bytes // self.config.lanes
+        if self.memory is Memory.B:
+            return self.config.b_word_bytes // self.config.lanes
+        return self.config.bus_bytes // 4 if self.memory is Memory.INDEX else 1
 
     def masks(self, size: int, raw: bool) -> Iterator[tuple[int, int]]:
         """(first bank, set of banks) of every place for ``size``, in order of preference."""
         count = -(-size // self.size)
-        if self.memory is Memory.STATISTICS and count > 1:
+        if count > 1 and self.gaps:
             return
-        limit = self.count // self.planes if raw else self.count
+        limit = self.raw_count if raw else self.count
         starts = range(limit - count + 1)
         own = (1 << count) - 1
         if raw:
@@ -128,34 +213,32 @@ class _Banks:
             yield start, own << start
 
 
-def _bank(memory: Memory, config: TileConfig, purpose: str) -> _Banks:
-    """The banks of ``memory``. Raises `DoesNotFit` where regions of several would have gaps in their addresses."""
-    if memory is Memory.ACC:
-        if config.acc_bank_rows != 1 << config.acc_offset_bits:
-            raise DoesNotFit(f"{purpose}: the compiler needs accumulator banks of a power of two of rows, at least "
-                             f"stat_bank_rows = {config.stat_bank_rows}; tile {config.name} has acc_bank_rows = "
-                             f"{config.acc_bank_rows}")
-        return _Banks(memory, config, config.acc_banks, config.acc_bank_rows, config.acc_planes)
-    if memory is Memory.STATISTICS:
-        return _Banks(memory, config, config.stat_banks, config.stat_bank_rows)
+def _bank(memory: Memory, config: TileConfig) -> _Banks:
+    """The banks of ``memory``."""
     if memory is Memory.INDEX:
-        return _Banks(memory, config, config.index_entries, 1)
-    groups, bits = ((config.a_bank_groups, config.a_offset_bits) if memory is Memory.A else
-                    (config.b_bank_groups, config.b_offset_bits))
-    if groups != 1 << bits:
-        raise DoesNotFit(f"{purpose}: the compiler needs banks of a power of two of groups, at least 2, in buffer "
-                         f"{memory.name}, tile {config.name} has {groups}")
-    return _Banks(memory, config, config.a_banks if memory is Memory.A else config.b_banks, groups)
+        return _Banks(memory, config, config.index_entries, 1, 1)
+    if memory is Memory.A:
+        return _Banks(memory, config, config.a_banks, config.a_bank_groups, 1 << config.a_offset_bits)
+    if memory is Memory.B:
+        return _Banks(memory, config, config.b_banks, config.b_bank_groups, 1 << config.b_offset_bits)
+    step = 1 << config.acc_offset_bits
+    if memory is Memory.ACC:
+        return _Banks(memory, config, config.acc_banks, config.acc_bank_rows, step, planes=config.acc_planes)
+    return _Banks(memory, config, config.stat_banks, config.stat_bank_rows, step, first=config.acc_banks)
 
 
-def _copies(buffers: list[Buffer], banks: _Banks, purpose: str) -> list[int]:
+_Place = Callable[[list[Buffer], list[int], _Banks, str], dict[str, list[int]]]
+"""`_place` or `_pack`."""
+
+
+def _copies(buffers: list[Buffer], banks: _Banks, place: _Place) -> list[int]:
     """How many of each: see the module docstring."""
     counts = [buffer.least for buffer in buffers]
     for index in sorted(range(len(buffers)), key=lambda i: buffers[i].rank):
         buffer = buffers[index]
         if buffer.most > buffer.least:
             def works(copies: int, index: int = index) -> bool:
-                return _placeable(buffers, [*counts[:index], copies, *counts[index + 1:]], banks)
+                return _placeable(buffers, [*counts[:index], copies, *counts[index + 1:]], banks, place)
             counts[index] = max(buffer.least, _largest(buffer.least, buffer.most, works))
     return counts
 
@@ -172,9 +255,9 @@ def _largest(low: int, high: int, works: Callable[[int], bool]) -> int:
     return low
 
 
-def _placeable(buffers: list[Buffer], counts: list[int], banks: _Banks) -> bool:
+def _placeable(buffers: list[Buffer], counts: list[int], banks: _Banks, place: _Place) -> bool:
     try:
-        _place(buffers, counts, banks, "")
+        place(buffers, counts, banks, "")
     except DoesNotFit:
         return False
     return True
@@ -201,6 +284,58 @@ def _place(buffers: list[Buffer], counts: list[int], banks: _Banks, purpose: str
                 raise DoesNotFit(_no_room(buffer, size, banks, busy | own, purpose))
         taken.append((buffer, own))
     return found
+
+
+@dataclass(frozen=True)
+class _Region:
+    """Addresses of a packed buffer: ``size`` from ``start`` on."""
+
+    buffer: Buffer
+    start: int
+    size: int
+
+    def spans(self, banks: _Banks) -> list[tuple[int, int]]:
+        """First address and the one behind the last, in every plane."""
+        planes = banks.planes if self.buffer.raw else 1
+        starts = (self.start + plane * banks.raw_count * banks.step for plane in range(planes))
+        return [(start, start + self.size) for start in starts]
+
+    def leaves_room(self, other: _Region, banks: _Banks) -> bool:
+        """Can both be placed? Statistics among accumulators have their banks to themselves."""
+        if not self.buffer.alive_with(other.buffer):
+            return True
+        alone = self.buffer.read_with(other.buffer) or self.buffer.memory is not other.buffer.memory
+        unit = banks.step if alone else 1
+        return all(-(-end // unit) <= begin // unit or -(-finish // unit) <= start // unit
+                   for start, end in self.spans(banks) for begin, finish in other.spans(banks))
+
+
+def _pack(buffers: list[Buffer], counts: list[int], banks: _Banks, purpose: str) -> dict[str, list[int]]:
+    """Addresses of ``counts`` copies of each, one after another in the banks where they may be."""
+    taken: list[_Region] = []
+    found: dict[str, list[int]] = {buffer.name: [] for buffer in buffers}
+    for buffer, count in zip(buffers, counts, strict=True):
+        for size in buffer.sizes * count:
+            region = next((region for region in _candidates(buffer, size, banks, taken)
+                           if all(region.leaves_room(other, banks) for other in taken)), None)
+            if region is None:
+                raise DoesNotFit(_no_room(buffer, size, _bank(buffer.memory, banks.config), (1 << banks.count) - 1,
+                                          purpose))
+            taken.append(region)
+            found[buffer.name].append(region.start)
+    return found
+
+
+def _candidates(buffer: Buffer, size: int, banks: _Banks, taken: list[_Region]) -> Iterator[_Region]:
+    """Places at the start of a bank, and behind what is in it."""
+    used = {end for other in taken for _, end in other.spans(banks)}
+    depths = banks.depths(buffer.memory)
+    for bank, depth in depths if not buffer.raw else sorted(depths)[:banks.raw_count]:
+        first, behind = bank * banks.step, bank * banks.step + depth
+        end = behind if depth < banks.step or bank >= banks.count else (
+            banks.raw_count if buffer.raw else banks.count) * banks.step
+        starts = {first, *(first + align(other - first, banks.unit) for other in used if first < other < behind)}
+        yield from (_Region(buffer, start, size) for start in sorted(starts) if start < behind and start + size <= end)
 
 
 def _no_room(buffer: Buffer, size: int, banks: _Banks, busy: int, purpose: str) -> str:
