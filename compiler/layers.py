@@ -46,6 +46,11 @@ def _require_choice(where: str, field: str, value: object, allowed: tuple[str, .
         raise WorkloadError(f"{where}: {field}: expected one of {', '.join(allowed)}, got {value!r}")
 
 
+def _require_bool(where: str, field: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise WorkloadError(f"{where}: {field}: expected true or false, got {value!r}")
+
+
 def _require_positive(where: str, field: str, value: object) -> None:
     ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
     if not ok:
@@ -62,7 +67,8 @@ class AttentionLayer:
     ``qk_norm``: ``"head"``: RMS norm of every q and k head over head_dim, before the rotary embedding
     (Qwen3); ``"full"``: over the whole projection width, before the split into heads (OLMoE).
     ``softmax_scale`` multiplies q.k; None means ``head_dim ** -0.5``. ``rope_scaling`` changes the rotary
-    frequencies of base ``rope_theta`` (`rotary`); None leaves them plain.
+    frequencies of base ``rope_theta`` (`rotary`); None leaves them plain. ``qkv_bias``: vectors are added to q, k and
+    v; ``output_bias``: one to the result.
     """
 
     model: str = "custom"
@@ -75,6 +81,8 @@ class AttentionLayer:
     qk_norm: QkNorm = "none"
     norm_eps: float = 1e-6
     softmax_scale: float | None = None
+    qkv_bias: bool = False
+    output_bias: bool = False
 
     def __post_init__(self) -> None:
         where = f"attention layer of {self.model}"
@@ -97,6 +105,8 @@ class AttentionLayer:
                 raise WorkloadError(f"{where}: rope_scaling: expected a RopeScaling or None, got {found}")
             if problems := self.rope_scaling.layer_problems(self.head_dim, self.rope_theta):
                 raise WorkloadError(f"{where}: rope_scaling: {'; '.join(problems)}")
+        for field in ("qkv_bias", "output_bias"):
+            _require_bool(where, field, getattr(self, field))
         if self.softmax_scale is None:
             object.__setattr__(self, "softmax_scale", self.head_dim**-0.5)
         _require_positive(where, "softmax_scale", self.softmax_scale)
@@ -140,7 +150,7 @@ class AttentionLayer:
 
     @property
     def weights(self) -> int:
-        """Elements of wq, wk, wv and wo (norm vectors not counted)."""
+        """Elements of wq, wk, wv and wo (norm vectors and biases not counted)."""
         return self.hidden * (2 * self.q_width + 2 * self.kv_width)
 
 
@@ -168,8 +178,7 @@ class MoELayer:
             raise WorkloadError(
                 f"{where}: top_k: expected at most experts = {self.experts}, got {self.top_k}"
             )
-        if not isinstance(self.norm_topk, bool):
-            raise WorkloadError(f"{where}: norm_topk: expected true or false, got {self.norm_topk!r}")
+        _require_bool(where, "norm_topk", self.norm_topk)
 
     @property
     def kind(self) -> str:

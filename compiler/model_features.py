@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from .families import ATTENTION_FAMILIES, MLP_FAMILIES, MOE_FAMILIES
+from .families import ATTENTION_FAMILIES, FAMILIES, MLP_FAMILIES, MOE_FAMILIES, Family
 from .model_keys import ATTENTION_REASONS, MOE_REASONS, family_problem
 
 PER_LAYER = "per-layer"
@@ -33,6 +33,15 @@ def _present(key: str) -> Callable[[Mapping[str, Any]], Any]:
 
 def _other_than(key: str, *allowed: Any) -> Callable[[Mapping[str, Any]], Any]:
     return lambda raw: raw.get(key) if raw.get(key) not in (None, *allowed) else None
+
+
+def _bias(key: str) -> Callable[[Mapping[str, Any]], Any]:
+    """The value where the family has no biases by that key; one that always has them does not read it."""
+    def wants(raw: Mapping[str, Any]) -> Any:
+        family = FAMILIES.get(str(raw.get("model_type")), Family())
+        taken = family.biases != "none" and family.bias_key in (None, key)
+        return None if taken else raw.get(key) or None
+    return wants
 
 
 def _varies(key: str) -> Callable[[Mapping[str, Any]], Any]:
@@ -78,8 +87,9 @@ ATTENTION_RULES = (
     Rule("layer_types", "another kind of attention layer", "full_attention only", _other_layer_types),
     Rule("head_dim", "sizes that vary by layer", "an integer", _varies("head_dim")),
     Rule("num_key_value_heads", "sizes that vary by layer", "an integer", _varies("num_key_value_heads")),
-    Rule("attention_bias", "biases on the projections", "false", _present("attention_bias")),
-    Rule("qkv_bias", "biases on the projections", "false", _present("qkv_bias")),
+    Rule("attention_bias", "biases on the projections", "false", _bias("attention_bias")),
+    Rule("qkv_bias", "biases on the projections", "false", _bias("qkv_bias")),
+    Rule("use_mrope", "a rotary embedding in three dimensions", "false", _present("use_mrope")),
     Rule("use_qk_norm", "a QK-norm that the family does not have", "false", _present("use_qk_norm")),
     Rule("qk_layernorm", "a QK-norm that the family does not have", "false", _present("qk_layernorm")),
     Rule("qk_layer_norms", "a QK-norm that the family does not have", "false", _present("qk_layer_norms")),

@@ -68,7 +68,7 @@ ATTENTION_REASONS = {
     "falcon": _FUSED, "mpt": "ALiBi positions", "bloom": "ALiBi positions", "dbrx": f"{_FUSED} and clipped q, k and v",
     "t5": "relative position biases", "mamba": _STATE_SPACE, "mamba2": _STATE_SPACE, "falcon_h1": _STATE_SPACE,
     "jamba": _STATE_SPACE, "bamba": _STATE_SPACE, "nemotron_h": _STATE_SPACE, "granitemoehybrid": _STATE_SPACE,
-    "qwen2": _BIASES, "qwen2_moe": _BIASES, "qwen2_vl": _BIASES, "qwen2_vl_text": _BIASES, "qwen2_5_vl": _BIASES,
+    "qwen2_moe": _BIASES, "qwen2_vl": _BIASES, "qwen2_vl_text": _BIASES, "qwen2_5_vl": _BIASES,
     "qwen2_5_vl_text": _BIASES, "qwen2_5_omni_text": _BIASES, "phi": f"{_PARTIAL} and biases", "phi3": _FUSED,
     "phimoe": "biases", "starcoder2": "biases", "gpt_oss": "attention sinks", "gemma2": "capped attention logits",
     "gemma3_text": "a QK-norm with weights from 1", "cohere": _INTERLEAVED, "cohere2": _INTERLEAVED,

@@ -28,14 +28,14 @@ from typing import Any
 
 from ..rtl.spec.errors import ConfigError, WorkloadError
 from .config_fields import MAX_SIZE, ConfigFields
-from .families import EXPERT_COUNT_KEYS, FAMILIES, TOP_K_KEYS, Family
+from .families import EXPERT_COUNT_KEYS, FAMILIES, TOP_K_KEYS, Biases, Family
 from .layers import AttentionLayer, DecoderLayer, Layer, MlpLayer, MoELayer, NormLayer, QkNorm
 from .model_features import RULED_KEYS, attention_blockers, mlp_blockers, moe_blockers
 from .model_files import config_file, model_name, read_json_object, suggestion, text_part
 from .model_keys import ATTENTION_REASONS, family_problem, has_experts, unknown_keys
 from .rope_config import MAX_LENGTH, Rope, read_rope
 
-SWITCHES = ("attention_bias", "qkv_bias", "use_sliding_window", "use_qk_norm", "qk_layernorm",
+SWITCHES = ("attention_bias", "qkv_bias", "use_mrope", "use_sliding_window", "use_qk_norm", "qk_layernorm",
             "rope_interleaved", "is_encoder_decoder", "add_cross_attention", "alibi")
 COUNTS = ("sliding_window", "max_position_embeddings", "original_max_position_embeddings", "vocab_size", "kv_lora_rank",
           "q_lora_rank", "index_topk", "attention_chunk_size", "n_group", "n_shared_experts",
@@ -84,7 +84,7 @@ class ModelConfig:
     rms_norm_eps: float | None = None
     hidden_act: str = "silu"
     qk_norm: QkNorm = "none"
-    attention_bias: bool = False
+    biases: Biases = "none"
     tie_word_embeddings: bool = False
     softmax_scale: float | None = None
     residual_scale: float = 1.0
@@ -189,7 +189,7 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
         "rms_norm_eps": eps,
         "hidden_act": fields.text("hidden_act") or fields.text("hidden_activation") or "silu",
         "qk_norm": built.qk_norm,
-        "attention_bias": fields.boolean("attention_bias", False),
+        "biases": built.biases if _biased(fields, built) else "none",
         "tie_word_embeddings": fields.boolean("tie_word_embeddings", False),
         "softmax_scale": (fields.number("attention_multiplier") or 1.0) if built.multipliers else None,
         "residual_scale": (fields.number("residual_multiplier") or 1.0) if built.multipliers else 1.0,
@@ -234,6 +234,11 @@ def _top_k(fields: ConfigFields, experts: int) -> int:
     elif experts and fields.raw.get(key) is None:
         fields.fail(key, f"an integer from 1 to {experts}")
     return top_k
+
+
+def _biased(fields: ConfigFields, family: Family) -> bool:
+    """Have the projections the biases that the family knows?"""
+    return family.bias_key is None or fields.boolean(family.bias_key, family.bias_default)
 
 
 def _norm_topk(fields: ConfigFields, family: str, built: Family) -> bool:
@@ -294,6 +299,8 @@ def attention_layer(model: ModelConfig) -> AttentionLayer:
         qk_norm=model.qk_norm,
         norm_eps=model.rms_norm_eps or 1e-6,
         softmax_scale=model.softmax_scale,
+        qkv_bias=model.biases != "none",
+        output_bias=model.biases == "all",
     )
 
 

@@ -52,10 +52,14 @@ def _attention(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
     weights = {name: g.value(f"w{name}", (width, layer.hidden), Role.WEIGHT, module(f"self_attn.{name}_proj"))
                for name, width in widths.items()}
     wo = g.value("wo", (layer.hidden, widths["q"]), Role.WEIGHT, module("self_attn.o_proj"))
+    added = {name: [g.value(f"b{name}", (width,), Role.WEIGHT, module(f"self_attn.{name}_proj", "bias"))]
+             if biased else [] for name, width, biased in (
+                 *((name, width, layer.qkv_bias) for name, width in widths.items()),
+                 ("o", layer.hidden, layer.output_bias))}
 
     def rotated(name: str) -> str:
-        made = g.node(f"projection {name}", Linear(heads=widths[name][0]), x, weights[name],
-                      output=f"{name} projected")
+        made = g.node(f"projection {name}", Linear(heads=widths[name][0], bias=layer.qkv_bias), x, weights[name],
+                      *added[name], output=f"{name} projected")
         if layer.qk_norm != "none":
             size = widths[name] if layer.qk_norm == "full" else (layer.head_dim,)
             weight = g.value(f"{name}_norm", (size,), Role.WEIGHT, module(f"self_attn.{name}_norm"))
@@ -63,9 +67,10 @@ def _attention(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
         return g.node(f"rotation of {name}", Rotary(workload=workload), made, output=name)
 
     q, k = rotated("q"), rotated("k")
-    v = g.node("projection v", Linear(heads=layer.kv_heads, turned=True), x, weights["v"], output="v")
+    v = g.node("projection v", Linear(heads=layer.kv_heads, turned=True, bias=layer.qkv_bias), x, weights["v"],
+               *added["v"], output="v")
     mixed = g.node("core", Attention(workload=workload, scale=layer.scale), q, k, v, *caches, output="mixed")
-    return g.node("output projection", Linear(), mixed, wo, output=out, role=role)
+    return g.node("output projection", Linear(bias=layer.output_bias), mixed, wo, *added["o"], output=out, role=role)
 
 
 def _moe(g: GraphBuilder, moe: MoELayer, x: str, out: str, role: Role) -> str:

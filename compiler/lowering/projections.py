@@ -23,6 +23,7 @@ from ..graph.ops.attention import Attention
 from ..graph.ops.gate import Gate
 from ..graph.ops.rms_norm import RmsNorm
 from ..graph.ops.rotary import Rotary, rotary_rows
+from ..kernels.bias import ColumnBias, RowBias, column_bias_buffer, row_bias_buffer
 from ..kernels.gemm import GemmProblem, Group, emit_gemm
 from ..kernels.heads import Heads, HeadsData, HeadsEpilogue, rotary_lanes, stage_banks, stage_buffer, stage_pitch
 from ..operands import WIDEST_BUS, k_unit, place_operand, place_scales
@@ -66,6 +67,25 @@ class Projection(Step):
     def problem(self) -> GemmProblem:
         raise NotImplementedError
 
+    @property
+    def bias(self) -> str | None:
+        """The third input, where there is one."""
+        return self.node.inputs[2] if len(self.node.inputs) > 2 else None
+
+    def ask_bias(self, job: Job, head: int, width: int) -> None:
+        """Ask for the bias, a row per column tile, heads of ``head`` values as wide as ``width`` columns."""
+        name, tensors, cols = self.bias, job.tensors, self.layer.config.cols
+        if name is None:
+            return
+
+        def fill() -> np.ndarray:
+            values = np.asarray(getattr(tensors, name), np.float32)[:, None]
+            wide = spread_heads(values, head, width) if width != head else values
+            return np.pad(wide[:, 0], (0, -len(wide) % cols)).reshape(-1, cols)
+
+        job.ask(Stage.VECTORS, name, lambda builder: float_matrix(
+            builder, name, -(-self.problem.n // cols), cols, fill if tensors else None))
+
     def epilogue_buffers(self, schedule: GemmSchedule) -> list[Buffer]:
         """What the epilogue needs on chip."""
         return [stage_buffer(self.layer.config, self.problem, schedule)]
@@ -107,7 +127,8 @@ class ToHeads(Projection):
         self._eps = norm.op.eps if norm and isinstance(norm.op, RmsNorm) else 0.0
         kind = "none" if self._norm is None else "head" if self.layer.shape(self._norm) == (size,) else "full"
         width = rotated_head(size, self.layer.config, alone=self._norm is not None)
-        self.heads = Heads(count=count, size=size, width=width, norm=kind, rotated=self._rotary is not None)
+        self.heads = Heads(count=count, size=size, width=width, norm=kind, rotated=self._rotary is not None,
+                           biased=self.bias is not None)
 
     @property
     def _queries(self) -> bool:
@@ -144,6 +165,7 @@ class ToHeads(Projection):
             job.ask(Stage.TABLES, "sin", lambda builder: self._table(builder, "sin"))
         if self._norm is not None:
             job.ask(Stage.VECTORS, self._norm, lambda builder: self._norm_matrix(builder, job))
+        self.ask_bias(job, heads.size, heads.width)
         layer.ask_input(job, self.x, problem.k)
         make = layer.stored(job, self.weight, problem.b, square=True)
 
@@ -214,7 +236,7 @@ class ToHeads(Projection):
             dequant=scales[self.x] * scales[self.weight], out_scale=scales[self.makes],
             quant=self.layer.format(kind).quant, eps=self._eps,
             raw_amax=scales[self.node.output] if self._norm else 1.0,
-            norm=memory[self._norm] if self._norm else None,
+            norm=memory[self._norm] if self._norm else None, bias=memory[self.bias] if self.bias else None,
             rotary=(memory["cos"], memory["sin"]) if self._rotary is not None else None)
 
         def store_query(group: Group, head: int, byte: int, fields: dict[str, int]) -> None:
@@ -274,6 +296,8 @@ class ToValues(Projection):
 
     def ask(self, job: Job) -> None:
         problem, layer, schedule = self.problem, self.layer, job.schedule[self.name]
+        if self.bias is not None:
+            job.ask(Stage.VECTORS, self.bias, lambda builder: self._bias_matrix(builder, job))
         layer.ask_input(job, self.x, problem.k)
         if problem.b.scaled:
             make = layer.stored(job, self.x, problem.b)
@@ -286,6 +310,23 @@ class ToValues(Projection):
             layer.stored(job, self.weight, problem.a, square=True),
             chunk=problem.k if schedule.a_resident else schedule.k_tile))
         job.ask(Stage.RESULTS, self.makes, lambda builder: self._caches(builder, job))
+
+    def epilogue_buffers(self, schedule: GemmSchedule) -> list[Buffer]:
+        added = [row_bias_buffer(self.layer.config, self.problem.rows(schedule))] if self.bias else []
+        return [*super().epilogue_buffers(schedule), *added]
+
+    def _bias_matrix(self, builder: ProgramBuilder, job: Job) -> Matrix:
+        """The bias, a row per block of rows of the result."""
+        name, rows, tensors = self.bias, self.problem.rows(job.schedule[self.name]), job.tensors
+        assert name is not None
+        blocks, width = -(-self.problem.m // rows), align(rows, builder.config.cols)
+
+        def fill() -> np.ndarray:
+            values = np.asarray(getattr(tensors, name), np.float32)
+            return np.pad(np.pad(values, (0, blocks * rows - len(values))).reshape(blocks, rows),
+                          ((0, 0), (0, width - rows)))
+
+        return float_matrix(builder, name, blocks, width, fill if tensors else None)
 
     @property
     def _scales(self) -> str:
@@ -315,12 +356,18 @@ class ToValues(Projection):
         config, regions, caches = emitter.config, self.place(job.schedule), memory[self.makes]
         stages, quant = regions["staged results"], self.layer.format(Slot.KV).quant
         old = self.layer.shape(self.core.inputs[4])[2]
-        factor = job.scales[self.x] * job.scales[self.weight] / job.scales[self.makes]
+        dequant, out = job.scales[self.x] * job.scales[self.weight], job.scales[self.makes]
+        bias = RowBias(emitter, regions, memory[self.bias], self.name, self.problem.rows(schedule)) \
+            if self.bias else None
 
         def finish(group: Group) -> None:
             stage, pitch = stages[group.index % len(stages)], stage_pitch(config, group.tiles)
-            emitter.compute(group.shape, Assign(to=Codes(addr=stage, pitch=pitch, quant=quant),
-                                                value=Elem(group.addr), scale=factor, label="quantize v"))
+            codes = Codes(addr=stage, pitch=pitch, quant=quant)
+            statement = Assign(to=codes, value=Elem(group.addr), scale=dequant / out, label="quantize v")
+            if bias is not None:
+                statement = Assign(to=codes, value=Elem(group.addr) * dequant + bias.load(group), scale=1 / out,
+                                   label="add bias, quantize v")
+            emitter.compute(group.shape, statement)
             columns = min(group.tiles * config.cols, self.problem.n - group.n0)
             for sequence, token, at, count in row_segments(workload.keys - old, group.n0, columns):
                 emitter.store_codes(caches[sequence], first_row=group.m0, rows=group.rows,
@@ -330,8 +377,9 @@ class ToValues(Projection):
         def moves(group: Group) -> tuple[Hashable, list[int]]:
             columns = min(group.tiles * config.cols, self.problem.n - group.n0)
             segments = row_segments(workload.keys - old, group.n0, columns)
-            return (group.index % len(stages), *(segment[2:] for segment in segments)), [
-                caches[sequence].at(group.m0, old + token) for sequence, token, _, _ in segments]
+            turn, added = bias.moves(group) if bias is not None else ((), [])
+            return (group.index % len(stages), turn, *(segment[2:] for segment in segments)), [
+                *(caches[sequence].at(group.m0, old + token) for sequence, token, _, _ in segments), *added]
 
         x = replace(memory[self.x], scales=memory.get(self._scales))
         emit_gemm(emitter, self.problem, schedule, memory[self.weight], x, regions, finish, moves)
@@ -349,7 +397,7 @@ class ToRows(Projection):
         return "output projection"
 
     def epilogue_buffers(self, schedule: GemmSchedule) -> list[Buffer]:
-        return []
+        return [column_bias_buffer(self.layer.config, self.problem, schedule)] if self.bias else []
 
     def _stage(self, rows: int, tiles: int) -> int:
         return 0
@@ -373,6 +421,7 @@ class ToRows(Projection):
         problem, layer = self.problem, self.layer
         if layer.graph.values[self.x].role is Role.INPUT:
             layer.ask_input(job, self.x, problem.k)
+        self.ask_bias(job, 1, 1)
         make = self._weights(job) if job.tensors is not None else None
         job.ask(Stage.WEIGHTS, self.weight, lambda builder: place_operand(
             builder, self.weight, problem.n, problem.k, problem.b, make, chunk=job.schedule[self.name].k_tile,
@@ -394,14 +443,21 @@ class ToRows(Projection):
 
     def emit(self, job: Job) -> None:
         emitter, schedule, target = job.emitter, job.schedule[self.name], job.memory[self.layer.floats_key(self.makes)]
-        factor = job.scales[self.x] * job.scales[self.weight]
+        factor, regions = job.scales[self.x] * job.scales[self.weight], self.place(job.schedule)
+        bias = ColumnBias(emitter, regions, job.memory[self.bias], self.name) if self.bias else None
 
         def finish(group: Group) -> None:
-            emitter.compute(group.shape, Assign(to=Elem(group.addr), value=Elem(group.addr), scale=factor,
-                                                label="scale"))
+            if bias is not None:
+                bias.add(group, factor)
+            else:
+                emitter.compute(group.shape, Assign(to=Elem(group.addr), value=Elem(group.addr), scale=factor,
+                                                    label="scale"))
             width = min(group.tiles * emitter.config.cols, self.problem.n - group.n0)
             emitter.store_acc(target, first_row=group.m0, rows=group.rows, first_byte=4 * group.n0,
                               row_bytes=4 * width, addr=group.addr, pitch=group.pitch, label="store out")
 
-        emit_gemm(emitter, self.problem, schedule, job.memory[self.x], job.memory[self.weight],
-                  self.place(job.schedule), finish, lambda group: ((), [target.at(group.m0, 4 * group.n0)]))
+        def moves(group: Group) -> tuple[Hashable, list[int]]:
+            turn, added = bias.moves(group) if bias is not None else ((), [])
+            return turn, [target.at(group.m0, 4 * group.n0), *added]
+
+        emit_gemm(emitter, self.problem, schedule, job.memory[self.x], job.memory[self.weight], regions, finish, moves)

@@ -338,7 +338,8 @@ NOT_BUILT_ATTENTION: list[tuple[dict[str, Any], str]] = [
     ({"sliding_window": 4096}, "sliding_window = 4096 needs sliding-window attention"),
     ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types = 'linear_attention'"),
     ({"attention_chunk_size": 8192}, "chunked attention"),
-    ({"attention_bias": True}, "attention_bias = True"),
+    ({"model_type": "mistral", "sliding_window": None, "attention_bias": True}, "attention_bias = True"),
+    ({"model_type": "qwen2", "use_mrope": True}, "use_mrope = True"),
     ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping = 50.0"),
     ({"clip_qkv": 8.0}, "clip_qkv = 8.0"),
     ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5"),
@@ -349,7 +350,7 @@ NOT_BUILT_ATTENTION: list[tuple[dict[str, Any], str]] = [
         "rope_parameters.partial_rotary_factor = 0.25 needs a partial rotary embedding",
     ),
     ({"model_type": "gpt_oss"}, "attention sinks"),
-    ({"model_type": "qwen2"}, "model_type = 'qwen2' needs biases on q, k and v, which is not built yet (allowed: "),
+    ({"model_type": "qwen2_moe"}, "model_type = 'qwen2_moe' needs biases on q, k and v, which is not built yet (allow"),
     ({"model_type": "olmo2"}, "model_type = 'olmo2' is not built yet (allowed: "),
     ({"model_type": "qwen4_moe"}, "model_type = 'qwen4_moe' is not built yet (allowed: "),
     ({"model_type": "mistral"}, "sliding_window = 4096"),  # MistralConfig's default when the key is absent

@@ -74,13 +74,19 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     },
 }
 
+_KINDS: dict[str, dict[str, Any]] = {
+    "qwen2": {"intermediate_size": 80, "rope_theta": 1000000.0, "hidden_size": 64, "use_sliding_window": False,
+              "attention_bias": ..., "use_mrope": False},
+}  # fmt: skip
+"""Families with other kinds of attention (`test_attention_kinds.py`)."""
+
 FAMILIES = tuple(_FAMILIES)
 MOE_FAMILIES = tuple(family for family, keys in _FAMILIES.items() if "num_experts_per_tok" in keys)
 
 
 def tiny_config(family: str, **changes: Any) -> dict[str, Any]:
     """The content of a config.json; ``changes`` replace keys, a value of ``...`` removes one."""
-    config = {"model_type": family} | _ATTENTION | _FAMILIES[family] | changes
+    config = {"model_type": family} | _ATTENTION | (_FAMILIES | _KINDS)[family] | changes
     return {key: value for key, value in config.items() if value is not ...}
 
 
