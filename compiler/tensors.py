@@ -28,7 +28,6 @@ from ..rtl.spec.errors import WorkloadError
 from ..sim.numerics.arithmetic import quantize_e4m3
 from .graph.ir import Graph, Role
 from .graph.layers import layer_graph
-from .graph.ops.linear import Linear
 from .graph.ops.rms_norm import RmsNorm
 from .layers import Workload
 from .seeds import check_seed
@@ -41,7 +40,7 @@ CACHE_STD = 2.0
 """Spread of cached v, and of cached k without QK-norm: what the synthetic projections of synthetic x
 produce."""
 BIAS_STD = 0.5
-"""Spread of biases."""
+"""Spread of biases, and of other vectors that are added."""
 
 E4M3_MAX = 448.0
 MIN_SCALE = 2.0**-126
@@ -77,6 +76,7 @@ _TENSOR_IDS = {
             "bk",
             "bv",
             "bo",
+            "sinks",
         )
     )
 }
@@ -212,18 +212,13 @@ def synthetic_value(workload: Workload, name: str, seed: int, expert: int = 0) -
     shape, norms = value.shape[1:] if value.one_by_one else value.shape, _norm_weights(graph)
     if name in norms:
         return 1 + random_normal(seed, name, 0, shape, 0.1)
-    if name in _added(graph):
+    if len(shape) == 1:
         std = BIAS_STD
     elif value.role is Role.CACHE:
         std = 1.0 if name.replace("cache", "norm") in norms else CACHE_STD
     else:
         std = shape[-1] ** -0.5
     return random_normal(seed, name, expert, shape, std)
-
-
-def _added(graph: Graph) -> set[str]:
-    """Biases."""
-    return {name for node in graph.nodes if isinstance(node.op, Linear) for name in node.inputs[2:]}
 
 
 def _norm_weights(graph: Graph) -> set[str]:
