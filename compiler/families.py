@@ -8,6 +8,7 @@ its own are read or do not matter (`model_keys` has those of all families).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from .layers import QkNorm
 
@@ -20,6 +21,15 @@ _ROUTER_TRAINING = frozenset({"output_router_logits", "router_aux_loss_coef", "r
 _MLP_BIAS = frozenset({"mlp_bias"})
 _GRANITE = frozenset({"attention_multiplier", "residual_multiplier"})
 _GRANITE_OUTSIDE = frozenset({"embedding_multiplier", "logits_scaling"})
+_SPARSE_LAYERS = frozenset({"max_window_layers", "decoder_sparse_step", "mlp_only_layers"})
+_DEEPSEEK_EXPERTS = frozenset({"first_k_dense_replace", "moe_layer_freq", "topk_group", "ep_size", "seq_aux",
+                               "aux_loss_alpha"})  # fmt: skip
+_GEMMA = frozenset({"final_logit_softcapping", "use_bidirectional_attention"})
+_MINIMAX = frozenset({"use_mtp", "num_mtp_modules", "mtp_transformer_layers", "shared_intermediate_size",
+                      "use_routing_bias", "qk_norm_type", "attn_type_list"})  # fmt: skip
+_SANDWICH = "norms before and behind its parts"
+
+Biases = Literal["none", "qkv", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +37,17 @@ class Family:
     """One ``model_type``.
 
     qk_norm: of its attention. experts: its feed-forward layers are mixtures of experts. width_key: the key with an
-    expert's width. always_normalised: there is no ``norm_topk_prob``: Mixtral divides by the sum, and Granite's softmax
-    over the chosen logits equals that. heads_for_kv: a missing ``num_key_value_heads`` means as many as heads.
-    head_dim_needed: the class default of ``head_dim`` is a number, not hidden_size / num_attention_heads. rope_theta:
-    what older checkpoints mean that leave it out. multipliers: ``attention_multiplier`` in place of
-    1 / sqrt(head_dim), and ``residual_multiplier``. read, harmless: keys of its own.
+    expert's width. always_normalised: there is no ``norm_topk_prob``: Mixtral divides by the sum, and Granite's
+    softmax over the chosen logits equals that. heads_for_kv: a missing ``num_key_value_heads`` means as many as
+    heads. head_dim_needed: the class default of ``head_dim`` is a number, not hidden_size / num_attention_heads.
+    rope_theta: what older checkpoints mean that leave it out. multipliers: ``attention_multiplier`` in place of 1 /
+    sqrt(head_dim), and ``residual_multiplier``. biases: the attention's projections that have one, where the key
+    ``bias_key`` is true (``bias_default`` where it is missing), or always where that is None. qk_norm_key: there is a
+    QK-norm only where it is true. rotary_part: what a missing ``partial_rotary_factor`` means; None: all of a head is
+    rotated whatever the key says. interleaved: the rotary embedding pairs neighbours. norm_offset: added to the
+    weights of its norms. sinks: its attention has. scale_key: with the number whose -1/2 power scales scores.
+    norm_missing, block_missing: what its norm, and its decoder layer beside attention and feed-forward layer, has
+    that is not built. read, harmless: keys of its own.
     """
 
     qk_norm: QkNorm = "none"
@@ -42,28 +58,63 @@ class Family:
     head_dim_needed: bool = False
     rope_theta: float | None = None
     multipliers: bool = False
+    biases: Biases = "none"
+    bias_key: str | None = "attention_bias"
+    bias_default: bool = False
+    qk_norm_key: str | None = None
+    rotary_part: float | None = None
+    interleaved: bool = False
+    norm_offset: float = 0.0
+    sinks: bool = False
+    scale_key: str | None = None
+    norm_missing: str = ""
+    block_missing: str = ""
     read: frozenset[str] = frozenset()
     harmless: frozenset[str] = frozenset()
 
 
 FAMILIES = {
-    "llama": Family(heads_for_kv=True, rope_theta=1e4, read=_MLP_BIAS, harmless=frozenset({"is_llama_config"})),
+    "llama": Family(heads_for_kv=True, rope_theta=1e4, biases="all", read=_MLP_BIAS,
+                    harmless=frozenset({"is_llama_config"})),
     "mistral": Family(),
     "mixtral": Family(experts=True, width_key="intermediate_size", always_normalised=True, read=_EXPERT_KEYS,
                       harmless=_ROUTER_TRAINING),
-    "qwen3": Family(qk_norm="head", head_dim_needed=True, harmless=frozenset({"max_window_layers"})),
-    "qwen3_moe": Family(qk_norm="head", experts=True, read=_EXPERT_KEYS | {"moe_intermediate_size"},
+    "qwen2": Family(heads_for_kv=True, rope_theta=1e4, biases="qkv", bias_key=None,
+                    harmless=frozenset({"max_window_layers"})),
+    "qwen3": Family(qk_norm="head", biases="all", head_dim_needed=True, harmless=frozenset({"max_window_layers"})),
+    "qwen3_moe": Family(qk_norm="head", experts=True, biases="all", read=_EXPERT_KEYS | {"moe_intermediate_size"},
                         harmless=_ROUTER_TRAINING | {"max_window_layers", "decoder_sparse_step", "mlp_only_layers"}),
     "olmoe": Family(qk_norm="full", experts=True, width_key="intermediate_size", heads_for_kv=True, rope_theta=1e4,
-                    read=_EXPERT_KEYS, harmless=_ROUTER_TRAINING),
-    "granite": Family(heads_for_kv=True, rope_theta=1e4, multipliers=True, read=_GRANITE | _MLP_BIAS,
+                    biases="all", read=_EXPERT_KEYS, harmless=_ROUTER_TRAINING),
+    "granite": Family(heads_for_kv=True, rope_theta=1e4, multipliers=True, biases="all", read=_GRANITE | _MLP_BIAS,
                       harmless=_GRANITE_OUTSIDE),
     "granitemoe": Family(experts=True, width_key="intermediate_size", always_normalised=True, heads_for_kv=True,
-                         rope_theta=1e4, multipliers=True, read=_GRANITE | _EXPERT_KEYS,
+                         rope_theta=1e4, multipliers=True, biases="all", read=_GRANITE | _EXPERT_KEYS,
                          harmless=_GRANITE_OUTSIDE | _ROUTER_TRAINING | _MLP_BIAS),
+    "qwen2_moe": Family(experts=True, biases="qkv", bias_key="qkv_bias", bias_default=True,
+                        read=_EXPERT_KEYS | {"moe_intermediate_size"}, harmless=_ROUTER_TRAINING | _SPARSE_LAYERS),
+    "gpt_oss": Family(experts=True, width_key="intermediate_size", head_dim_needed=True, biases="all",
+                      bias_default=True, sinks=True, read=_EXPERT_KEYS,
+                      harmless=_ROUTER_TRAINING | {"swiglu_alpha", "initial_context_length", "experts_per_token"}),
+    "glm4_moe": Family(qk_norm="head", qk_norm_key="use_qk_norm", experts=True, head_dim_needed=True, biases="qkv",
+                       rotary_part=0.5, read=_EXPERT_KEYS | {"moe_intermediate_size"},
+                       harmless=_ROUTER_TRAINING | _DEEPSEEK_EXPERTS | {"num_nextn_predict_layers"}),
+    "glm4": Family(head_dim_needed=True, biases="qkv", bias_default=True, rotary_part=0.5, interleaved=True,
+                   block_missing=_SANDWICH),
+    "minimax_m2": Family(qk_norm="full", experts=True, width_key="intermediate_size", head_dim_needed=True,
+                         rotary_part=1.0, read=_EXPERT_KEYS | {"rotary_dim"}, harmless=_ROUTER_TRAINING | _MINIMAX),
+    "olmo2": Family(qk_norm="full", heads_for_kv=True, rope_theta=1e4, biases="all",
+                    block_missing="norms of what its parts make"),
+    "gemma": Family(head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA),
+    "gemma2": Family(head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA,
+                     scale_key="query_pre_attn_scalar", block_missing=_SANDWICH),
+    "gemma3_text": Family(qk_norm="head", head_dim_needed=True, biases="all", norm_offset=1.0,
+                          scale_key="query_pre_attn_scalar", block_missing=_SANDWICH,
+                          harmless=_GEMMA | {"rope_local_base_freq", "sliding_window_pattern"}),
+    "cohere": Family(heads_for_kv=True, rope_theta=1e4, biases="all", interleaved=True, norm_missing="a LayerNorm",
+                     block_missing="both parts read one norm", harmless=frozenset({"layer_norm_eps", "logit_scale"})),
+    "phimoe": Family(experts=True, width_key="intermediate_size", biases="all", norm_missing="a LayerNorm",
+                     block_missing="LayerNorms", read=_EXPERT_KEYS,
+                     harmless=_ROUTER_TRAINING | {"lm_head_bias", "input_jitter_noise"}),
 }  # fmt: skip
 """Keys that are harmless here: those of training, and of which layer is of which kind."""
-
-ATTENTION_FAMILIES = tuple(FAMILIES)
-MOE_FAMILIES = tuple(name for name, family in FAMILIES.items() if family.experts)
-MLP_FAMILIES = tuple(name for name, family in FAMILIES.items() if not family.experts)

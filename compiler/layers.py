@@ -46,6 +46,11 @@ def _require_choice(where: str, field: str, value: object, allowed: tuple[str, .
         raise WorkloadError(f"{where}: {field}: expected one of {', '.join(allowed)}, got {value!r}")
 
 
+def _require_bool(where: str, field: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise WorkloadError(f"{where}: {field}: expected true or false, got {value!r}")
+
+
 def _require_positive(where: str, field: str, value: object) -> None:
     ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
     if not ok:
@@ -62,7 +67,12 @@ class AttentionLayer:
     ``qk_norm``: ``"head"``: RMS norm of every q and k head over head_dim, before the rotary embedding
     (Qwen3); ``"full"``: over the whole projection width, before the split into heads (OLMoE).
     ``softmax_scale`` multiplies q.k; None means ``head_dim ** -0.5``. ``rope_scaling`` changes the rotary
-    frequencies of base ``rope_theta`` (`rotary`); None leaves them plain.
+    frequencies of base ``rope_theta`` (`rotary`); None leaves them plain. ``qkv_bias``: vectors are added to q, k and
+    v; ``output_bias``: one to the result.
+
+    ``rotary_dim``: only the first so many features of a head are rotated, none for 0, all for None; feature i with
+    i + rotary_dim / 2, or ``rope_interleaved`` with its neighbour. ``norm_offset``: added to the weights of the
+    QK-norm (1 in Gemma). ``sinks``: each query head has a score that belongs to no key.
     """
 
     model: str = "custom"
@@ -75,6 +85,12 @@ class AttentionLayer:
     qk_norm: QkNorm = "none"
     norm_eps: float = 1e-6
     softmax_scale: float | None = None
+    qkv_bias: bool = False
+    output_bias: bool = False
+    rotary_dim: int | None = None
+    rope_interleaved: bool = False
+    norm_offset: float = 0.0
+    sinks: bool = False
 
     def __post_init__(self) -> None:
         where = f"attention layer of {self.model}"
@@ -95,8 +111,14 @@ class AttentionLayer:
             if not isinstance(self.rope_scaling, RopeScaling):
                 found = repr(self.rope_scaling)[:60]
                 raise WorkloadError(f"{where}: rope_scaling: expected a RopeScaling or None, got {found}")
-            if problems := self.rope_scaling.layer_problems(self.head_dim, self.rope_theta):
+            if problems := self.rope_scaling.layer_problems(self.rotated, self.rope_theta):
                 raise WorkloadError(f"{where}: rope_scaling: {'; '.join(problems)}")
+        if self.rotary_dim is not None:
+            _require_int(where, "rotary_dim", self.rotary_dim, 0, self.head_dim)
+        if self.rotated % 2:
+            raise WorkloadError(f"{where}: rotary_dim: expected an even number (rotary pairs), got {self.rotary_dim}")
+        for field in ("qkv_bias", "output_bias", "rope_interleaved", "sinks"):
+            _require_bool(where, field, getattr(self, field))
         if self.softmax_scale is None:
             object.__setattr__(self, "softmax_scale", self.head_dim**-0.5)
         _require_positive(where, "softmax_scale", self.softmax_scale)
@@ -112,9 +134,9 @@ class AttentionLayer:
         return self.head_dim**-0.5 if self.softmax_scale is None else self.softmax_scale
 
     @property
-    def rotary_scale(self) -> float:
-        """The factor on the cosines and sines of the rotary embedding."""
-        return 1.0 if self.rope_scaling is None else self.rope_scaling.attention_scaling
+    def rotated(self) -> int:
+        """Features of a head that the rotary embedding rotates."""
+        return self.head_dim if self.rotary_dim is None else self.rotary_dim
 
     @property
     def group(self) -> int:
@@ -134,13 +156,15 @@ class AttentionLayer:
     def cut(self, most: Mapping[str, int]) -> AttentionLayer:
         """The same layer with sizes of at most ``most``, by name; ``group``: query heads per key/value head."""
         kv_heads, head_dim = min(self.kv_heads, most["kv_heads"]), min(self.head_dim, most["head_dim"])
+        rotated = self.rotated * head_dim // self.head_dim // 2 * 2
         return replace(self, hidden=min(self.hidden, most["hidden"]), kv_heads=kv_heads, softmax_scale=None,
                        heads=kv_heads * min(self.group, most["group"]), head_dim=head_dim,
-                       rope_scaling=self.rope_scaling and self.rope_scaling.cut(head_dim))
+                       rotary_dim=None if self.rotary_dim is None else rotated,
+                       rope_scaling=self.rope_scaling and self.rope_scaling.cut(rotated))
 
     @property
     def weights(self) -> int:
-        """Elements of wq, wk, wv and wo (norm vectors not counted)."""
+        """Elements of wq, wk, wv and wo (norm vectors and biases not counted)."""
         return self.hidden * (2 * self.q_width + 2 * self.kv_width)
 
 
@@ -168,8 +192,7 @@ class MoELayer:
             raise WorkloadError(
                 f"{where}: top_k: expected at most experts = {self.experts}, got {self.top_k}"
             )
-        if not isinstance(self.norm_topk, bool):
-            raise WorkloadError(f"{where}: norm_topk: expected true or false, got {self.norm_topk!r}")
+        _require_bool(where, "norm_topk", self.norm_topk)
 
     @property
     def kind(self) -> str:
@@ -221,11 +244,12 @@ class MlpLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class NormLayer:
-    """RMS norm of rows: ``weight * x / sqrt(mean(x^2) + eps)``."""
+    """RMS norm of rows: ``(offset + weight) * x / sqrt(mean(x^2) + eps)``."""
 
     model: str = "custom"
     hidden: int
     eps: float = 1e-6
+    offset: float = 0.0
 
     def __post_init__(self) -> None:
         _require_int(f"norm layer of {self.model}", "hidden", self.hidden, 1, 1 << 20)
@@ -249,11 +273,12 @@ class NormLayer:
 @dataclass(frozen=True, kw_only=True)
 class DecoderLayer:
     """A whole pre-norm decoder layer: ``m = x + r * attention(norm(x))``, ``y = m + r * feed_forward(norm(m))``, where
-    r is ``residual_scale``."""
+    r is ``residual_scale``; ``norm_offset`` is that of both norms."""
 
     attention: AttentionLayer
     feed_forward: MlpLayer | MoELayer
     norm_eps: float = 1e-6
+    norm_offset: float = 0.0
     residual_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -283,7 +308,7 @@ class DecoderLayer:
     @property
     def norm(self) -> NormLayer:
         """Either norm; they differ in their weights only."""
-        return NormLayer(model=self.model, hidden=self.hidden, eps=self.norm_eps)
+        return NormLayer(model=self.model, hidden=self.hidden, eps=self.norm_eps, offset=self.norm_offset)
 
     def cut(self, most: Mapping[str, int]) -> DecoderLayer:
         """The same layer with sizes of at most ``most``, by name."""

@@ -9,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from .families import ATTENTION_FAMILIES, MLP_FAMILIES, MOE_FAMILIES
-from .model_keys import ATTENTION_REASONS, MOE_REASONS, family_problem
+from .families import FAMILIES, Family
+from .model_keys import (
+    ATTENTION_FAMILIES,
+    ATTENTION_REASONS,
+    MLP_FAMILIES,
+    MLP_REASONS,
+    MOE_FAMILIES,
+    MOE_REASONS,
+    family_problem,
+)
 
 PER_LAYER = "per-layer"
 """How the bundled table writes a size that is not one number (Gemma 4)."""
@@ -33,6 +41,26 @@ def _present(key: str) -> Callable[[Mapping[str, Any]], Any]:
 
 def _other_than(key: str, *allowed: Any) -> Callable[[Mapping[str, Any]], Any]:
     return lambda raw: raw.get(key) if raw.get(key) not in (None, *allowed) else None
+
+
+def _bias(key: str) -> Callable[[Mapping[str, Any]], Any]:
+    """The value where the family has no biases by that key; one that always has them does not read it."""
+    def wants(raw: Mapping[str, Any]) -> Any:
+        family = FAMILIES.get(str(raw.get("model_type")), Family())
+        taken = family.biases != "none" and family.bias_key in (None, key)
+        return None if taken else raw.get(key) or None
+    return wants
+
+
+def _qk_norm(raw: Mapping[str, Any]) -> Any:
+    family = FAMILIES.get(str(raw.get("model_type")), Family())
+    return None if family.qk_norm_key == "use_qk_norm" else raw.get("use_qk_norm") or None
+
+
+def _part(raw: Mapping[str, Any]) -> Any:
+    """A partial rotary embedding of a family that has none."""
+    known = FAMILIES.get(str(raw.get("model_type")), Family()).rotary_part is not None
+    return None if known else _other_than("partial_rotary_factor", 1.0)(raw)
 
 
 def _varies(key: str) -> Callable[[Mapping[str, Any]], Any]:
@@ -78,9 +106,10 @@ ATTENTION_RULES = (
     Rule("layer_types", "another kind of attention layer", "full_attention only", _other_layer_types),
     Rule("head_dim", "sizes that vary by layer", "an integer", _varies("head_dim")),
     Rule("num_key_value_heads", "sizes that vary by layer", "an integer", _varies("num_key_value_heads")),
-    Rule("attention_bias", "biases on the projections", "false", _present("attention_bias")),
-    Rule("qkv_bias", "biases on the projections", "false", _present("qkv_bias")),
-    Rule("use_qk_norm", "a QK-norm that the family does not have", "false", _present("use_qk_norm")),
+    Rule("attention_bias", "biases on the projections", "false", _bias("attention_bias")),
+    Rule("qkv_bias", "biases on the projections", "false", _bias("qkv_bias")),
+    Rule("use_mrope", "a rotary embedding in three dimensions", "false", _present("use_mrope")),
+    Rule("use_qk_norm", "a QK-norm that the family does not have", "false", _qk_norm),
     Rule("qk_layernorm", "a QK-norm that the family does not have", "false", _present("qk_layernorm")),
     Rule("qk_layer_norms", "a QK-norm that the family does not have", "false", _present("qk_layer_norms")),
     Rule("attn_logit_softcapping", "capped attention logits", "null", _present("attn_logit_softcapping")),
@@ -94,7 +123,7 @@ ATTENTION_RULES = (
         "partial_rotary_factor",
         "a partial rotary embedding",
         "1.0",
-        _other_than("partial_rotary_factor", 1.0),
+        _part,
     ),
 )
 
@@ -145,7 +174,7 @@ def attention_blockers(raw: Mapping[str, Any], family: str) -> list[str]:
 
 def mlp_blockers(raw: Mapping[str, Any], family: str) -> list[str]:
     """All reasons why the dense feed-forward layer cannot be built, the family first."""
-    problem = family_problem(family, MLP_FAMILIES, {})
+    problem = family_problem(family, MLP_FAMILIES, MLP_REASONS)
     return [problem for problem in (problem,) if problem] + _blockers(raw, MLP_RULES)
 
 

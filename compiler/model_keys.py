@@ -21,8 +21,8 @@ from .families import FAMILIES
 
 READ_KEYS = frozenset({
     "model_type", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "num_hidden_layers",
-    "intermediate_size", "rms_norm_eps", "hidden_act", "rope_theta", "rope_scaling", "rope_parameters",
-    "max_position_embeddings", "original_max_position_embeddings", "tie_word_embeddings",
+    "intermediate_size", "rms_norm_eps", "hidden_act", "hidden_activation", "rope_theta", "rope_scaling",
+    "rope_parameters", "max_position_embeddings", "original_max_position_embeddings", "tie_word_embeddings",
 })  # fmt: skip
 """What `models` reads of every family; the keys of the rules in `model_features` come on top."""
 
@@ -68,13 +68,12 @@ ATTENTION_REASONS = {
     "falcon": _FUSED, "mpt": "ALiBi positions", "bloom": "ALiBi positions", "dbrx": f"{_FUSED} and clipped q, k and v",
     "t5": "relative position biases", "mamba": _STATE_SPACE, "mamba2": _STATE_SPACE, "falcon_h1": _STATE_SPACE,
     "jamba": _STATE_SPACE, "bamba": _STATE_SPACE, "nemotron_h": _STATE_SPACE, "granitemoehybrid": _STATE_SPACE,
-    "qwen2": _BIASES, "qwen2_moe": _BIASES, "qwen2_vl": _BIASES, "qwen2_vl_text": _BIASES, "qwen2_5_vl": _BIASES,
+    "qwen2_vl": _BIASES, "qwen2_vl_text": _BIASES, "qwen2_5_vl": _BIASES,
     "qwen2_5_vl_text": _BIASES, "qwen2_5_omni_text": _BIASES, "phi": f"{_PARTIAL} and biases", "phi3": _FUSED,
-    "phimoe": "biases", "starcoder2": "biases", "gpt_oss": "attention sinks", "gemma2": "capped attention logits",
-    "gemma3_text": "a QK-norm with weights from 1", "cohere": _INTERLEAVED, "cohere2": _INTERLEAVED,
-    "stablelm": _PARTIAL, "persimmon": _PARTIAL, "nemotron": _PARTIAL, "glm": _PARTIAL, "glm4": _PARTIAL,
-    "chatglm": f"{_FUSED} and {_PARTIAL}", "internlm2": _FUSED, "baichuan": _FUSED, "glm4_moe": _PARTIAL,
-    "minimax_m2": _PARTIAL, "minimax": "linear attention", "ernie4_5": _INTERLEAVED, "ernie4_5_moe": _INTERLEAVED,
+    "starcoder2": "biases", "cohere2": _INTERLEAVED,
+    "stablelm": _PARTIAL, "persimmon": _PARTIAL, "nemotron": _PARTIAL, "glm": _PARTIAL,
+    "chatglm": f"{_FUSED} and {_PARTIAL}", "internlm2": _FUSED, "baichuan": _FUSED,
+    "minimax": "linear attention", "ernie4_5": _INTERLEAVED, "ernie4_5_moe": _INTERLEAVED,
     "hunyuan_v1_dense": "a QK-norm after the rotary embedding",
     "hunyuan_v1_moe": "a QK-norm after the rotary embedding",
     "llama4_text": f"{_INTERLEAVED} on some layers only", "smollm3": "layers without rotary embedding",
@@ -94,6 +93,14 @@ MOE_REASONS = {
     "dbrx": "the weights of all experts in one matrix", "arctic": "a dense branch beside the experts",
     "ernie4_5_moe": "a routing correction bias",
 }  # fmt: skip
+
+
+MLP_REASONS: dict[str, str] = {}
+
+ATTENTION_FAMILIES = tuple(name for name in FAMILIES if name not in ATTENTION_REASONS)
+MOE_FAMILIES = tuple(name for name, family in FAMILIES.items() if family.experts and name not in MOE_REASONS)
+MLP_FAMILIES = tuple(name for name, family in FAMILIES.items() if not family.experts and name not in MLP_REASONS)
+"""Families whose layer of that kind is built."""
 
 
 def family_problem(family: str, built: tuple[str, ...], reasons: Mapping[str, str]) -> str | None:
@@ -123,6 +130,6 @@ def unknown_keys(raw: Mapping[str, Any], family: str, ruled: Collection[str]) ->
     """
     known = READ_KEYS | HARMLESS_KEYS
     if family in FAMILIES:
-        known |= FAMILIES[family].read | FAMILIES[family].harmless
+        known |= FAMILIES[family].read | FAMILIES[family].harmless | {FAMILIES[family].scale_key or ""}
     return tuple(key for key, value in raw.items()
                  if value is not None and not key.startswith("_") and key not in known and key not in ruled)

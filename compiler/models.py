@@ -28,14 +28,14 @@ from typing import Any
 
 from ..rtl.spec.errors import ConfigError, WorkloadError
 from .config_fields import MAX_SIZE, ConfigFields
-from .families import EXPERT_COUNT_KEYS, FAMILIES, TOP_K_KEYS, Family
+from .families import EXPERT_COUNT_KEYS, FAMILIES, TOP_K_KEYS, Biases, Family
 from .layers import AttentionLayer, DecoderLayer, Layer, MlpLayer, MoELayer, NormLayer, QkNorm
 from .model_features import RULED_KEYS, attention_blockers, mlp_blockers, moe_blockers
 from .model_files import config_file, model_name, read_json_object, suggestion, text_part
-from .model_keys import ATTENTION_REASONS, family_problem, has_experts, unknown_keys
+from .model_keys import family_problem, has_experts, unknown_keys
 from .rope_config import MAX_LENGTH, Rope, read_rope
 
-SWITCHES = ("attention_bias", "qkv_bias", "use_sliding_window", "use_qk_norm", "qk_layernorm",
+SWITCHES = ("attention_bias", "qkv_bias", "use_mrope", "use_sliding_window", "use_qk_norm", "qk_layernorm",
             "rope_interleaved", "is_encoder_decoder", "add_cross_attention", "alibi")
 COUNTS = ("sliding_window", "max_position_embeddings", "original_max_position_embeddings", "vocab_size", "kv_lora_rank",
           "q_lora_rank", "index_topk", "attention_chunk_size", "n_group", "n_shared_experts",
@@ -51,9 +51,20 @@ BUNDLED_ROPE_THETA = {
     "qwen3-235b-a22b": 1e6,
     "granite-3.0-1b-a400m": 1e4,
     "granite-3.0-3b-a800m": 1e4,
+    "glm-4.5": 1e6,
+    "gpt-oss-20b": 1.5e5,
+    "gpt-oss-120b": 1.5e5,
 }
 """Rotary base of the bundled models whose attention is built; the bundled table itself does not carry the
 key. Source: the ``rope_theta`` of each published checkpoint's config.json."""
+
+_GPT_OSS_ROPE = {"rope_scaling": {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
+                                  "original_max_position_embeddings": 4096, "truncate": False}}
+BUNDLED_KEYS: dict[str, dict[str, Any]] = {
+    "glm-4.5": {"partial_rotary_factor": 0.5}, "gpt-oss-20b": _GPT_OSS_ROPE, "gpt-oss-120b": _GPT_OSS_ROPE,
+    "gemma-3-27b": {"query_pre_attn_scalar": 168},
+}
+"""Further keys that the bundled table does not carry, from the same files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +95,7 @@ class ModelConfig:
     rms_norm_eps: float | None = None
     hidden_act: str = "silu"
     qk_norm: QkNorm = "none"
-    attention_bias: bool = False
+    biases: Biases = "none"
     tie_word_embeddings: bool = False
     softmax_scale: float | None = None
     residual_scale: float = 1.0
@@ -117,6 +128,7 @@ def load_model(name_or_path: str | Path, ignore_keys: Sequence[str] = ()) -> Mod
         raw = dict(_bundled()[name])
         if name in BUNDLED_ROPE_THETA:
             raw.setdefault("rope_theta", BUNDLED_ROPE_THETA[name])
+        raw = BUNDLED_KEYS.get(name, {}) | raw
         return parse_config(raw, name=name, source=f"bundled model {name}", ignore_keys=ignore_keys)
     path = config_file(name_or_path)
     if path is None:
@@ -188,13 +200,22 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
         "rope": read_rope(fields, family, head_dim),
         "rms_norm_eps": eps,
         "hidden_act": fields.text("hidden_act") or fields.text("hidden_activation") or "silu",
-        "qk_norm": built.qk_norm,
-        "attention_bias": fields.boolean("attention_bias", False),
+        "qk_norm": built.qk_norm if built.qk_norm_key is None or fields.boolean(built.qk_norm_key, False) else "none",
+        "biases": built.biases if _biased(fields, built) else "none",
         "tie_word_embeddings": fields.boolean("tie_word_embeddings", False),
-        "softmax_scale": (fields.number("attention_multiplier") or 1.0) if built.multipliers else None,
+        "softmax_scale": _softmax_scale(fields, built),
         "residual_scale": (fields.number("residual_multiplier") or 1.0) if built.multipliers else 1.0,
         "quantization": _quantization(fields.raw),
     }
+
+
+def _softmax_scale(fields: ConfigFields, family: Family) -> float | None:
+    if family.scale_key is not None:
+        number = fields.number(family.scale_key)
+        if number is None and fields.raw.get(family.scale_key) is None:
+            fields.fail(family.scale_key, "a positive finite number")
+        return number**-0.5 if number else None
+    return (fields.number("attention_multiplier") or 1.0) if family.multipliers else None
 
 
 def _kv_heads(fields: ConfigFields, family: Family, heads: int | None) -> int | None:
@@ -236,6 +257,11 @@ def _top_k(fields: ConfigFields, experts: int) -> int:
     return top_k
 
 
+def _biased(fields: ConfigFields, family: Family) -> bool:
+    """Have the projections the biases that the family knows?"""
+    return family.bias_key is None or fields.boolean(family.bias_key, family.bias_default)
+
+
 def _norm_topk(fields: ConfigFields, family: str, built: Family) -> bool:
     if built.always_normalised:
         if not fields.boolean("norm_topk_prob", True):
@@ -274,7 +300,7 @@ def _not_understood(unknown: Sequence[str]) -> list[str]:
 def attention_layer(model: ModelConfig) -> AttentionLayer:
     """The model's full attention layer. Raises WorkloadError naming every key that asks for something not built or
     is not understood."""
-    rope = model.rope
+    rope, family = model.rope, FAMILIES.get(model.model_type, Family())
     problems = attention_blockers(model.raw, model.model_type) + list(rope.blockers)
     if rope.theta is None and model.model_type in FAMILIES:
         problems.append("rope_theta: missing, expected a positive number")
@@ -294,6 +320,12 @@ def attention_layer(model: ModelConfig) -> AttentionLayer:
         qk_norm=model.qk_norm,
         norm_eps=model.rms_norm_eps or 1e-6,
         softmax_scale=model.softmax_scale,
+        qkv_bias=model.biases != "none",
+        output_bias=model.biases == "all",
+        rotary_dim=rope.rotary_dim,
+        rope_interleaved=family.interleaved,
+        norm_offset=family.norm_offset,
+        sinks=family.sinks,
     )
 
 
@@ -334,18 +366,28 @@ def mlp_layer(model: ModelConfig) -> MlpLayer:
 
 def norm_layer(model: ModelConfig) -> NormLayer:
     """The model's RMS norm of a row. Raises WorkloadError naming what is not built or not understood."""
-    problem = family_problem(model.model_type, tuple(FAMILIES), ATTENTION_REASONS)
+    family = FAMILIES.get(model.model_type, Family())
+    problem = family_problem(model.model_type, tuple(FAMILIES), {}) or _needs(model, family.norm_missing)
     if problems := [problem for problem in (problem,) if problem] + _not_understood(model.unknown):
         raise WorkloadError(f"{model.source}: norm: {'; '.join(problems)}")
-    return NormLayer(model=model.name, hidden=model.hidden_size, eps=model.rms_norm_eps or 1e-6)
+    return NormLayer(model=model.name, hidden=model.hidden_size, eps=model.rms_norm_eps or 1e-6,
+                     offset=family.norm_offset)
+
+
+def _needs(model: ModelConfig, what: str) -> str | None:
+    """The message where a layer of the model's family has something that is not built."""
+    return f"model_type = {model.model_type!r} needs {what}, which is not built yet" if what else None
 
 
 def decoder_layer(model: ModelConfig) -> DecoderLayer:
     """The model's decoder layer, with experts where it has them. Raises WorkloadError naming the first part that is not
     built."""
-    attention = attention_layer(model)
+    attention, family = attention_layer(model), FAMILIES[model.model_type]
+    if problem := _needs(model, family.block_missing):
+        raise WorkloadError(f"{model.source}: decoder: {problem}")
     return DecoderLayer(attention=attention, feed_forward=moe_layer(model) if model.num_experts else mlp_layer(model),
-                        norm_eps=attention.norm_eps, residual_scale=model.residual_scale)
+                        norm_eps=attention.norm_eps, norm_offset=family.norm_offset,
+                        residual_scale=model.residual_scale)
 
 
 LAYERS: Mapping[str, Callable[[ModelConfig], Layer]] = {

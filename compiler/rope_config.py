@@ -28,9 +28,11 @@ _OF_THE_MODEL = ("max_position_embeddings", "head_dim", "rope_theta")
 
 @dataclass(frozen=True, kw_only=True)
 class Rope:
-    """``theta``: None when missing. ``blockers``: what is not built. ``unknown``: keys, as ``rope_scaling.key``."""
+    """``theta``: None when missing. ``blockers``: what is not built. ``unknown``: keys, as ``rope_scaling.key``.
+    ``rotary_dim``: features of a head that are rotated, None for all."""
 
     theta: float | None = None
+    rotary_dim: int | None = None
     scaling: RopeScaling | None = None
     blockers: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
@@ -50,9 +52,11 @@ def read_rope(fields: ConfigFields, family: str, head_dim: int | None) -> Rope:
         if first != second:
             names = " and ".join(objects)
             fields.problems.append(f"contradictory fields: {names} differ (expected one, or equal values)")
+    rotated = _rotary_dim(fields, objects, family, head_dim)
     for name, content in objects.items():
-        return _read(fields, name, content, theta, head_dim)
-    return Rope(theta=theta)
+        rope = _read(fields, name, content, theta, rotated or head_dim, family)
+        return replace(rope, rotary_dim=rotated)
+    return Rope(theta=theta, rotary_dim=rotated)
 
 
 def _objects(fields: ConfigFields) -> dict[str, Mapping[str, Any]]:
@@ -90,12 +94,35 @@ def _theta(fields: ConfigFields, objects: Mapping[str, Mapping[str, Any]], famil
     return next(iter(given.values()), assumed)
 
 
+def _rotary_dim(fields: ConfigFields, objects: Mapping[str, Mapping[str, Any]], family: str,
+                head_dim: int | None) -> int | None:
+    """Of families that may rotate a part of a head, by the names that say how large it is."""
+    default = FAMILIES[family].rotary_part if family in FAMILIES else None
+    if default is None or head_dim is None:
+        return None
+    found = {"partial_rotary_factor": fields.number("partial_rotary_factor")}
+    for name, content in objects.items():
+        found[f"{name}.partial_rotary_factor"] = ConfigFields(content).number("partial_rotary_factor")
+    given = {key: value for key, value in found.items() if value is not None}
+    if len(set(given.values())) > 1:
+        fields.contradict(given)
+    size = int(head_dim * next(iter(given.values()), default))
+    if "rotary_dim" in FAMILIES[family].read and not given:
+        size = fields.integer("rotary_dim") or size
+    if size > head_dim or size % 2:
+        key = next(iter(given), "rotary_dim")
+        fields.problems.append(f"{key}: expected an even part of head_dim = {head_dim}, got {size} features")
+        return None
+    return None if size == head_dim else size
+
+
 def _read(fields: ConfigFields, name: str, content: Mapping[str, Any], theta: float | None,
-          head_dim: int | None) -> Rope:
+          head_dim: int | None, family: str) -> Rope:
     kinds = {key: content[key] for key in _TYPE_KEYS if content.get(key) is not None}
     given = {key: value for key, value in content.items() if value is not None and not key.startswith("_")}
     blockers = []
-    if given.get("partial_rotary_factor", 1.0) != 1.0:
+    partial = family in FAMILIES and FAMILIES[family].rotary_part is not None
+    if given.get("partial_rotary_factor", 1.0) != 1.0 and not partial:
         blockers.append(not_built(f"{name}.partial_rotary_factor", given["partial_rotary_factor"],
                                   "a partial rotary embedding", "1.0"))
     if len({str(kind) for kind in kinds.values()}) > 1:

@@ -39,6 +39,8 @@ OUTLIER_GAIN = (20.0, 60.0)
 CACHE_STD = 2.0
 """Spread of cached v, and of cached k without QK-norm: what the synthetic projections of synthetic x
 produce."""
+BIAS_STD = 0.5
+"""Spread of biases, and of other vectors that are added."""
 
 E4M3_MAX = 448.0
 MIN_SCALE = 2.0**-126
@@ -70,6 +72,11 @@ _TENSOR_IDS = {
             "input_norm",
             "post_norm",
             "norm",
+            "bq",
+            "bk",
+            "bv",
+            "bo",
+            "sinks",
         )
     )
 }
@@ -205,7 +212,9 @@ def synthetic_value(workload: Workload, name: str, seed: int, expert: int = 0) -
     shape, norms = value.shape[1:] if value.one_by_one else value.shape, _norm_weights(graph)
     if name in norms:
         return 1 + random_normal(seed, name, 0, shape, 0.1)
-    if value.role is Role.CACHE:
+    if len(shape) == 1:
+        std = BIAS_STD
+    elif value.role is Role.CACHE:
         std = 1.0 if name.replace("cache", "norm") in norms else CACHE_STD
     else:
         std = shape[-1] ** -0.5

@@ -80,7 +80,7 @@ class QuantizedWalk(Walk):
         return held
 
     def multiply_terms(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        scales = [self.scales[terms_key(name)] for name in self.node.inputs]
+        scales = [self.scales[terms_key(name)] for name in self.node.inputs[:2]]
         left, right = (term_values(np.asarray(part, np.float32), scale, self.numerics.router_terms)
                        for part, scale in zip((x, weight), scales, strict=True))
         return kept_products(left, right) * (scales[0] * scales[1])

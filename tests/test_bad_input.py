@@ -268,7 +268,7 @@ CONFIG = [
            model_type="mamba2"),
     config("sliding window", "llama", "attention", ("sliding_window = 64", "not built", "null"), sliding_window=64),
     config("latent attention", "llama", "attention", ("kv_lora_rank = 8", "MLA", "absent"), kv_lora_rank=8),
-    config("biases", "llama", "attention", ("attention_bias = True", "biases", "false"), attention_bias=True),
+    config("biases", "mixtral", "attention", ("attention_bias = True", "biases", "false"), attention_bias=True),
     config("scaled rotary embedding", "llama", "attention", ("rope_scaling.rope_type", "mrope", "default, linear"),
            rope_scaling={"rope_type": "mrope", "factor": 4.0}),
     config("keys that are not understood", "llama", "attention",

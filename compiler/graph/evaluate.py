@@ -93,7 +93,7 @@ class Walk:
 
     def multiply_terms(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """x weight^T of operands that the tile holds as sums of terms."""
-        for name, part in zip(self.node.inputs, (x, weight), strict=True):
+        for name, part in zip(self.node.inputs[:2], (x, weight), strict=True):
             self.hold(terms_key(name), Slot.TERMS, part)
         return x.astype(np.float64) @ weight.astype(np.float64).T
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..layers import AttentionLayer, DecoderLayer, MlpLayer, MoELayer, NormLayer, Workload
-from .ir import Graph, GraphBuilder, Role
+from .ir import Graph, GraphBuilder, Op, Role
 from .ops.add import Add
 from .ops.attention import Attention
 from .ops.experts import Experts
@@ -12,7 +12,7 @@ from .ops.linear import Linear
 from .ops.rms_norm import RmsNorm
 from .ops.rotary import Rotary
 from .ops.router import Router
-from .stored import EXPERTS, ROUTER, module
+from .stored import EXPERTS, ROUTER, Place, module
 
 ATTENTION_INPUT, FEED_FORWARD_INPUT = "attention input", "feed-forward input"
 """Values of a decoder layer: what its norms make."""
@@ -52,20 +52,36 @@ def _attention(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
     weights = {name: g.value(f"w{name}", (width, layer.hidden), Role.WEIGHT, module(f"self_attn.{name}_proj"))
                for name, width in widths.items()}
     wo = g.value("wo", (layer.hidden, widths["q"]), Role.WEIGHT, module("self_attn.o_proj"))
+    added = {name: [g.value(f"b{name}", (width,), Role.WEIGHT, module(f"self_attn.{name}_proj", "bias"))]
+             if biased else [] for name, width, biased in (
+                 *((name, width, layer.qkv_bias) for name, width in widths.items()),
+                 ("o", layer.hidden, layer.output_bias))}
 
     def rotated(name: str) -> str:
-        made = g.node(f"projection {name}", Linear(heads=widths[name][0]), x, weights[name],
-                      output=f"{name} projected")
+        projection = Linear(heads=widths[name][0], bias=layer.qkv_bias)
+        steps: list[tuple[str, str, Op, list[str]]] = [
+            (f"projection {name}", "projected", projection, [weights[name], *added[name]])]
         if layer.qk_norm != "none":
             size = widths[name] if layer.qk_norm == "full" else (layer.head_dim,)
             weight = g.value(f"{name}_norm", (size,), Role.WEIGHT, module(f"self_attn.{name}_norm"))
-            made = g.node(f"norm of {name}", RmsNorm(eps=layer.norm_eps), made, weight, output=f"{name} normed")
-        return g.node(f"rotation of {name}", Rotary(workload=workload), made, output=name)
+            steps.append((f"norm of {name}", "normed", RmsNorm(eps=layer.norm_eps, offset=layer.norm_offset), [weight]))
+        if layer.rotated:
+            steps.append((f"rotation of {name}", "rotated", Rotary(
+                workload=workload, theta=layer.rope_theta, scaling=layer.rope_scaling, size=layer.rotated,
+                interleaved=layer.rope_interleaved), []))
+        made = x
+        for title, after, op, others in steps:
+            output = name if title == steps[-1][0] else f"{name} {after}"
+            made = g.node(title, op, made, *others, output=output)
+        return made
 
     q, k = rotated("q"), rotated("k")
-    v = g.node("projection v", Linear(heads=layer.kv_heads, turned=True), x, weights["v"], output="v")
-    mixed = g.node("core", Attention(workload=workload, scale=layer.scale), q, k, v, *caches, output="mixed")
-    return g.node("output projection", Linear(), mixed, wo, output=out, role=role)
+    v = g.node("projection v", Linear(heads=layer.kv_heads, turned=True, bias=layer.qkv_bias), x, weights["v"],
+               *added["v"], output="v")
+    sinks = [g.value("sinks", (layer.heads,), Role.WEIGHT, (Place("self_attn.sinks"),))] if layer.sinks else []
+    mixed = g.node("core", Attention(workload=workload, scale=layer.scale, sink=layer.sinks), q, k, v, *caches, *sinks,
+                   output="mixed")
+    return g.node("output projection", Linear(bias=layer.output_bias), mixed, wo, *added["o"], output=out, role=role)
 
 
 def _moe(g: GraphBuilder, moe: MoELayer, x: str, out: str, role: Role) -> str:
@@ -90,7 +106,7 @@ def _mlp(g: GraphBuilder, mlp: MlpLayer, x: str, out: str, role: Role) -> str:
 
 def _norm(g: GraphBuilder, norm: NormLayer, x: str, out: str, role: Role, name: str, stored: str) -> str:
     weight = g.value(name, (norm.hidden,), Role.WEIGHT, module(stored))
-    return g.node(name.replace("_", " "), RmsNorm(eps=norm.eps), x, weight, output=out, role=role)
+    return g.node(name.replace("_", " "), RmsNorm(eps=norm.eps, offset=norm.offset), x, weight, output=out, role=role)
 
 
 def _decoder(g: GraphBuilder, workload: Workload, layer: DecoderLayer, x: str, out: str, role: Role) -> str:

@@ -58,9 +58,9 @@ STACKED = (
 )
 
 
-def module(name: str) -> tuple[Place, ...]:
-    """The weight of a module that all families name alike."""
-    return (Place(f"{name}.weight"),)
+def module(name: str, part: str = "weight") -> tuple[Place, ...]:
+    """The weight, or another part, of a module that all families name alike."""
+    return (Place(f"{name}.{part}"),)
 
 
 ROUTER = tuple(Place(block + name) for block in BLOCKS for name in ROUTER_NAMES)

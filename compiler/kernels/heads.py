@@ -1,4 +1,4 @@
-"""The epilogue of projections that make heads: optional norm, optional rotary embedding, quantize, store per head.
+"""The epilogue of projections that make heads: optional bias, norm and rotary embedding, quantize, store per head.
 
 Of each group (a head, or a column tile of several heads) it dequantizes, normalizes, rotates, quantizes into buffer A
 and stores. Rotation pairs feature i with i + head_dim/2. When a head is wider than the array its halves lie in
@@ -21,6 +21,7 @@ from ..emitter import Emitter
 from ..schedule import GemmSchedule
 from ..tiles.buffers import Buffer, Memory, align
 from ..tiles.expr import Assign, Codes, Elem, Shape
+from .bias import ColumnBias, column_bias_buffer
 from .gemm import GemmProblem, Group
 from .norm import HeadNorm, norm_buffers
 
@@ -52,13 +53,14 @@ def rotary_lanes(width: int, cols: int) -> int:
 @dataclass(frozen=True, kw_only=True)
 class Heads:
     """count: of heads of ``size`` features, ``width`` columns each. norm: the mean over one head ("head"), over all
-    ("full"), or none; rotated: by position."""
+    ("full"), or none; rotated: by position; biased: before all that."""
 
     count: int
     size: int
     width: int
     norm: str = "none"
     rotated: bool = True
+    biased: bool = False
 
     def tiles(self, config: TileConfig) -> int:
         """Column tiles of a head, or of several that share one."""
@@ -76,6 +78,8 @@ class Heads:
         if self.norm != "none":
             weights = (problem.n if self.norm == "full" else self.width) // config.cols
             buffers += norm_buffers(config, rows, weights, self.norm == "full")
+        if self.biased:
+            buffers.append(column_bias_buffer(config, problem, schedule))
         return [*buffers, stage_buffer(config, problem, schedule)]
 
 
@@ -83,7 +87,8 @@ class Heads:
 class HeadsData:
     """Values of one program. dequant: a result times it is the projection's; out_scale: of the codes in ``quant``;
     raw_amax: largest magnitude before the norm. rotary: tables of cosines and sines, a row per row of x. norm: FP32
-    weights, a row per column tile of a head, or of all heads; eps: of the norm."""
+    weights, a row per column tile of a head, or of all heads; eps: of the norm. bias: FP32, a row per column tile of
+    all heads."""
 
     dequant: float
     out_scale: float
@@ -92,6 +97,7 @@ class HeadsData:
     rotary: tuple[Matrix, Matrix] | None = None
     norm: Matrix | None = None
     eps: float = 0.0
+    bias: Matrix | None = None
 
 
 Store = Callable[[Group, int, int, dict[str, int]], None]
@@ -116,15 +122,18 @@ class HeadsEpilogue:
         self._block = -1
         self._waiting: list[Group] = []
         self._raw: Matrix | None = None
-        full = heads.norm == "full"
+        full, dequant = heads.norm == "full", data.dequant
+        self.bias = ColumnBias(emitter, regions, data.bias, problem.name) if data.bias is not None else None
+        if self.bias is not None:
+            dequant = 1.0
         if data.norm is not None:
             self.norm = HeadNorm(emitter, regions, name=problem.name, head_tiles=self.head_tiles, weights=data.norm,
                                  full=full, head_dim=heads.size, features=heads.size * (heads.count if full else 1),
-                                 eps=data.eps, dequant=data.dequant, raw_amax=data.raw_amax)
+                                 eps=data.eps, dequant=dequant, raw_amax=data.raw_amax)
             self.norm.start()
         if full and self.columns > schedule.group_tiles * self.cols:
             self._raw = float_matrix(emitter.builder, f"{problem.name} before norm", problem.m, self.columns)
-        self._factor = (1.0 if data.norm is not None else data.dequant) / data.out_scale
+        self._factor = (1.0 if data.norm is not None else dequant) / data.out_scale
 
     def __call__(self, group: Group) -> None:
         if group.m0 != self._block and self.data.rotary is not None:
@@ -132,6 +141,8 @@ class HeadsEpilogue:
             for table, addr in zip(self.data.rotary, (self.cos, self.sin), strict=True):
                 self.emitter.load_rows(table, first_row=group.m0, rows=group.rows, addr=addr, pitch=group.rows,
                                        label="rotary table")
+        if self.bias is not None:
+            self.bias.add(group, self.data.dequant)
         if self.norm is None or not self.norm.full:
             self._finish(group)
             return
@@ -154,6 +165,9 @@ class HeadsEpilogue:
         first = group.n0 // self.heads.width
         count = min(group.tiles * self.cols // self.heads.width, self.heads.count - first)
         key, anchors = where(first, count)
+        if self.bias is not None:
+            turn, added = self.bias.moves(group)
+            key, anchors = (key, turn), [*anchors, *added]
         return (group.index % len(self.stage), count, key), anchors
 
     def _set_aside(self, group: Group) -> None:

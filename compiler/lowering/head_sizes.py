@@ -4,12 +4,17 @@ q and k are rotated in pairs of features, i and i + head_dim/2, which the vector
 column tiles at the same lane, or in one tile with x's halves swapped. A head of any other size is computed with zeros
 behind each half: rows of zeros in the weights make them, and they change neither scores nor norms. They are not stored:
 q, the key cache and the value cache hold ``head_dim`` features per head.
+
+Where other pairs are rotated (neighbours, or a part of the head), rows of the weights are put into an order in which
+the two features of a pair are half a head apart. Scores do not depend on an order that q and k share; q and the key
+cache hold it.
 """
 
 import numpy as np
 
 from ...rtl.spec.config import TileConfig
 from ..formats import LayerFormat
+from ..graph.ops.rotary import Rotary
 from ..tiles.buffers import align
 
 
@@ -26,10 +31,16 @@ def rotated_head(head_dim: int, config: TileConfig, *, alone: bool) -> int:
     return width if lanes <= cols and width <= cols else 2 * align(head_dim // 2, max(cols, lanes))
 
 
-def spread_heads(rows: np.ndarray, head_dim: int, width: int) -> np.ndarray:
-    """(heads * head_dim, n) as (heads * width, n): zeros behind each half of a head."""
+def head_order(rotary: Rotary | None, head_dim: int) -> np.ndarray:
+    """(head_dim,): features in the order in which they lie on the tile, those of a pair half a head apart."""
+    return np.arange(head_dim) if rotary is None else np.concatenate(rotary.pairs(head_dim))
+
+
+def spread_heads(rows: np.ndarray, order: np.ndarray, width: int) -> np.ndarray:
+    """(heads * head_dim, n) as (heads * width, n): each head in ``order``, with zeros behind each of its halves."""
+    head_dim = len(order)
     heads, half = len(rows) // head_dim, head_dim // 2
-    halves = rows.reshape(heads, 2, half, rows.shape[1])
+    halves = rows.reshape(heads, head_dim, rows.shape[1])[:, order].reshape(heads, 2, half, rows.shape[1])
     return np.pad(halves, ((0, 0), (0, 0), (0, width // 2 - half), (0, 0))).reshape(heads * width, rows.shape[1])
 
 

@@ -187,6 +187,8 @@ def _linear(layer: Layer, node: Node) -> tuple[Step, list[Node]]:
             return ToHeads(layer=layer, name=makes, reads=reads, makes=makes, early=reader.inputs[1] == makes,
                            node=node, following=tuple(following), core=reader), following
     if reader is not None and isinstance(reader.op, Router) and not following:
+        if len(node.inputs) > 2:
+            raise CompileError(f"{node.name}: no kernel adds the bias {node.inputs[2]} to a router's logits")
         return ToWeights(layer=layer, name=node.name, reads=reads, makes=reader.output, linear=node,
                          router=reader), [reader]
     return ToRows(layer=layer, name=node.output, reads=node.inputs, makes=node.output, node=node), []
@@ -198,7 +200,8 @@ def _gate(graph: Graph, linear: Node) -> Node | None:
     if gate is None or not isinstance(gate.op, Gate):
         return None
     sides = [node for node in graph.nodes if node.output in gate.inputs]
-    alike = len(sides) == 2 and all(isinstance(node.op, Linear) and _only_reader(graph, node) is gate for node in sides)
+    alike = len(sides) == 2 and all(isinstance(node.op, Linear) and not node.op.bias and
+                                    _only_reader(graph, node) is gate for node in sides)
     return gate if alike and sides[0].inputs[0] == sides[1].inputs[0] else None
 
 

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...rtl.spec.errors import CompileError
 from ..auto_gemm import apart_or_packed, gemm_schedule
 from ..builder import ProgramBuilder
 from ..dram import Matrix, code_matrix, float_matrix
 from ..graph.ir import Node, Role, Slot
 from ..graph.ops.attention import Attention
-from ..graph.ops.gate import Gate
 from ..graph.ops.rms_norm import RmsNorm
-from ..graph.ops.rotary import Rotary, rotary_rows
+from ..graph.ops.rotary import Rotary
+from ..kernels.bias import ColumnBias, RowBias, column_bias_buffer, row_bias_buffer
 from ..kernels.gemm import GemmProblem, Group, emit_gemm
 from ..kernels.heads import Heads, HeadsData, HeadsEpilogue, rotary_lanes, stage_banks, stage_buffer, stage_pitch
 from ..operands import WIDEST_BUS, k_unit, place_operand, place_scales
@@ -30,7 +31,7 @@ from ..quantize import StoredTensor, store
 from ..schedule import GemmSchedule, KernelSchedule, Schedule
 from ..tiles.buffers import Buffer, align, place
 from ..tiles.expr import Assign, Codes, Elem
-from .head_sizes import mixed_head, rotated_head, spread_heads
+from .head_sizes import head_order, mixed_head, rotated_head, spread_heads
 from .steps import Job, Stage, Step, scales_key
 
 if TYPE_CHECKING:
@@ -57,14 +58,27 @@ class Projection(Step):
         """In errors."""
         return f"projection {self.name}"
 
-    @property
-    def by_bytes(self) -> bool:
-        """Is the schedule chosen by what it reads? For products of a gated layer, whose rows are long."""
-        return any(isinstance(node.op, Gate) and node.output == self.x for node in self.layer.graph.nodes)
-
     @cached_property
     def problem(self) -> GemmProblem:
         raise NotImplementedError
+
+    @property
+    def bias(self) -> str | None:
+        """The third input, where there is one."""
+        return self.node.inputs[2] if len(self.node.inputs) > 2 else None
+
+    def ask_bias(self, job: Job, lay: Callable[[np.ndarray], np.ndarray] = lambda values: values) -> None:
+        """Ask for the bias, a row per column tile; lay: (n, 1) values as they lie in columns."""
+        name, tensors, cols = self.bias, job.tensors, self.layer.config.cols
+        if name is None:
+            return
+
+        def fill() -> np.ndarray:
+            wide = lay(np.asarray(getattr(tensors, name), np.float32)[:, None])[:, 0]
+            return np.pad(wide, (0, -len(wide) % cols)).reshape(-1, cols)
+
+        job.ask(Stage.VECTORS, name, lambda builder: float_matrix(
+            builder, name, -(-self.problem.n // cols), cols, fill if tensors else None))
 
     def epilogue_buffers(self, schedule: GemmSchedule) -> list[Buffer]:
         """What the epilogue needs on chip."""
@@ -87,7 +101,7 @@ class Projection(Step):
 
     def choose(self) -> dict[str, KernelSchedule]:
         return {self.name: apart_or_packed(lambda packed: gemm_schedule(
-            self.layer.config, self.problem, self.purpose, self.buffers, stage=self._stage, by_bytes=self.by_bytes,
+            self.layer.config, self.problem, self.purpose, self.buffers, stage=self._stage, by_bytes=True,
             packed=packed))}
 
 
@@ -103,12 +117,29 @@ class ToHeads(Projection):
     def __post_init__(self) -> None:
         _, count, size = self.layer.shape(self.node.output)
         kinds = {type(node.op): node for node in self.following}
-        norm, self._rotary = kinds.get(RmsNorm), kinds.get(Rotary)
+        norm, rotary = kinds.get(RmsNorm), kinds.get(Rotary)
+        self._rotary = rotary.op if rotary is not None and isinstance(rotary.op, Rotary) else None
+        self._order = head_order(self._rotary, size)
+        self._check_order()
         self._norm = norm.inputs[1] if norm else None
-        self._eps = norm.op.eps if norm and isinstance(norm.op, RmsNorm) else 0.0
+        self._norm_op = norm.op if norm and isinstance(norm.op, RmsNorm) else RmsNorm(eps=0.0)
         kind = "none" if self._norm is None else "head" if self.layer.shape(self._norm) == (size,) else "full"
         width = rotated_head(size, self.layer.config, alone=self._norm is not None)
-        self.heads = Heads(count=count, size=size, width=width, norm=kind, rotated=self._rotary is not None)
+        self.heads = Heads(count=count, size=size, width=width, norm=kind, rotated=self._rotary is not None,
+                           biased=self.bias is not None)
+
+    def _check_order(self) -> None:
+        """Queries and keys are multiplied as they lie."""
+        for node in self.layer.graph.nodes:
+            if node.output in self.core.inputs[:2]:
+                rotary = node.op if isinstance(node.op, Rotary) else None
+                if not np.array_equal(head_order(rotary, len(self._order)), self._order):
+                    raise CompileError(f"{self.core.name}: {' and '.join(self.core.inputs[:2])} are rotated in "
+                                       "different pairs of features")
+
+    def _spread(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of the projection's heads as they lie in its columns."""
+        return spread_heads(rows, self._order, self.heads.width)
 
     @property
     def _queries(self) -> bool:
@@ -136,22 +167,24 @@ class ToHeads(Projection):
         config = self.layer.config
         group = lcm(self.heads.tiles(config), max(1, config.bus_bytes // config.cols))
         return {self.name: apart_or_packed(lambda packed: gemm_schedule(
-            config, self.problem, self.purpose, self.buffers, group_tiles=group, stage=self._stage, packed=packed))}
+            config, self.problem, self.purpose, self.buffers, group_tiles=group, stage=self._stage, by_bytes=True,
+            packed=packed))}
 
     def ask(self, job: Job) -> None:
         heads, problem, layer = self.heads, self.problem, self.layer
         if self._rotary is not None:
-            job.ask(Stage.TABLES, "cos", lambda builder: self._table(builder, "cos"))
-            job.ask(Stage.TABLES, "sin", lambda builder: self._table(builder, "sin"))
+            for name, table in zip(("cos", "sin"), self._tables, strict=True):
+                job.ask(Stage.TABLES, table, lambda builder, name=name: self._table(builder, name))
         if self._norm is not None:
             job.ask(Stage.VECTORS, self._norm, lambda builder: self._norm_matrix(builder, job))
+        self.ask_bias(job, self._spread)
         layer.ask_input(job, self.x, problem.k)
         make = layer.stored(job, self.weight, problem.b, square=True)
 
         def spread() -> StoredTensor:
             assert make is not None
             held = make()
-            return StoredTensor(*(spread_heads(part, heads.size, heads.width) for part in (held.codes, held.scales)))
+            return StoredTensor(*map(self._spread, (held.codes, held.scales)))
 
         job.ask(Stage.WEIGHTS, self.weight, lambda builder: place_operand(
             builder, self.weight, problem.n, problem.k, problem.b, spread if make else None,
@@ -162,20 +195,31 @@ class ToHeads(Projection):
         else:
             job.ask(Stage.RESULTS, self.makes, lambda builder: self._caches(builder, job))
 
+    @property
+    def _tables(self) -> tuple[str, str]:
+        """Operands with cosines and sines: of heads that are rotated alike the same ones."""
+        assert self._rotary is not None
+        size = self.heads.size
+        part = "" if self._rotary.size == size else f" of {self._rotary.size} in {size}"
+        return f"cos{part}", f"sin{part}"
+
     def _table(self, builder: ProgramBuilder, name: str) -> Matrix:
-        """Cosines or sines, a row per row of x, as the epilogue reads them."""
+        """Cosines or sines, a row per row of x, as the epilogue reads them; 1 and 0 for features that are kept."""
         heads, cols = self.heads, self.layer.config.cols
 
         def fill() -> np.ndarray:
+            assert self._rotary is not None
+            kept = ((0, 0), (0, (heads.size - self._rotary.size) // 2))
             padding = ((0, 0), (0, (heads.width - heads.size) // 2))
-            assert self._rotary is not None and isinstance(self._rotary.op, Rotary)
-            cos, sin = (np.pad(part, padding) for part in rotary_rows(self._rotary.op.workload))
+            cos, sin = (np.pad(np.pad(part, kept, constant_values=value), padding)
+                        for part, value in zip(self._rotary.rows(), (1, 0), strict=True))
             if heads.width > cols:
                 return cos if name == "cos" else sin
             both = [cos, cos] if name == "cos" else [-sin, sin]
             return np.tile(np.concatenate(both, axis=1), (1, cols // heads.width))
 
-        return float_matrix(builder, name, self.problem.m, rotary_lanes(heads.width, cols), fill)
+        table = self._tables[name == "sin"]
+        return float_matrix(builder, table, self.problem.m, rotary_lanes(heads.width, cols), fill)
 
     def _norm_matrix(self, builder: ProgramBuilder, job: Job) -> Matrix:
         """The norm's weights, one row per column tile."""
@@ -183,8 +227,8 @@ class ToHeads(Projection):
         assert name is not None
 
         def fill() -> np.ndarray:
-            weights = np.asarray(getattr(tensors, name), np.float32)
-            return spread_heads(weights[:, None], heads.size, heads.width).reshape(-1, cols)
+            weights = np.asarray(getattr(tensors, name), np.float32) + np.float32(self._norm_op.offset)
+            return self._spread(weights[:, None]).reshape(-1, cols)
 
         count = heads.count if heads.norm == "full" else 1
         return float_matrix(builder, name, count * heads.width // cols, cols, fill if tensors else None)
@@ -197,7 +241,7 @@ class ToHeads(Projection):
         def cache(sequence: int, head: int) -> Matrix:
             def fill() -> np.ndarray:
                 rows = np.zeros((workload.keys, size), np.uint8)
-                held = getattr(tensors, name)[sequence, head]
+                held = getattr(tensors, name)[sequence, head][:, self._order]
                 rows[:old] = store(held, kv, job.scales[self.makes]).codes
                 return rows
             return code_matrix(builder, f"{name}.{sequence}.{head}", workload.keys, size,
@@ -213,10 +257,10 @@ class ToHeads(Projection):
         kind = Slot.QUERY if self._queries else Slot.KV
         data = HeadsData(
             dequant=scales[self.x] * scales[self.weight], out_scale=scales[self.makes],
-            quant=self.layer.format(kind).quant, eps=self._eps,
+            quant=self.layer.format(kind).quant, eps=self._norm_op.eps,
             raw_amax=scales[self.node.output] if self._norm else 1.0,
-            norm=memory[self._norm] if self._norm else None,
-            rotary=(memory["cos"], memory["sin"]) if self._rotary is not None else None)
+            norm=memory[self._norm] if self._norm else None, bias=memory[self.bias] if self.bias else None,
+            rotary=(memory[self._tables[0]], memory[self._tables[1]]) if self._rotary is not None else None)
 
         def store_query(group: Group, head: int, byte: int, fields: dict[str, int]) -> None:
             emitter.store_codes(target, first_row=group.m0, rows=group.rows,
@@ -275,6 +319,8 @@ class ToValues(Projection):
 
     def ask(self, job: Job) -> None:
         problem, layer, schedule = self.problem, self.layer, job.schedule[self.name]
+        if self.bias is not None:
+            job.ask(Stage.VECTORS, self.bias, lambda builder: self._bias_matrix(builder, job))
         layer.ask_input(job, self.x, problem.k)
         if problem.b.scaled:
             make = layer.stored(job, self.x, problem.b)
@@ -287,6 +333,23 @@ class ToValues(Projection):
             layer.stored(job, self.weight, problem.a, square=True),
             chunk=problem.k if schedule.a_resident else schedule.k_tile))
         job.ask(Stage.RESULTS, self.makes, lambda builder: self._caches(builder, job))
+
+    def epilogue_buffers(self, schedule: GemmSchedule) -> list[Buffer]:
+        added = [row_bias_buffer(self.layer.config, self.problem.rows(schedule))] if self.bias else []
+        return [*super().epilogue_buffers(schedule), *added]
+
+    def _bias_matrix(self, builder: ProgramBuilder, job: Job) -> Matrix:
+        """The bias, a row per block of rows of the result."""
+        name, rows, tensors = self.bias, self.problem.rows(job.schedule[self.name]), job.tensors
+        assert name is not None
+        blocks, width = -(-self.problem.m // rows), align(rows, builder.config.cols)
+
+        def fill() -> np.ndarray:
+            values = np.asarray(getattr(tensors, name), np.float32)
+            return np.pad(np.pad(values, (0, blocks * rows - len(values))).reshape(blocks, rows),
+                          ((0, 0), (0, width - rows)))
+
+        return float_matrix(builder, name, blocks, width, fill if tensors else None)
 
     @property
     def _scales(self) -> str:
@@ -316,12 +379,18 @@ class ToValues(Projection):
         config, regions, caches = emitter.config, self.place(job.schedule), memory[self.makes]
         stages, quant = regions["staged results"], self.layer.format(Slot.KV).quant
         old = self.layer.shape(self.core.inputs[4])[2]
-        factor = job.scales[self.x] * job.scales[self.weight] / job.scales[self.makes]
+        dequant, out = job.scales[self.x] * job.scales[self.weight], job.scales[self.makes]
+        bias = RowBias(emitter, regions, memory[self.bias], self.name, self.problem.rows(schedule)) \
+            if self.bias else None
 
         def finish(group: Group) -> None:
             stage, pitch = stages[group.index % len(stages)], stage_pitch(config, group.tiles)
-            emitter.compute(group.shape, Assign(to=Codes(addr=stage, pitch=pitch, quant=quant),
-                                                value=Elem(group.addr), scale=factor, label="quantize v"))
+            codes = Codes(addr=stage, pitch=pitch, quant=quant)
+            statement = Assign(to=codes, value=Elem(group.addr), scale=dequant / out, label="quantize v")
+            if bias is not None:
+                statement = Assign(to=codes, value=Elem(group.addr) * dequant + bias.load(group), scale=1 / out,
+                                   label="add bias, quantize v")
+            emitter.compute(group.shape, statement)
             columns = min(group.tiles * config.cols, self.problem.n - group.n0)
             for sequence, token, at, count in row_segments(workload.keys - old, group.n0, columns):
                 emitter.store_codes(caches[sequence], first_row=group.m0, rows=group.rows,
@@ -331,8 +400,9 @@ class ToValues(Projection):
         def moves(group: Group) -> tuple[Hashable, list[int]]:
             columns = min(group.tiles * config.cols, self.problem.n - group.n0)
             segments = row_segments(workload.keys - old, group.n0, columns)
-            return (group.index % len(stages), *(segment[2:] for segment in segments)), [
-                caches[sequence].at(group.m0, old + token) for sequence, token, _, _ in segments]
+            turn, added = bias.moves(group) if bias is not None else ((), [])
+            return (group.index % len(stages), turn, *(segment[2:] for segment in segments)), [
+                *(caches[sequence].at(group.m0, old + token) for sequence, token, _, _ in segments), *added]
 
         x = replace(memory[self.x], scales=memory.get(self._scales))
         emit_gemm(emitter, self.problem, schedule, memory[self.weight], x, regions, finish, moves)
@@ -350,7 +420,7 @@ class ToRows(Projection):
         return "output projection"
 
     def epilogue_buffers(self, schedule: GemmSchedule) -> list[Buffer]:
-        return []
+        return [column_bias_buffer(self.layer.config, self.problem, schedule)] if self.bias else []
 
     def _stage(self, rows: int, tiles: int) -> int:
         return 0
@@ -374,6 +444,7 @@ class ToRows(Projection):
         problem, layer = self.problem, self.layer
         if layer.graph.values[self.x].role is Role.INPUT:
             layer.ask_input(job, self.x, problem.k)
+        self.ask_bias(job)
         make = self._weights(job) if job.tensors is not None else None
         job.ask(Stage.WEIGHTS, self.weight, lambda builder: place_operand(
             builder, self.weight, problem.n, problem.k, problem.b, make, chunk=job.schedule[self.name].k_tile,
@@ -395,14 +466,21 @@ class ToRows(Projection):
 
     def emit(self, job: Job) -> None:
         emitter, schedule, target = job.emitter, job.schedule[self.name], job.memory[self.layer.floats_key(self.makes)]
-        factor = job.scales[self.x] * job.scales[self.weight]
+        factor, regions = job.scales[self.x] * job.scales[self.weight], self.place(job.schedule)
+        bias = ColumnBias(emitter, regions, job.memory[self.bias], self.name) if self.bias else None
 
         def finish(group: Group) -> None:
-            emitter.compute(group.shape, Assign(to=Elem(group.addr), value=Elem(group.addr), scale=factor,
-                                                label="scale"))
+            if bias is not None:
+                bias.add(group, factor)
+            else:
+                emitter.compute(group.shape, Assign(to=Elem(group.addr), value=Elem(group.addr), scale=factor,
+                                                    label="scale"))
             width = min(group.tiles * emitter.config.cols, self.problem.n - group.n0)
             emitter.store_acc(target, first_row=group.m0, rows=group.rows, first_byte=4 * group.n0,
                               row_bytes=4 * width, addr=group.addr, pitch=group.pitch, label="store out")
 
-        emit_gemm(emitter, self.problem, schedule, job.memory[self.x], job.memory[self.weight],
-                  self.place(job.schedule), finish, lambda group: ((), [target.at(group.m0, 4 * group.n0)]))
+        def moves(group: Group) -> tuple[Hashable, list[int]]:
+            turn, added = bias.moves(group) if bias is not None else ((), [])
+            return turn, [target.at(group.m0, 4 * group.n0), *added]
+
+        emit_gemm(emitter, self.problem, schedule, job.memory[self.x], job.memory[self.weight], regions, finish, moves)

@@ -88,7 +88,9 @@ class ToFormats(Step):
             layer.ask_input(job, self.makes, layer.padded(self.makes, layer.shape(self.makes)[1]))
         if self.norm is not None:
             weight = self.norm.inputs[1]
-            job.ask(Stage.VECTORS, weight, lambda builder: self._given(builder, job, weight, 1))
+            assert isinstance(self.norm.op, RmsNorm)
+            offset = self.norm.op.offset
+            job.ask(Stage.VECTORS, weight, lambda builder: self._given(builder, job, weight, 1, offset))
         if self._terms > 1:
             job.ask(Stage.TABLES, IDENTITY, place_identity)
         for name in self._stored:
@@ -101,12 +103,12 @@ class ToFormats(Step):
         total = (self.add.output,) if self.add is not None else ()
         return (*total, self.makes) if self._floats else total
 
-    def _given(self, builder: ProgramBuilder, job: Job, name: str, rows: int) -> Matrix:
-        """A given value in FP32, with zeros behind its columns."""
+    def _given(self, builder: ProgramBuilder, job: Job, name: str, rows: int, offset: float = 0.0) -> Matrix:
+        """A given value in FP32, plus ``offset``, with zeros behind its columns."""
         columns, tensors = self.problem.columns, job.tensors
 
         def fill() -> np.ndarray:
-            values = np.asarray(getattr(tensors, name), np.float32).reshape(rows, -1)
+            values = np.asarray(getattr(tensors, name), np.float32).reshape(rows, -1) + np.float32(offset)
             return np.pad(values, ((0, 0), (0, columns - values.shape[1])))
 
         return float_matrix(builder, self.layer.floats_key(name), rows, columns, fill if tensors else None)

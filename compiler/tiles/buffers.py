@@ -85,7 +85,7 @@ class Buffer:
         """Does some instruction read both?"""
         if self.memory not in (Memory.ACC, Memory.STATISTICS):
             return False
-        return any(one.beside is not None and two.name in one.beside or one.beside is None and one.name != two.name
+        return any((one.beside is not None and two.name in one.beside) or (one.beside is None and one.name != two.name)
                    for one, two in ((self, other), (other, self)))
 
 

@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 
-from tilescore.compiler.families import ATTENTION_FAMILIES, FAMILIES, MLP_FAMILIES, MOE_FAMILIES
+from tilescore.compiler.families import FAMILIES
 from tilescore.compiler.model_features import RULED_KEYS
-from tilescore.compiler.model_keys import ATTENTION_REASONS, HARMLESS_KEYS, MOE_REASONS, READ_KEYS, unknown_keys
+from tilescore.compiler.model_keys import (
+    ATTENTION_FAMILIES,
+    HARMLESS_KEYS,
+    MLP_FAMILIES,
+    MOE_FAMILIES,
+    READ_KEYS,
+    unknown_keys,
+)
 from tilescore.compiler.models import attention_layer, load_model, moe_layer
 from tilescore.compiler.rotary import KINDS
 from tilescore.rtl.spec.errors import ConfigError, TilescoreError, WorkloadError
@@ -43,7 +50,7 @@ def test_published_layers_that_are_not_built_say_why(name: str, tmp_path: Path) 
     for text in texts:
         assert text in message
     if "model_type" in message:
-        assert "allowed: llama, mistral, mixtral, qwen3" in message
+        assert "allowed: llama, mistral, mixtral, qwen2, qwen3" in message
         assert "hidden_size" not in message
 
 
@@ -118,10 +125,10 @@ def test_a_key_of_another_family_is_unknown(family: str, key: str, tmp_path: Pat
 
 def test_everything_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(WorkloadError) as error:
-        built("llama", tmp_path, sliding_window=64, attention_bias=True, b_key=[1], a_key=False,
+        built("llama", tmp_path, sliding_window=64, clip_qkv=8.0, b_key=[1], a_key=False,
               rope_scaling={"type": "linear", "factor": 2, "c_key": 1, "partial_rotary_factor": 0.5})  # fmt: skip
     text = str(error.value)
-    wanted = ["sliding_window = 64 needs", "; attention_bias = True needs",
+    wanted = ["sliding_window = 64 needs", "; clip_qkv = 8.0 needs",
               "; rope_scaling.partial_rotary_factor = 0.5 needs",
               "; keys that are not understood and may change the layer: b_key = [1], a_key = false, rope_scaling.c_key"]
     assert [text.index(part) for part in wanted] == sorted(text.index(part) for part in wanted)
@@ -174,8 +181,7 @@ def test_unknown_family(family: str, hint: str, tmp_path: Path) -> None:
 
 
 def test_tables_do_not_contradict() -> None:
-    assert {*MOE_FAMILIES, *MLP_FAMILIES} == set(ATTENTION_FAMILIES) == set(FAMILIES)
-    assert not set(ATTENTION_REASONS) & set(ATTENTION_FAMILIES) and not set(MOE_REASONS) & set(MOE_FAMILIES)
+    assert {*MOE_FAMILIES, *MLP_FAMILIES, *ATTENTION_FAMILIES} == set(FAMILIES)
     assert not (READ_KEYS | RULED_KEYS) & HARMLESS_KEYS
     for family in FAMILIES.values():
         assert not (family.read | READ_KEYS | RULED_KEYS) & family.harmless

@@ -86,7 +86,8 @@ def test_yarn_scales_the_tables() -> None:
     assert make(YARN | {"factor": math.e}).attention_scaling == pytest.approx(1.1)
     assert make(LLAMA3).attention_scaling == 1
     layer = AttentionLayer(hidden=8, heads=1, kv_heads=1, head_dim=64, rope_scaling=make(YARN))
-    assert layer.rotary_scale == pytest.approx(0.1 * math.log(4) + 1)
+    assert layer.rope_scaling is not None
+    assert layer.rope_scaling.attention_scaling == pytest.approx(0.1 * math.log(4) + 1)
 
 
 def test_cut_keeps_the_first_features() -> None:

@@ -37,13 +37,13 @@ FLOAT32_STEP = 1e-6
 FLOAT32_ROTARY = 2e-5
 
 
-def build(family: str, directory: Path, seed: int, **changes: Any) -> Any:
+def build(family: str, directory: Path, seed: int, attention: str = "sdpa", **changes: Any) -> Any:
     """A random tiny model, saved in ``directory`` as float32 and returned in float64 with the same values."""
     torch.manual_seed(seed)
     written = write_config(directory / "written", tiny_config(family, **changes))
     config = AutoConfig.from_pretrained(written.parent)
     model = AutoModelForCausalLM.from_config(
-        config, dtype=torch.float32, attn_implementation="sdpa", experts_implementation="eager"
+        config, dtype=torch.float32, attn_implementation=attention, experts_implementation="eager"
     )
     with torch.no_grad():
         for parameter in model.parameters():
@@ -81,6 +81,13 @@ def their_attention(model: Any, tensors: LayerTensors, *, own_rotary: bool, modu
         tables = model.model.rotary_emb(x, torch.tensor(places)[None])
     else:
         tables = float64_tables(layer.rope_theta, places, layer.head_dim)
+    return run_attention(model, tensors, tables, module)
+
+
+def run_attention(model: Any, tensors: LayerTensors, tables: Any, module: Any = None) -> np.ndarray:
+    """Of the model's attention, or of ``module``, with these tables of cosines and sines."""
+    workload = tensors.workload
+    x = torch.tensor(tensors.x).double().reshape(workload.batch, workload.tokens, -1)
     cache = DynamicCache()
     if workload.cached:
         cache.update(torch.tensor(tensors.k_cache).double(), torch.tensor(tensors.v_cache).double(), 0)
@@ -89,7 +96,7 @@ def their_attention(model: Any, tensors: LayerTensors, *, own_rotary: bool, modu
             x, position_embeddings=tables, attention_mask=additive_mask(workload), past_key_values=cache
         )
         out = out[0] if isinstance(out, tuple) else out
-    return out.reshape(workload.rows, layer.hidden).numpy()
+    return out.reshape(workload.rows, -1).numpy()
 
 
 def error(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -74,13 +74,45 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     },
 }
 
+_KINDS: dict[str, dict[str, Any]] = {
+    "qwen2": {"intermediate_size": 80, "rope_theta": 1000000.0, "hidden_size": 64, "use_sliding_window": False,
+              "attention_bias": ..., "use_mrope": False},
+    "gpt_oss": {"head_dim": 16, "intermediate_size": 32, "num_local_experts": 4, "num_experts_per_tok": 2,
+                "attention_bias": True, "sliding_window": None, "layer_types": ["full_attention"],
+                "rope_theta": 150000.0, "max_position_embeddings": 512, "rope_scaling": {
+                    "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+                    "original_max_position_embeddings": 16}},
+    "glm4_moe": {"head_dim": 16, "intermediate_size": 80, "moe_intermediate_size": 32, "n_routed_experts": 6,
+                 "n_shared_experts": 1, "num_experts_per_tok": 2, "attention_bias": True, "use_qk_norm": True,
+                 "partial_rotary_factor": 0.5, "rope_theta": 1000000.0, "first_k_dense_replace": 0},
+    "glm4": {"head_dim": 16, "intermediate_size": 80, "attention_bias": True, "partial_rotary_factor": 0.5,
+             "rope_theta": 10000.0, "pad_token_id": 0},
+    "minimax_m2": {"head_dim": 16, "intermediate_size": 32, "num_local_experts": 6, "num_experts_per_tok": 2,
+                   "rotary_dim": 8, "rope_theta": 5000000.0, "attention_bias": ...},
+    "olmo2": {"hidden_size": 64, "intermediate_size": 80, "rope_theta": 500000.0},
+    "gemma": {"head_dim": 16, "intermediate_size": 80, "rope_theta": 10000.0, "hidden_act": "gelu"},
+    "gemma2": {"head_dim": 16, "intermediate_size": 80, "rope_theta": 10000.0, "query_pre_attn_scalar": 24,
+               "attn_logit_softcapping": None, "sliding_window": None, "layer_types": ["full_attention"]},
+    "gemma3_text": {"head_dim": 16, "intermediate_size": 80, "query_pre_attn_scalar": 24, "sliding_window": None,
+                    "layer_types": ["full_attention"], "rope_theta": 1000000.0, "rope_local_base_freq": 10000.0},
+    "cohere": {"hidden_size": 64, "intermediate_size": 80, "rope_theta": 8000000.0, "rms_norm_eps": ...,
+               "layer_norm_eps": 1e-5, "logit_scale": 0.0625},
+    "phimoe": {"hidden_size": 64, "intermediate_size": 32, "num_local_experts": 4, "num_experts_per_tok": 2,
+               "attention_bias": True, "rope_theta": 10000.0, "sliding_window": None},
+    "qwen2_moe": {"hidden_size": 64, "intermediate_size": 80, "moe_intermediate_size": 32, "num_experts": 4,
+                  "num_experts_per_tok": 2, "shared_expert_intermediate_size": 48, "rope_theta": 1000000.0,
+                  "attention_bias": ..., "qkv_bias": True},
+}  # fmt: skip
+"""Families with other kinds of attention (`test_attention_kinds.py`)."""
+
 FAMILIES = tuple(_FAMILIES)
+KIND_FAMILIES = tuple(_KINDS)
 MOE_FAMILIES = tuple(family for family, keys in _FAMILIES.items() if "num_experts_per_tok" in keys)
 
 
 def tiny_config(family: str, **changes: Any) -> dict[str, Any]:
     """The content of a config.json; ``changes`` replace keys, a value of ``...`` removes one."""
-    config = {"model_type": family} | _ATTENTION | _FAMILIES[family] | changes
+    config = {"model_type": family} | _ATTENTION | (_FAMILIES | _KINDS)[family] | changes
     return {key: value for key, value in config.items() if value is not ...}
 
 

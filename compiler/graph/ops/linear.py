@@ -20,36 +20,42 @@ class Linear(Op):
 
     An input (rows, heads, d) counts as (rows, heads * d); no block of a scale then holds values of two heads. turned:
     the tile exchanges the operands, and makes the result's transpose. terms: both operands are sums of E4M3 terms.
+    bias: a third input (n,), added to every row.
     """
 
     heads: int | None = None
     turned: bool = False
     terms: bool = False
+    bias: bool = False
 
     @property
     def slots(self) -> tuple[Slot, ...]:
+        added = (Slot.FP32,) if self.bias else ()
         if self.terms:
-            return Slot.TERMS, Slot.TERMS
-        return Slot.ACTIVATIONS, Slot.TURNED_WEIGHTS if self.turned else Slot.WEIGHTS
+            return Slot.TERMS, Slot.TERMS, *added
+        return Slot.ACTIVATIONS, Slot.TURNED_WEIGHTS if self.turned else Slot.WEIGHTS, *added
 
-    def shape(self, x: Shape, weight: Shape) -> Shape:
+    def shape(self, x: Shape, weight: Shape, *bias: Shape) -> Shape:
+        if any(shape != (weight[0],) for shape in bias):
+            raise WorkloadError(f"linear: a bias {bias[0]} does not fit a weight {weight}")
         if int(np.prod(x[1:])) != weight[1] or weight[0] % (self.heads or 1):
             raise WorkloadError(f"linear: a weight {weight} does not fit x {x}"
                                 + (f" and {self.heads} heads" if self.heads else ""))
         return (x[0], self.heads, weight[0] // self.heads) if self.heads else (x[0], weight[0])
 
-    def evaluate(self, walk: Walk, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    def evaluate(self, walk: Walk, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> np.ndarray:
+        added = bias[0].astype(np.float64) if bias else 0.0
         if self.terms:
-            return walk.multiply_terms(x, weight)
+            return walk.multiply_terms(x, weight) + added
         heads = (len(weight), *x.shape[1:])
         held = (walk.hold(walk.node.inputs[0], self.slots[0], x),
                 walk.hold(walk.node.inputs[1], self.slots[1], weight.reshape(heads)))
         flat_x, flat_weight = (part.reshape(len(part), -1).astype(np.float64) for part in held)
-        out = flat_x @ flat_weight.T
+        out = flat_x @ flat_weight.T + added
         return out.reshape(len(x), self.heads, -1) if self.heads else out
 
-    def macs(self, x: Shape, weight: Shape) -> dict[str, int]:
+    def macs(self, x: Shape, weight: Shape, *bias: Shape) -> dict[str, int]:
         return {"": x[0] * weight[0] * weight[1]}
 
-    def vector_elements(self, x: Shape, weight: Shape) -> int:
+    def vector_elements(self, x: Shape, weight: Shape, *bias: Shape) -> int:
         return x[0] * weight[0]

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class RmsNorm(Op):
     """``weight * x / sqrt(mean(x^2) + eps)``: the mean over all of a row (rows, n), with a weight (n,); of (rows,
-    heads, d) over each head's d with a weight (d,), over all heads with (heads * d,)."""
+    heads, d) over each head's d with a weight (d,), over all heads with (heads * d,). offset: added to the weight."""
 
     eps: float
+    offset: float = 0.0
 
     slots = (Slot.FP32, Slot.FP32)
 
@@ -35,7 +36,7 @@ class RmsNorm(Op):
 
     def evaluate(self, walk: Walk, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         flat = walk.hold(walk.node.inputs[0], Slot.FP32, x).reshape(-1, len(weight))
-        return rms_norm(flat, weight.astype(np.float64), self.eps).reshape(x.shape)
+        return rms_norm(flat, weight.astype(np.float64) + self.offset, self.eps).reshape(x.shape)
 
 
 def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:

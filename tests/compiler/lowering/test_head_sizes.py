@@ -61,8 +61,8 @@ def test_columns_of_a_head(tile: TileConfig, head_dim: int, norm: Any, width: in
 
 def test_zeros_lie_behind_each_half() -> None:
     rows = np.arange(1, 13, dtype=np.uint8).reshape(12, 1)
-    assert spread_heads(rows, 6, 8)[:, 0].tolist() == [1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9, 0, 10, 11, 12, 0]
-    assert spread_heads(rows[:, :0], 6, 8).shape == (16, 0)
+    assert spread_heads(rows, np.arange(6), 8)[:, 0].tolist() == [1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9, 0, 10, 11, 12, 0]
+    assert spread_heads(rows[:, :0], np.arange(6), 8).shape == (16, 0)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -1,0 +1,134 @@
+"""Kinds of attention beside the plain one: equal to ``transformers`` in float64, to the quantized layer on the tile.
+
+Tolerances are those of `test_transformers_oracle.py` and `lowering/test_attention_layers.py`, which say where they come
+from. Each kind is bit-equal at RTL in a tiny layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.layers import AttentionLayer, Workload
+from tilescore.compiler.numerics import Numerics
+from tilescore.rtl.spec.config import TileConfig
+from tilescore.sim.hardware.toolchain import missing_for_verilator
+from tilescore.sim.simulate import simulate
+from tilescore.tests.compiler.lowering.test_attention_layers import check
+from tilescore.tests.compiler.play import EDGE, NANO, TALL
+from tilescore.tests.compiler.tiny import KIND_FAMILIES
+
+KINDS: dict[str, dict[str, Any]] = {
+    "partial rotary": {"rotary_dim": 8},
+    "partial rotary after a norm": {"rotary_dim": 4, "qk_norm": "head", "norm_offset": 1.0},
+    "interleaved rotary": {"rope_interleaved": True},
+    "a part interleaved": {"rope_interleaved": True, "rotary_dim": 12, "qkv_bias": True},
+    "no rotary": {"rotary_dim": 0, "qk_norm": "head"},
+    "sinks": {"sinks": True, "qkv_bias": True, "output_bias": True},
+    "biases": {"qkv_bias": True, "output_bias": True},
+    "biases before a norm of heads": {"qkv_bias": True, "qk_norm": "head"},
+    "biases before a norm of all heads": {"qkv_bias": True, "qk_norm": "full"},
+}
+
+
+def layer_of(kind: str, **sizes: int) -> AttentionLayer:
+    return AttentionLayer(**{"hidden": 72, "heads": 6, "kv_heads": 2, "head_dim": 16} | sizes | KINDS[kind])
+
+
+@pytest.mark.parametrize("tile", [NANO, EDGE, TALL], ids=["nano", "edge", "tall"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_result_is_the_quantized_layer(kind: str, tile: TileConfig) -> None:
+    check(Workload(layer=layer_of(kind), tokens=10, context=5, batch=2), tile)
+    check(Workload(layer=layer_of(kind, hidden=33), tokens=1, context=20, batch=3, phase="decode"), tile)
+
+
+@pytest.mark.parametrize("kind", ["biases", "a part interleaved", "sinks"])
+@pytest.mark.skipif(bool(missing_for_verilator()), reason="needs Verilator")
+def test_bit_equal_at_rtl(kind: str) -> None:
+    layer = layer_of(kind, hidden=24, heads=2, kv_heads=1)
+    workload = Workload(layer=layer, tokens=3, context=15)
+    program = compile_layer(workload, NANO, numerics=Numerics(softmax_block=16)).program
+    result = simulate(program, ("reference", "timing", "rtl"))
+    assert result.levels["rtl"].cycles == result.cycles
+    assert result.levels["rtl"].result_sha256 == result.levels["reference"].result_sha256
+
+
+# Against transformers ----------------------------------------------------------------------------------
+
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{family: (family, {}) for family in KIND_FAMILIES},
+    "llama with biases": ("llama", {"attention_bias": True}),
+    "qwen3 with biases": ("qwen3", {"attention_bias": True}),
+    "olmoe with biases": ("olmoe", {"attention_bias": True}),
+    "glm4_moe without norms of heads": ("glm4_moe", {"use_qk_norm": False, "attention_bias": False}),
+    "glm4 with a quarter": ("glm4", {"partial_rotary_factor": 0.25}),
+}
+
+
+EAGER = ("gpt_oss", "gemma2")
+IN_FLOAT32 = ("gemma2", "cohere")
+"""Softmax that cannot be that of PyTorch's kernel; softmax or rotation in float32."""
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_equal_to_transformers(name: str, tmp_path: Path, seed: int) -> None:
+    """Prefill, a chunk after cached keys, and decode; whole decoder layers where the feed-forward layer is built."""
+    pytest.importorskip("torch", reason="needs the oracle extra (torch, transformers)")
+    pytest.importorskip("transformers", reason="needs the oracle extra (torch, transformers)")
+    from tilescore.compiler.checkpoint import from_safetensors
+    from tilescore.compiler.graph.evaluate import float64_layer
+    from tilescore.compiler.models import attention_layer, load_model
+    from tilescore.tests.compiler.test_transformers_oracle import (
+        EXACT,
+        FLOAT32_STEP,
+        PHASES,
+        build,
+        error,
+        run_attention,
+    )
+
+    family, changes = MODELS[name]
+    model = build(family, tmp_path, seed, "eager" if family in EAGER else "sdpa", **changes)
+    layer = attention_layer(load_model(tmp_path / "saved"))
+    written = attention_layer(load_model(tmp_path / "written"))
+    assert layer == dataclasses.replace(written, model=layer.model)
+    for phase in ("prefill", "chunk", "decode"):
+        tensors = from_safetensors(tmp_path / "saved", Workload(layer=layer, **PHASES[phase]), seed=seed)
+        exact = EXACT if layer.qk_norm == "none" and family not in IN_FLOAT32 else FLOAT32_STEP
+        theirs = run_attention(model, tensors, float64_tables(model, tensors.workload))
+        assert error(float64_layer(tensors).out, theirs) < exact
+
+
+def float64_tables(model: Any, workload: Workload) -> tuple[Any, Any]:
+    """Tables of the model's rotary embedding, which computes them in float32, in float64; of the same layout."""
+    import torch
+
+    from tilescore.compiler.rotary_frequencies import frequencies
+
+    layer, places = workload.attention, np.arange(workload.cached, workload.keys)
+    kind = {"layer_type": "full_attention"} if "gemma3" in str(type(model)).lower() else {}
+    theirs = model.model.rotary_emb(torch.zeros(1, 1, dtype=torch.double), torch.tensor(places)[None], **kind)
+    own = places[:, None] * frequencies(layer.rope_theta, layer.rotated, workload.keys, layer.rope_scaling)
+    scale = 1.0 if layer.rope_scaling is None else layer.rope_scaling.attention_scaling
+    for angles in (own, np.concatenate([own, own], axis=-1), np.repeat(own, 2, axis=-1)):
+        tables = tuple(scale * function(torch.tensor(angles))[None] for function in (torch.cos, torch.sin))
+        if tables[0].shape == theirs[0].shape and torch.allclose(tables[0], theirs[0].double(), atol=2e-5):
+            return tables
+    raise AssertionError("their rotary embedding has other angles")
+
+
+def test_a_bias_that_does_not_fit_is_named() -> None:
+    from tilescore.compiler.graph.ir import GraphBuilder, Role
+    from tilescore.compiler.graph.ops.linear import Linear
+    from tilescore.rtl.spec.errors import WorkloadError
+
+    g = GraphBuilder()
+    names = [g.value(name, shape, Role.INPUT) for name, shape in (("x", (3, 8)), ("w", (5, 8)), ("b", (4,)))]
+    with pytest.raises(WorkloadError, match=r"linear: a bias \(4,\) does not fit a weight \(5, 8\)"):
+        g.node("projection", Linear(bias=True), *names, output="out")
+
