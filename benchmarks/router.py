@@ -19,7 +19,7 @@ from tilescore.compiler.logits import input_scales, split_terms, term_products, 
 from tilescore.compiler.models import list_models, load_model, moe_layer
 from tilescore.compiler.numerics import DEFAULT, ROUTER_TERMS, Numerics
 from tilescore.compiler.quantize import stored_values, tensor_factor
-from tilescore.compiler.routing import topk_softmax_route
+from tilescore.compiler.routing import route
 from tilescore.compiler.tensors import LayerTensors, synthetic
 from tilescore.rtl.spec.config import load_tile
 from tilescore.rtl.spec.element_values import decode_e4m3_float
@@ -105,7 +105,7 @@ def variants() -> dict[str, Logits]:
 def flips(held: LayerTensors, exact: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """(tokens,) bool."""
     top_k = held.workload.moe.top_k
-    return flipped_tokens(exact, topk_softmax_route(logits, top_k, norm_topk=True).chosen)
+    return flipped_tokens(route(exact, top_k, norm_topk=True).chosen, route(logits, top_k, norm_topk=True).chosen)
 
 
 def flip_rows() -> Iterator[str]:

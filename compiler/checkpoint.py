@@ -69,11 +69,13 @@ class _StoredLayer:
             self.places |= self._choose([graph.values[name] for name in node.inputs if name in graph.weights()])
 
     def _choose(self, weights: list[Value]) -> dict[str, Place]:
-        """Of the places where the weights of a node may stand, those with most tensors; where that is none, in a block
-        that there is."""
-        def found(number: int) -> tuple[int, bool]:
+        """Of the places where the weights of a node may stand, those with most tensors; of these, with most of the
+        right shape; where there is none, in a block that there is."""
+        def found(number: int) -> tuple[int, int, bool]:
             names = {value.places[number].name for value in weights}
             return (sum(self.prefix + name.format(0) in self.checkpoint for name in names),
+                    sum(self.checkpoint.shape(self.prefix + value.places[number].name.format(0)) ==
+                        _stored_shape(value, value.places[number]) for value in weights),
                     any(self.checkpoint.under(f"{self.prefix}{name.partition('.')[0]}.") for name in names))
 
         best = max(range(min((len(value.places) for value in weights), default=0)), key=found, default=0)
@@ -82,24 +84,22 @@ class _StoredLayer:
     def _name(self, value: Value, expert: int = 0) -> str:
         return self.prefix + self.places[value.name].name.format(expert)
 
-    def _stored_shape(self, value: Value) -> tuple[int, ...]:
-        """Of the matrix, or each expert's matrix, with all that stands in it."""
-        rows, *others = value.shape[1:] if value.one_by_one else value.shape
-        return rows * self.places[value.name].parts, *others
-
     def _own(self, value: Value, both: np.ndarray) -> np.ndarray:
+        """What belongs to a value of the matrix in its place."""
         place = self.places[value.name]
-        return both if place.parts == 1 else np.split(both, place.parts)[place.part]
+        rows = both.T if place.transposed else both
+        return np.ascontiguousarray(np.split(rows, place.parts)[place.part])
 
     def read(self, value: Value) -> np.ndarray:
         """A weight, float32."""
-        return self._own(value, self.checkpoint.read(self._name(value), self._stored_shape(value)))
+        stored = _stored_shape(value, self.places[value.name])
+        return self._own(value, self.checkpoint.read(self._name(value), stored))
 
     def check_experts(self, value: Value) -> None:
         """Names, shapes and dtypes of a weight of all experts."""
-        experts, shape = value.shape[0], self._stored_shape(value)
+        experts, shape = value.shape[0], _stored_shape(value, self.places[value.name])
         if not self.places[value.name].split:
-            self.checkpoint.check(self._name(value), (experts, *shape))
+            self.checkpoint.check(self._name(value), shape)
             return
         for index in range(experts):
             self.checkpoint.check(self._name(value, index), shape)
@@ -109,14 +109,15 @@ class _StoredLayer:
     def expert(self, index: int) -> ExpertWeights:
         """The weights of one expert, float32."""
         @cache
-        def read(name: str, shape: tuple[int, ...], experts: int) -> np.ndarray:
-            return self.checkpoint.read(name, (experts, *shape) if experts else shape, index=index if experts else None)
+        def read(name: str, shape: tuple[int, ...], split: bool) -> np.ndarray:
+            return self.checkpoint.read(name, shape, index=None if split else index)
 
         found = {}
         for value in self.graph.weights().values():
             if value.one_by_one:
-                stacked = 0 if self.places[value.name].split else value.shape[0]
-                found[value.name] = self._own(value, read(self._name(value, index), self._stored_shape(value), stacked))
+                place = self.places[value.name]
+                found[value.name] = self._own(value, read(self._name(value, index), _stored_shape(value, place),
+                                                          place.split))
         return ExpertWeights(**found)
 
     def _names(self, value: Value) -> Iterator[str]:
@@ -132,3 +133,11 @@ class _StoredLayer:
                 continue
             what = "biases are not built yet" if name.endswith(".bias") else "the layer has no such tensor"
             raise WorkloadError(f"{self.checkpoint.path}: {name}: {what}; expected none")
+
+
+def _stored_shape(value: Value, place: Place) -> tuple[int, ...]:
+    """Of the tensor in a place where a value may stand, with all that stands in it: an expert's where each has one."""
+    experts, matrix = (value.shape[:1], value.shape[1:]) if value.one_by_one else ((), value.shape)
+    rows, *others = matrix
+    matrix = (rows * place.parts, *others)
+    return (*(() if place.split else experts), *(matrix[::-1] if place.transposed else matrix))

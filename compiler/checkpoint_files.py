@@ -57,6 +57,11 @@ class Checkpoint:
     def __contains__(self, name: str) -> bool:
         return name in self._files
 
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Of a tensor in a file that is there, else None."""
+        file = self._files.get(name)
+        return self._opened(file).shape(name) if file is not None and file.is_file() else None
+
     def under(self, prefix: str) -> list[str]:
         """Names of the tensors that start with ``prefix``."""
         return [name for name in self._files if name.startswith(prefix)]

@@ -13,20 +13,19 @@ import numpy as np
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError
 from ..sim.program import Program
+from .choice import choose_experts, given_to_router, own_route
 from .fit import Change, smallest_change
 from .flips import flipped_tokens, float64_logits, float64_routed
 from .graph.calibrate import Scales, calibrate
-from .graph.evaluate import float64_layer, float64_routing
-from .graph.ir import Graph, Role, Slot
+from .graph.evaluate import float64_layer
 from .graph.layers import layer_graph
 from .graph.ops.router import Router
 from .kept_codes import KeptCodes
 from .layers import Workload
-from .logits import tile_logits
 from .lowering.plan import plan
 from .numerics import DEFAULT, Numerics
 from .products import check_built
-from .routing import Routing, forced_choice, forced_route, topk_softmax_route
+from .routing import Routing
 from .schedule import Schedule
 from .tensors import LayerTensors, synthetic
 
@@ -81,9 +80,10 @@ def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTenso
     choice, flips = None, None
     if routed:
         assert tensors is not None
-        choice = _choice(graph, tensors, routing, seed, numerics)
-        if routing is None and _given_to_router(graph):
-            flips = flipped_tokens(float64_logits(tensors), choice.chosen)
+        choice = choose_experts(graph, tensors, routing, seed, numerics)
+        if routing is None and given_to_router(graph):
+            own = own_route(tensors, float64_logits(tensors))
+            flips = flipped_tokens(own.chosen, choice.chosen)
     steps = plan(graph, config, numerics, choice)
     schedule = schedule or steps.schedule()
     if not data:
@@ -105,27 +105,6 @@ def _compiled(workload: Workload, program: Program, schedule: Schedule, numerics
     return CompiledLayer(workload=workload, program=program, schedule=schedule, numerics=numerics, **values)
 
 
-def _given_to_router(graph: Graph) -> bool:
-    """Does the router read the layer's input, so that the tile's own logits are known before the program runs?"""
-    linear = next(node for node in graph.nodes if Slot.TERMS in node.op.slots)
-    return graph.values[linear.inputs[0]].role is Role.INPUT
-
-
-def _choice(graph: Graph, tensors: LayerTensors, routing: str | None, seed: int, numerics: Numerics) -> Routing:
-    """Forced, or the top k of the tile's own logits; where these are not known yet, of the float64 layer's."""
-    router = next(node.op for node in graph.nodes if isinstance(node.op, Router))
-    if _given_to_router(graph):
-        logits = tile_logits(tensors, numerics.router_terms)
-        own = topk_softmax_route(logits, router.top_k, norm_topk=router.norm_topk)
-    else:
-        own, logits = float64_routing(tensors)
-    if routing is None:
-        return own
-    rows, experts = logits.shape
-    chosen = forced_choice(routing, tokens=rows, experts=experts, top_k=router.top_k, seed=seed)
-    return forced_route(logits, chosen, norm_topk=router.norm_topk)
-
-
 def fitting_change(workload: Workload, config: TileConfig, *, tensors: LayerTensors | None = None,
                    schedule: Schedule | None = None, routing: str | None = None, seed: int = 0,
                    numerics: Numerics = DEFAULT) -> Change | None:
@@ -138,5 +117,5 @@ def fitting_change(workload: Workload, config: TileConfig, *, tensors: LayerTens
         return smallest_change(config, compiles, compiles)
     graph, choice = layer_graph(workload), None
     if any(isinstance(node.op, Router) for node in graph.nodes):
-        choice = _choice(graph, tensors or synthetic(workload, seed), routing, seed, numerics)
+        choice = choose_experts(graph, tensors or synthetic(workload, seed), routing, seed, numerics)
     return smallest_change(config, lambda tile: plan(graph, tile, numerics, choice).schedule(), compiles)

@@ -7,10 +7,11 @@ its own are read or do not matter (`model_keys` has those of all families).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .layers import QkNorm
+from .scoring import SOFTMAX, Scoring
 
 EXPERT_COUNT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
 TOP_K_KEYS = ("num_experts_per_tok", "top_k_experts")
@@ -22,14 +23,24 @@ _MLP_BIAS = frozenset({"mlp_bias"})
 _GRANITE = frozenset({"attention_multiplier", "residual_multiplier"})
 _GRANITE_OUTSIDE = frozenset({"embedding_multiplier", "logits_scaling"})
 _SPARSE_LAYERS = frozenset({"max_window_layers", "decoder_sparse_step", "mlp_only_layers"})
-_DEEPSEEK_EXPERTS = frozenset({"first_k_dense_replace", "moe_layer_freq", "topk_group", "ep_size", "seq_aux",
-                               "aux_loss_alpha"})  # fmt: skip
 _GEMMA = frozenset({"final_logit_softcapping", "use_bidirectional_attention"})
-_MINIMAX = frozenset({"use_mtp", "num_mtp_modules", "mtp_transformer_layers", "shared_intermediate_size",
-                      "use_routing_bias", "qk_norm_type", "attn_type_list"})  # fmt: skip
+_MINIMAX = frozenset({"use_mtp", "num_mtp_modules", "mtp_transformer_layers", "qk_norm_type", "attn_type_list"})
 _SANDWICH = "norms before and behind its parts"
 
 Biases = Literal["none", "qkv", "all"]
+
+
+_DEEPSEEK = frozenset({*EXPERT_COUNT_KEYS, *TOP_K_KEYS, "norm_topk_prob", "moe_intermediate_size", "topk_group"})
+_DEEPSEEK_OUTSIDE = frozenset({
+    "first_k_dense_replace", "max_window_layers", "moe_layer_freq", "ep_size", "num_nextn_predict_layers",
+    "num_mtp_layers", "seq_aux", "aux_loss_alpha", "output_router_logits", "mlp_layer_types_counts",
+    "layer_types_counts"}) | frozenset({
+    "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim", "v_head_dim", "rope_interleave", "index_head_dim",
+    "index_n_heads", "indexer_types", "indexer_rope_interleave", "index_topk_freq"})
+"""Which layer is of which kind, training, and sizes of an attention that is not built (its own keys say so)."""
+_SIGMOID = Scoring(score="sigmoid", correction=True, group_score="top2", epsilon=1e-20)
+
+GROUPS = ("n_group", "topk_group")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +59,19 @@ class Family:
     weights of its norms. sinks: its attention has. scale_key: with the number whose -1/2 power scales scores.
     norm_missing, block_missing: what its norm, and its decoder layer beside attention and feed-forward layer, has
     that is not built. read, harmless: keys of its own.
+
+    scoring: of its router, with what its class assumes where keys are missing;
+    norm_default: the same of ``norm_topk_prob``. grouped, scaled: it reads `GROUPS`, ``routed_scaling_factor``.
+    shared: the key with the width of its shared expert, with ``n_shared_experts`` the number of widths of an expert;
+    shared_gated: that is weighted by a sigmoid of its own.
     """
+
+    scoring: Scoring = SOFTMAX
+    norm_default: bool = False
+    grouped: bool = False
+    scaled: bool = False
+    shared: str | None = None
+    shared_gated: bool = False
 
     qk_norm: QkNorm = "none"
     experts: bool = False
@@ -92,17 +115,19 @@ FAMILIES = {
                          rope_theta=1e4, multipliers=True, biases="all", read=_GRANITE | _EXPERT_KEYS,
                          harmless=_GRANITE_OUTSIDE | _ROUTER_TRAINING | _MLP_BIAS),
     "qwen2_moe": Family(experts=True, biases="qkv", bias_key="qkv_bias", bias_default=True,
+                        shared="shared_expert_intermediate_size", shared_gated=True,
                         read=_EXPERT_KEYS | {"moe_intermediate_size"}, harmless=_ROUTER_TRAINING | _SPARSE_LAYERS),
     "gpt_oss": Family(experts=True, width_key="intermediate_size", head_dim_needed=True, biases="all",
                       bias_default=True, sinks=True, read=_EXPERT_KEYS,
                       harmless=_ROUTER_TRAINING | {"swiglu_alpha", "initial_context_length", "experts_per_token"}),
     "glm4_moe": Family(qk_norm="head", qk_norm_key="use_qk_norm", experts=True, head_dim_needed=True, biases="qkv",
-                       rotary_part=0.5, read=_EXPERT_KEYS | {"moe_intermediate_size"},
-                       harmless=_ROUTER_TRAINING | _DEEPSEEK_EXPERTS | {"num_nextn_predict_layers"}),
+                       rotary_part=0.5, grouped=True, scaled=True, shared="n_shared_experts", scoring=_SIGMOID,
+                       norm_default=True, read=_DEEPSEEK, harmless=_ROUTER_TRAINING | _DEEPSEEK_OUTSIDE),
     "glm4": Family(head_dim_needed=True, biases="qkv", bias_default=True, rotary_part=0.5, interleaved=True,
                    block_missing=_SANDWICH),
     "minimax_m2": Family(qk_norm="full", experts=True, width_key="intermediate_size", head_dim_needed=True,
-                         rotary_part=1.0, read=_EXPERT_KEYS | {"rotary_dim"}, harmless=_ROUTER_TRAINING | _MINIMAX),
+                         rotary_part=1.0, always_normalised=True, scoring=Scoring(score="sigmoid", correction=True),
+                         read=_EXPERT_KEYS | {"rotary_dim"}, harmless=_ROUTER_TRAINING | _MINIMAX),
     "olmo2": Family(qk_norm="full", heads_for_kv=True, rope_theta=1e4, biases="all",
                     block_missing="norms of what its parts make"),
     "gemma": Family(head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA),
@@ -116,5 +141,30 @@ FAMILIES = {
     "phimoe": Family(experts=True, width_key="intermediate_size", biases="all", norm_missing="a LayerNorm",
                      block_missing="LayerNorms", read=_EXPERT_KEYS,
                      harmless=_ROUTER_TRAINING | {"lm_head_bias", "input_jitter_noise"}),
+    "granitemoeshared": Family(experts=True, width_key="intermediate_size", always_normalised=True, heads_for_kv=True,
+                               rope_theta=1e4, multipliers=True, biases="all", shared="shared_intermediate_size",
+                               read=_GRANITE | _EXPERT_KEYS,
+                               harmless=_GRANITE_OUTSIDE | _ROUTER_TRAINING | _MLP_BIAS),
+    "deepseek_v2": Family(experts=True, grouped=True, scaled=True, shared="n_shared_experts",
+                          read=_DEEPSEEK | {"topk_method"}, harmless=_DEEPSEEK_OUTSIDE | _ROUTER_TRAINING | _MLP_BIAS),
+    **{name: Family(experts=True, grouped=True, scaled=True, shared="n_shared_experts",
+                    scoring=replace(_SIGMOID, groups=groups, kept_groups=kept, scale=scale), norm_default=norm,
+                    read=_DEEPSEEK, harmless=_DEEPSEEK_OUTSIDE | _ROUTER_TRAINING | _MLP_BIAS)
+       for name, groups, kept, scale, norm in (
+           ("deepseek_v3", 8, 4, 2.5, True), ("deepseek_v32", 8, 4, 2.5, True), ("kimi_k2", 8, 4, 2.5, True),
+           ("glm_moe_dsa", 1, 1, 2.5, True), ("dots1", 1, 1, 1.0, False))},
+    **{name: Family(experts=True, shared="shared_expert_intermediate_size", shared_gated=True, norm_offset=1.0,
+                    always_normalised=always, norm_default=True, read=_EXPERT_KEYS | {"moe_intermediate_size"},
+                    harmless=_ROUTER_TRAINING | {
+                        "decoder_sparse_step", "mlp_only_layers", "linear_conv_kernel_dim", "linear_key_head_dim",
+                        "linear_value_head_dim", "linear_num_value_heads", "layer_types_counts",
+                        "full_attention_interval", "attn_output_gate", "mamba_ssm_dtype"})
+       for name, always in (("qwen3_next", False), ("qwen3_5_moe_text", True))},
+    "llama4_text": Family(experts=True, width_key="intermediate_size", shared="intermediate_size",
+                          scoring=Scoring(score="sigmoid", on_input=True), read=_EXPERT_KEYS,
+                          harmless=_ROUTER_TRAINING | {
+                              "intermediate_size_mlp", "interleave_moe_layer_step", "moe_layers", "no_rope_layers",
+                              "no_rope_layer_interval", "attn_temperature_tuning", "floor_scale", "attn_scale",
+                              "for_llm_compressor", "layer_types_counts"}),
 }  # fmt: skip
 """Keys that are harmless here: those of training, and of which layer is of which kind."""

@@ -24,6 +24,7 @@ from typing import Literal, get_args
 from ..rtl.spec.errors import WorkloadError
 from .masks import KeyMask
 from .rotary import RopeScaling
+from .scoring import SOFTMAX, Scoring
 
 QkNorm = Literal["none", "head", "full"]
 Phase = Literal["prefill", "decode"]
@@ -170,11 +171,14 @@ class AttentionLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class MoELayer:
-    """Mixture of SwiGLU experts behind a softmax top-k router; no shared expert.
+    """Mixture of SwiGLU experts behind a top-k router.
 
-    ``y[t] = sum over the top_k experts e of w[t, e] * down_e(silu(gate_e(x[t])) * up_e(x[t]))`` where w is
-    the softmax over all experts' logits, divided by the sum of the chosen ones if ``norm_topk``. Equal logits
-    are broken by the lowest expert index.
+    ``y[t] = sum over the top_k experts e of w[t, e] * down_e(silu(gate_e(x[t])) * up_e(x[t]))`` where w are the scores
+    of ``scoring``, by default the softmax over all experts' logits, divided by the sum of the chosen ones if
+    ``norm_topk``. Equal logits are broken by the lowest expert index.
+
+    ``shared``: width of an expert that every token uses beside them, 0 for none, with weight 1, or, ``shared_gated``,
+    the sigmoid of a linear of x.
     """
 
     model: str = "custom"
@@ -183,6 +187,9 @@ class MoELayer:
     top_k: int
     intermediate: int
     norm_topk: bool
+    scoring: Scoring = SOFTMAX
+    shared: int = 0
+    shared_gated: bool = False
 
     def __post_init__(self) -> None:
         where = f"MoE layer of {self.model}"
@@ -193,6 +200,11 @@ class MoELayer:
                 f"{where}: top_k: expected at most experts = {self.experts}, got {self.top_k}"
             )
         _require_bool(where, "norm_topk", self.norm_topk)
+        self.scoring.check(where, self.experts, self.top_k)
+        _require_int(where, "shared", self.shared, 0, 1 << 20)
+        _require_bool(where, "shared_gated", self.shared_gated)
+        if self.shared_gated and not self.shared:
+            raise WorkloadError(f"{where}: shared_gated: expected false without a shared expert, got true")
 
     @property
     def kind(self) -> str:
@@ -201,13 +213,20 @@ class MoELayer:
 
     def cut(self, most: Mapping[str, int]) -> MoELayer:
         """The same layer with sizes of at most ``most``, by name."""
-        return replace(self, **{name: min(getattr(self, name), most[name])
-                                for name in ("hidden", "experts", "top_k", "intermediate")})
+        sizes = {name: min(getattr(self, name), most[name]) for name in ("hidden", "experts", "top_k", "intermediate")}
+        return replace(self, scoring=self.scoring.cut(sizes["experts"]), shared=min(self.shared, most["intermediate"]),
+                       **sizes)
+
+    @property
+    def router(self) -> str:
+        """How it chooses and weighs, in a line (`Scoring.text`)."""
+        return self.scoring.text(self.top_k, norm_topk=self.norm_topk)
 
     @property
     def weights(self) -> int:
-        """Elements of the router and of all experts."""
-        return self.hidden * self.experts + self.experts * self.expert_weights
+        """Elements of the router and of all experts, the shared one and its gate among them."""
+        shared = 3 * self.hidden * self.shared + self.hidden * self.shared_gated
+        return self.hidden * self.experts + self.experts * self.expert_weights + shared
 
     @property
     def expert_weights(self) -> int:

@@ -95,6 +95,30 @@ def _activation(raw: Mapping[str, Any]) -> Any:
     return name if name not in ("silu", "swish") else None
 
 
+def _family(raw: Mapping[str, Any]) -> Family:
+    return FAMILIES.get(str(raw.get("model_type")), Family())
+
+
+def _other_score(raw: Mapping[str, Any]) -> Any:
+    return _other_than("scoring_func", _family(raw).scoring.score)(raw)
+
+
+def _other_choice(raw: Mapping[str, Any]) -> Any:
+    """DeepSeek-V2 names the method that it uses, others the only one that they have."""
+    family = _family(raw)
+    named = ("noaux_tc",) if family.scoring.correction else ("greedy", *["group_limited_greedy"] * family.grouped)
+    return _other_than("topk_method", *named)(raw)
+
+
+def _other_norm(raw: Mapping[str, Any]) -> Any:
+    """The class of DeepSeek-V2 does not look at the key."""
+    return raw.get("norm_topk_prob") or None if raw.get("model_type") == "deepseek_v2" else None
+
+
+def _shared(key: str) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda raw: None if _family(raw).shared == key else _present(key)(raw)
+
+
 ATTENTION_RULES = (
     Rule("compress_rates", "compressed attention", "absent", _present("compress_rates")),
     Rule("index_topk", "a sparse attention indexer (DSA)", "absent", _present("index_topk")),
@@ -129,19 +153,22 @@ ATTENTION_RULES = (
 
 MOE_RULES = (
     Rule("mlp_layer_types", "hash routing", "absent", _hash_layers),
-    Rule(
-        "scoring_func",
-        "a router that does not score by softmax",
-        '"softmax"',
-        _other_than("scoring_func", "softmax"),
-    ),
-    Rule("n_group", "group-limited routing", "1", _other_than("n_group", 0, 1)),
-    Rule("topk_method", "another way of choosing experts", '"greedy"', _other_than("topk_method", "greedy")),
-    Rule("n_shared_experts", "shared experts", "0", _present("n_shared_experts")),
-    Rule(
-        "shared_expert_intermediate_size", "a shared expert", "0", _present("shared_expert_intermediate_size")
-    ),
-    Rule("routed_scaling_factor", "scaled expert weights", "1.0", _other_than("routed_scaling_factor", 1.0)),
+    Rule("scoring_func", "a router that its family does not have", '"softmax", or "sigmoid" in families with it',
+         _other_score),
+    Rule("n_group", "group-limited routing that its family does not have", "1",
+         lambda raw: None if _family(raw).grouped else _other_than("n_group", 0, 1)(raw)),
+    Rule("topk_method", "another way of choosing experts", '"greedy", or the method of the family', _other_choice),
+    Rule("norm_topk_prob", "normalized weights, which its family does not have", "false", _other_norm),
+    Rule("n_shared_experts", "shared experts that its family does not have", "0", _shared("n_shared_experts")),
+    Rule("shared_expert_intermediate_size", "a shared expert that its family does not have", "0",
+         _shared("shared_expert_intermediate_size")),
+    Rule("shared_intermediate_size", "a shared expert that its family does not have", "0",
+         _shared("shared_intermediate_size")),
+    Rule("routed_scaling_factor", "scaled expert weights that its family does not have", "1.0",
+         lambda raw: None if _family(raw).scaled else _other_than("routed_scaling_factor", 1.0)(raw)),
+    Rule("use_routing_bias", "a router without its correction", "true, in families with it",
+         lambda raw: None if raw.get("use_routing_bias") in (None, _family(raw).scoring.correction) else
+         raw["use_routing_bias"]),
     Rule("swiglu_limit", "a clamped SwiGLU", "null", _present("swiglu_limit")),
     Rule("hidden_act", "an activation other than SiLU", '"silu"', _activation),
 )

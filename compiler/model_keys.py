@@ -79,20 +79,16 @@ ATTENTION_REASONS = {
     "llama4_text": f"{_INTERLEAVED} on some layers only", "smollm3": "layers without rotary embedding",
     "mllama_text_model": "cross attention", "qwen3_vl_text": "a rotary embedding in three dimensions",
     "qwen3_next": "gated and linear attention", "deepseek_v2": _MLA, "deepseek_v3": _MLA, "kimi_k2": _MLA,
-    "minicpm3": _MLA,
+    "minicpm3": _MLA, "deepseek_v32": f"{_MLA} and a sparse indexer", "glm_moe_dsa": f"{_MLA} and a sparse indexer",
+    "qwen3_5_moe_text": "gated and linear attention", "dots1": "a QK-norm that was not compared",
 }  # fmt: skip
-
-_SIGMOID = "sigmoid routing"
-_SHARED = "a shared expert"
 
 MOE_REASONS = {
-    "deepseek_v3": _SIGMOID, "deepseek_v32": _SIGMOID, "kimi_k2": _SIGMOID, "glm4_moe": _SIGMOID,
-    "glm_moe_dsa": _SIGMOID, "llama4_text": _SIGMOID, "minimax_m2": _SIGMOID, "deepseek_v2": "shared experts",
-    "qwen2_moe": _SHARED, "qwen3_next": _SHARED, "hunyuan_v1_moe": _SHARED, "granitemoeshared": _SHARED,
-    "granitemoehybrid": _SHARED, "gpt_oss": "biases and a clamped SwiGLU", "phimoe": "sparse-mixer routing",
+    "hunyuan_v1_moe": "a shared expert", "granitemoehybrid": "a shared expert",
+    "gpt_oss": "biases and a clamped SwiGLU", "phimoe": "sparse-mixer routing",
     "dbrx": "the weights of all experts in one matrix", "arctic": "a dense branch beside the experts",
     "ernie4_5_moe": "a routing correction bias",
-}  # fmt: skip
+}
 
 
 MLP_REASONS: dict[str, str] = {}

@@ -32,14 +32,16 @@ from .families import EXPERT_COUNT_KEYS, FAMILIES, TOP_K_KEYS, Biases, Family
 from .layers import AttentionLayer, DecoderLayer, Layer, MlpLayer, MoELayer, NormLayer, QkNorm
 from .model_features import RULED_KEYS, attention_blockers, mlp_blockers, moe_blockers
 from .model_files import config_file, model_name, read_json_object, suggestion, text_part
-from .model_keys import family_problem, has_experts, unknown_keys
+from .model_keys import ATTENTION_FAMILIES, family_problem, has_experts, unknown_keys
+from .moe_config import read_scoring, read_shared_width
 from .rope_config import MAX_LENGTH, Rope, read_rope
+from .scoring import SOFTMAX, Scoring
 
 SWITCHES = ("attention_bias", "qkv_bias", "use_mrope", "use_sliding_window", "use_qk_norm", "qk_layernorm",
             "rope_interleaved", "is_encoder_decoder", "add_cross_attention", "alibi")
 COUNTS = ("sliding_window", "max_position_embeddings", "original_max_position_embeddings", "vocab_size", "kv_lora_rank",
-          "q_lora_rank", "index_topk", "attention_chunk_size", "n_group", "n_shared_experts",
-          "shared_expert_intermediate_size")
+          "q_lora_rank", "index_topk", "attention_chunk_size", "n_group", "topk_group", "n_shared_experts",
+          "shared_expert_intermediate_size", "shared_intermediate_size")
 """Keys of which only the type is checked here; `model_features` has rules for most."""
 
 BUNDLED_ROPE_THETA = {
@@ -91,6 +93,8 @@ class ModelConfig:
     num_experts_per_tok: int = 0
     expert_width: int | None = None
     norm_topk_prob: bool = False
+    scoring: Scoring = SOFTMAX
+    shared_width: int = 0
     rope: Rope = field(default_factory=Rope)
     rms_norm_eps: float | None = None
     hidden_act: str = "silu"
@@ -179,7 +183,9 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
     eps = fields.number("rms_norm_eps")
     if fields.raw.get("rms_norm_eps") is None and built.qk_norm != "none":
         fields.fail("rms_norm_eps", "a positive finite number")
-    head_dim = _head_dim(fields, built, hidden, heads)
+    # Where the attention is not built, what is wrong with it holds nothing else back.
+    attention = fields if family in ATTENTION_FAMILIES else ConfigFields(fields.raw)
+    head_dim = _head_dim(attention, built, hidden, heads)
     for key in SWITCHES:
         fields.boolean(key, False)
     for key in COUNTS:
@@ -189,7 +195,7 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
         "model_type": family,
         "hidden_size": hidden,
         "num_attention_heads": heads,
-        "num_key_value_heads": _kv_heads(fields, built, heads),
+        "num_key_value_heads": _kv_heads(attention, built, heads),
         "head_dim": head_dim,
         "num_hidden_layers": fields.integer("num_hidden_layers"),
         "intermediate_size": fields.integer("intermediate_size"),
@@ -197,7 +203,9 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
         "num_experts_per_tok": 0 if dense else _top_k(fields, experts),
         "expert_width": width if experts else None,
         "norm_topk_prob": _norm_topk(fields, family, built),
-        "rope": read_rope(fields, family, head_dim),
+        "scoring": read_scoring(fields, built, experts),
+        "shared_width": read_shared_width(fields, built, width),
+        "rope": read_rope(attention, family, head_dim),
         "rms_norm_eps": eps,
         "hidden_act": fields.text("hidden_act") or fields.text("hidden_activation") or "silu",
         "qk_norm": built.qk_norm if built.qk_norm_key is None or fields.boolean(built.qk_norm_key, False) else "none",
@@ -267,7 +275,7 @@ def _norm_topk(fields: ConfigFields, family: str, built: Family) -> bool:
         if not fields.boolean("norm_topk_prob", True):
             fields.fail("norm_topk_prob", f"true or absent (the {family} router always normalises)")
         return True
-    return fields.boolean("norm_topk_prob", False)
+    return fields.boolean("norm_topk_prob", built.norm_default)
 
 
 def _quantization(raw: Mapping[str, Any]) -> str | None:
@@ -348,6 +356,9 @@ def moe_layer(model: ModelConfig) -> MoELayer:
         top_k=model.num_experts_per_tok,
         intermediate=model.expert_width,
         norm_topk=model.norm_topk_prob,
+        scoring=model.scoring,
+        shared=model.shared_width,
+        shared_gated=bool(model.shared_width) and FAMILIES[model.model_type].shared_gated,
     )
 
 

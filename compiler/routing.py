@@ -2,13 +2,11 @@
 
 Three sources of the choice, one result:
 
-- the layer's own router: softmax over all experts, the top k (``topk_softmax_route``);
+- the layer's own router, by its rule (`scoring.py`);
 - a synthetic load (`routing_loads.py`): ``balanced``, or ``zipf-S`` with expert popularity ~ rank^-S;
 - a JSON file with a recorded or hand-written choice.
 
 The combine weights always come from the logits, so a forced choice changes the load and not the mathematics.
-The top k is taken on logits, not on probabilities: softmax rounds, and two different logits may share a
-probability. Equal logits go to the lowest expert index, which ``torch.topk`` leaves open.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ import numpy as np
 from ..rtl.spec.errors import WorkloadError, did_you_mean
 from ..sim.lib.json_file import read_json
 from .routing_loads import balanced, zipf
+from .scoring import SOFTMAX, Scoring, check_logits
 from .seeds import check_seed
 
 
@@ -77,46 +76,23 @@ def _check_choice(where: str, chosen: np.ndarray, experts: int) -> None:
         )
 
 
-def _check_logits(logits: np.ndarray) -> None:
-    if logits.ndim != 2 or not np.issubdtype(logits.dtype, np.floating):
-        raise WorkloadError(
-            f"router logits: expected floats (tokens, experts), got {logits.dtype} {logits.shape}"
-        )
-    if not np.isfinite(logits).all():
-        token = int(np.argmin(np.isfinite(logits).all(axis=1)))
-        raise WorkloadError(
-            f"router logits: token {token}: expected finite numbers, got {logits[token].tolist()[:4]}"
-        )
-
-
-def combine_weights(logits: np.ndarray, chosen: np.ndarray, *, norm_topk: bool) -> np.ndarray:
-    """Softmax over all experts at the chosen ones, ``(T, k) float64``; rows sum to 1 if ``norm_topk``."""
-    exact = logits.astype(np.float64)
-    top = np.take_along_axis(exact, chosen.astype(np.int64), axis=1)
-    if norm_topk:
-        shifted = np.exp(top - top.max(axis=1, keepdims=True))
-        return shifted / shifted.sum(axis=1, keepdims=True)
-    peak = exact.max(axis=1, keepdims=True)
-    return np.exp(top - peak) / np.exp(exact - peak).sum(axis=1, keepdims=True)
-
-
-def topk_softmax_route(logits: np.ndarray, top_k: int, *, norm_topk: bool) -> Routing:
+def route(logits: np.ndarray, top_k: int, *, norm_topk: bool, scoring: Scoring = SOFTMAX,
+          correction: np.ndarray | None = None) -> Routing:
     """The router's own choice for ``logits (T, E)``: best first, ties to the lowest index."""
-    _check_logits(logits)
-    experts = logits.shape[1]
+    experts = logits.shape[-1]
     if not 1 <= top_k <= experts:
         raise WorkloadError(f"routing: top_k: expected an integer from 1 to {experts}, got {top_k}")
-    chosen = np.argsort(-logits, axis=1, kind="stable")[:, :top_k].astype(np.int32)
-    return forced_route(logits, chosen, norm_topk=norm_topk)
+    chosen = scoring.choose(logits, top_k, correction)
+    return forced_route(logits, chosen, norm_topk=norm_topk, scoring=scoring)
 
 
-def forced_route(logits: np.ndarray, chosen: np.ndarray, *, norm_topk: bool) -> Routing:
+def forced_route(logits: np.ndarray, chosen: np.ndarray, *, norm_topk: bool, scoring: Scoring = SOFTMAX) -> Routing:
     """A given choice ``(T, k)`` with the weights that the router's logits give it."""
-    _check_logits(logits)
+    check_logits(logits)
     if len(chosen) != len(logits):
         raise WorkloadError(f"routing: expected a choice for {len(logits)} tokens, got {len(chosen)}")
     _check_choice("routing", chosen, logits.shape[1])
-    weights = combine_weights(logits, chosen, norm_topk=norm_topk).astype(np.float32)
+    weights = scoring.weights(logits, chosen, norm_topk=norm_topk).astype(np.float32)
     return Routing(experts=logits.shape[1], chosen=chosen.astype(np.int32), weights=weights)
 
 

@@ -148,6 +148,10 @@ class SafetensorsFile:
         """Tensor names in header order."""
         return tuple(self.entries)
 
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Of a tensor, None for one that is not there."""
+        return self.entries[name].shape if name in self.entries else None
+
     def check(self, name: str, shape: tuple[int, ...]) -> TensorEntry:
         """The header entry of a readable tensor of ``shape``; WorkloadError if missing or of another shape or
         dtype."""

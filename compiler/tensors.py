@@ -77,6 +77,15 @@ _TENSOR_IDS = {
             "bv",
             "bo",
             "sinks",
+            "router_bias",
+            "correction",
+            "shared_gate",
+            "shared_up",
+            "shared_down",
+            "shared_router",
+            "gate_bias",
+            "up_bias",
+            "down_bias",
         )
     )
 }

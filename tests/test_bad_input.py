@@ -211,9 +211,8 @@ NOT_BUILT = [Case(f"{model} {layer}", f"run --model {model} --layer {layer} --to
                   (f"bundled model {model}: {layer}", "not built yet", *texts))
              for model, layer, texts in [
     ("deepseek-v3", "attention", ("kv_lora_rank = 512", "multi-head latent attention (MLA)", "allowed: absent")),
-    ("deepseek-v3", "moe", ("deepseek_v3", "sigmoid routing", "allowed: mixtral")),
+    ("deepseek-v4-pro", "moe", ("hash routing", "scoring_func = 'sqrtsoftplus'")),
     ("deepseek-v3.2", "attention", ("index_topk", "sparse attention indexer", "allowed: absent")),
-    ("glm-4.5", "moe", ("glm4_moe", "sigmoid routing", "allowed: mixtral")),
     ("gpt-oss-20b", "attention", ("sliding_window = 128", "sliding-window attention", "allowed: null")),
     ("gpt-oss-20b", "moe", ("swiglu_limit", "a clamped SwiGLU", "allowed: null")),
     ("llama-4-scout", "attention", ("attention_chunk_size", "chunked attention", "allowed: absent")),

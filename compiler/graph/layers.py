@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..layers import AttentionLayer, DecoderLayer, MlpLayer, MoELayer, NormLayer, Workload
 from .ir import Graph, GraphBuilder, Op, Role
 from .ops.add import Add
@@ -12,7 +14,8 @@ from .ops.linear import Linear
 from .ops.rms_norm import RmsNorm
 from .ops.rotary import Rotary
 from .ops.router import Router
-from .stored import EXPERTS, ROUTER, Place, module
+from .ops.share import ScaleRows, Sigmoid
+from .stored import CORRECTION, EXPERTS, MLP, ROUTER, ROUTER_BIAS, SHARED, SHARED_GATE, Place, module
 
 ATTENTION_INPUT, FEED_FORWARD_INPUT = "attention input", "feed-forward input"
 """Values of a decoder layer: what its norms make."""
@@ -90,18 +93,40 @@ def _moe(g: GraphBuilder, moe: MoELayer, x: str, out: str, role: Role) -> str:
     experts = [g.value(name, shape, Role.WEIGHT, EXPERTS[name], one_by_one=True)
                for name, shape in (("gate", wide), ("up", wide), ("down", narrow))]
     logits = g.node("router", Linear(terms=True), x, router, output="logits")
-    weights = g.node("choice of experts", Router(top_k=moe.top_k, norm_topk=moe.norm_topk), logits,
+    rule, vectors = moe.scoring, {"router_bias": ROUTER_BIAS, "correction": CORRECTION}
+    used = [g.value(name, (moe.experts,), Role.WEIGHT, places)
+            for (name, places), wanted in zip(vectors.items(), (rule.bias, rule.correction), strict=True) if wanted]
+    weights = g.node("choice of experts", Router(top_k=moe.top_k, norm_topk=moe.norm_topk, scoring=rule), logits, *used,
                      output="combine weights")
-    return g.node("experts", Experts(), x, weights, *experts, output=out, role=role)
+    if not moe.shared:
+        return g.node("experts", Experts(on_input=rule.on_input), x, weights, *experts, output=out, role=role)
+    shared = _shared(g, moe, x)
+    routed = g.node("experts", Experts(on_input=rule.on_input), x, weights, *experts, output="routed")
+    return g.node("shared and routed", Add(), shared, routed, output=out, role=role)
 
 
-def _mlp(g: GraphBuilder, mlp: MlpLayer, x: str, out: str, role: Role) -> str:
+def _shared(g: GraphBuilder, moe: MoELayer, x: str) -> str:
+    """What the expert that all tokens use makes, weighted."""
+    branch = MlpLayer(hidden=moe.hidden, intermediate=moe.shared)
+    if not moe.shared_gated:
+        return _mlp(g, branch, x, "shared", Role.ACTIVATION, "shared_", SHARED)
+    router = g.value("shared_router", (1, moe.hidden), Role.WEIGHT, SHARED_GATE)
+    logit = g.node("shared gate", Linear(terms=True), x, router, output="shared logit")
+    weight = g.node("share", Sigmoid(), logit, output="shared weight")
+    made = _mlp(g, branch, x, "shared unweighted", Role.ACTIVATION, "shared_", SHARED)
+    return g.node("weigh shared", ScaleRows(), made, weight, output="shared")
+
+
+def _mlp(g: GraphBuilder, mlp: MlpLayer, x: str, out: str, role: Role, prefix: str = "",
+         places: Mapping[str, tuple[Place, ...]] = MLP) -> str:
+    """prefix: of the names of its weights."""
     wide, narrow = (mlp.intermediate, mlp.hidden), (mlp.hidden, mlp.intermediate)
-    gate, up, down = (g.value(name, shape, Role.WEIGHT, module(f"mlp.{name}_proj"))
+    gate, up, down = (g.value(prefix + name, shape, Role.WEIGHT, places[prefix + name])
                       for name, shape in (("gate", wide), ("up", wide), ("down", narrow)))
     sides = [g.node(weight, Linear(), x, weight, output=f"{weight} projected") for weight in (gate, up)]
-    product = g.node("activation", Gate(), *sides, output="product")
-    return g.node("down", Linear(), product, down, output=out, role=role)
+    kind = prefix.replace("_", " ")
+    product = g.node(f"{kind}activation", Gate(), *sides, output=f"{kind}product")
+    return g.node(f"{kind}down", Linear(), product, down, output=out, role=role)
 
 
 def _norm(g: GraphBuilder, norm: NormLayer, x: str, out: str, role: Role, name: str, stored: str) -> str:

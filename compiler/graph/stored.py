@@ -6,6 +6,8 @@ experts. All layouts of ``SPLIT`` and ``STACKED`` are looked for under ``mlp`` a
 
 - a matrix per expert and projection (Qwen3, OLMoE: ``gate_proj``, ``up_proj``, ``down_proj``; Mixtral: ``w1``, ``w3``,
   ``w2``), or gate above up in one matrix per expert;
+- all experts in one tensor, as the model multiplies by it, (E, d, 2f) with (E, f, d), gate before up (Llama 4, under
+  ``feed_forward``);
 - all experts in one tensor: gate above up ``(E, 2f, d)`` with down ``(E, d, f)`` (Granite: ``input_linear``,
   ``output_linear``; transformers 5 in memory: ``gate_up_proj``, ``down_proj``), or a tensor per projection.
 """
@@ -15,18 +17,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-BLOCKS = ("mlp.", "block_sparse_moe.")
+BLOCKS = ("mlp.", "block_sparse_moe.", "feed_forward.")
 ROUTER_NAMES = ("gate.weight", "router.layer.weight", "router.weight")
 
 
 @dataclass(frozen=True)
 class Place:
     """A tensor of a checkpoint, or the ``part``-th of ``parts`` equal parts of its rows. ``{}`` in its name is the
-    number of an expert; without, a weight of experts has them as its first axis."""
+    number of an expert; without, a weight of experts has them as its first axis. transposed: as it is stored, rows and
+    columns are exchanged."""
 
     name: str
     part: int = 0
     parts: int = 1
+    transposed: bool = False
 
     @property
     def split(self) -> bool:
@@ -63,15 +67,26 @@ def module(name: str, part: str = "weight") -> tuple[Place, ...]:
     return (Place(f"{name}.{part}"),)
 
 
+MLP = {name: module(f"mlp.{name}_proj") for name in ("gate", "up", "down")}
 ROUTER = tuple(Place(block + name) for block in BLOCKS for name in ROUTER_NAMES)
+ROUTER_BIAS = tuple(Place(block + name.replace("weight", "bias")) for block in BLOCKS for name in ROUTER_NAMES)
+CORRECTION = tuple(Place(block + name) for block in BLOCKS
+                   for name in ("gate.e_score_correction_bias", "e_score_correction_bias"))
+SHARED_GATE = tuple(Place(f"{block}shared_expert_gate.weight") for block in BLOCKS)
+_SHARED_BLOCKS = ("mlp.shared_experts.", "mlp.shared_expert.", "feed_forward.shared_expert.")
+SHARED = {f"shared_{name}": (*(Place(f"{block}{name}_proj.weight") for block in _SHARED_BLOCKS), merged)
+    for name, merged in (("gate", Place("shared_mlp.input_linear.weight", 0, 2)),
+                         ("up", Place("shared_mlp.input_linear.weight", 1, 2)),
+                         ("down", Place("shared_mlp.output_linear.weight")))}
 
 
-def _gate_up_down(layout: ExpertLayout, block: str) -> tuple[Place, Place, Place]:
+def _gate_up_down(layout: ExpertLayout, block: str, **how: bool) -> tuple[Place, Place, Place]:
     gate, up, down = (block + name for name in layout)
-    parts = 2 if gate == up else 1
-    return Place(gate, 0, parts), Place(up, parts - 1, parts), Place(down)
+    parts, down_place = 2 if gate == up else 1, Place(down, transposed=how.get("transposed", False))
+    return Place(gate, 0, parts, **how), Place(up, parts - 1, parts, **how), down_place
 
 
-EXPERTS = dict(zip(ExpertLayout._fields, zip(*(_gate_up_down(layout, block) for block in BLOCKS
-                                               for layout in (*SPLIT, *STACKED)), strict=True), strict=True))
+_LAYOUTS = [_gate_up_down(layout, block) for block in BLOCKS for layout in (*SPLIT, *STACKED)]
+_LAYOUTS += [_gate_up_down(STACKED[0], "feed_forward.", transposed=True)]
+EXPERTS = dict(zip(ExpertLayout._fields, zip(*_LAYOUTS, strict=True), strict=True))
 """Of gate, up and down."""

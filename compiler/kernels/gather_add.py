@@ -40,8 +40,9 @@ class GatherAdd:
                        few=1)]
 
     def emit(self, emitter: Emitter, schedule: GatherAddSchedule, lists: np.ndarray, source: Matrix,
-             target: Matrix, regions: Mapping[str, list[int]]) -> None:
-        """lists: (rows, terms) numbers of rows of ``source``; regions: of `buffers`."""
+             target: Matrix, regions: Mapping[str, list[int]], base: Matrix | None = None) -> None:
+        """lists: (rows, terms) numbers of rows of ``source``; base: rows that the sums begin with; regions: of
+        `buffers`."""
         config, rows_max, tiles = emitter.config, min(schedule.m_tile, self.rows), schedule.n_tiles
         if tiles > VECTOR_TILES:
             raise CompileError(f"{self.name}: n_tiles must be at most {VECTOR_TILES}, got {tiles}")
@@ -61,12 +62,16 @@ class GatherAdd:
             for n0 in range(0, self.columns, width):
                 columns = min(width, self.columns - n0)
                 total, turn = sums[turn % len(sums)], turn + 1
+                if base is not None:
+                    emitter.load_rows(base, first_row=start, rows=rows, first_byte=4 * n0, row_bytes=4 * columns,
+                                      addr=total, pitch=rows, label=f"{self.name} base")
                 for j in range(self.terms):
-                    to = total if j == 0 else parts[call % len(parts)]
-                    call += j > 0
+                    begun = j > 0 or base is not None
+                    to = parts[call % len(parts)] if begun else total
+                    call += begun
                     emitter.load_rows(source, first_row=0, rows=rows, first_byte=4 * n0, row_bytes=4 * columns,
                                       addr=to, pitch=rows, index_addr=index + j * step, label=f"{self.name} slot {j}")
-                    if j:
+                    if begun:
                         emitter.compute(Shape(rows=rows, tiles=-(-columns // config.cols), pitch=rows), Assign(
                             to=Elem(total), value=Elem(total) + Elem(to), label="add"))
                 emitter.store_acc(target, first_row=start, rows=rows, first_byte=4 * n0, row_bytes=4 * columns,

@@ -28,7 +28,7 @@ from .gemm import Gemm, GemmProblem, Group, Resident
 class Expert:
     """One member of the list. rows: those that it takes, ascending. gate_up: blocks of ``cols`` gate rows and ``cols``
     up rows in turn; down: the second GEMM's B. gate, up, product, weigh: factors of what the GEMMs make and of the
-    product's codes; activation: of the gate."""
+    product's codes; activation: of the gate; on_input: rows are weighted before it too."""
 
     number: int
     rows: np.ndarray
@@ -39,6 +39,7 @@ class Expert:
     product: float
     weigh: float
     activation: str = "silu"
+    on_input: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +52,18 @@ class Block:
 
 
 def gated_product(emitter: Emitter, group: Group, gated: int, to: Codes, *, gate: float, up: float, product: float,
-                  activation: str = "silu") -> None:
+                  activation: str = "silu", weight: Row | None = None) -> None:
     """Codes of activation(gate) * up of a group whose column tiles are gate and up in turn. gated: a region of its
-    size; gate, up, product: factors of both, and of the codes."""
+    size; gate, up, product: factors of both, and of the codes; weight: of what the activation takes, row by row."""
     left, right, own = Elem(group.addr), Elem(group.addr + group.pitch), Elem(gated)
+    shape = Shape(rows=group.rows, tiles=group.tiles // 2, pitch=2 * group.pitch)
+    inside = left * gate
+    if weight is not None:
+        emitter.compute(shape, Assign(to=own, value=left * weight, scale=gate, label="weigh input"))
+        inside = own
     emitter.compute(
-        Shape(rows=group.rows, tiles=group.tiles // 2, pitch=2 * group.pitch),
-        Assign(to=own, value=ACTIVATIONS[activation](left * gate), label=activation),
+        shape,
+        Assign(to=own, value=ACTIVATIONS[activation](inside), label=activation),
         Assign(to=to, value=own * right, scale=up if to.relative_to is not None else up / product, label="product"))
 
 
@@ -213,18 +219,18 @@ class Grouped:
         rows, h = len(block.rows), self.h_slots[number % len(self.h_slots)]
         x, weights = self.x_slots[number % len(self.x_slots)], self.row_weights[number % len(self.row_weights)]
         self.gemm_gate_up.block(m0=0, rows=rows, a=Resident(x, self.x_pitch), b=block.expert.gate_up,
-                                epilogue=lambda group: self._gate(group, block.expert, h))
+                                epilogue=lambda group: self._gate(group, block.expert, h, weights))
         self.gemm_down.block(m0=0, rows=rows, a=Resident(h, self.h_pitch), b=block.expert.down,
                              epilogue=lambda group: self._weigh(group, block, weights))
 
-    def _gate(self, group: Group, expert: Expert, h: int) -> None:
+    def _gate(self, group: Group, expert: Expert, h: int, weights: int) -> None:
         """product = activation(gate) * up, quantized into A."""
         scaled = self.activations.scaled
         product = Codes(addr=h + self.activations.bytes_of(group.n0 // 2) // self.config.lanes, pitch=self.h_pitch,
                         quant=self.activations.quant, scale_rule=self.data.rule,
                         relative_to=Imm(expert.product) if scaled else None)
         gated_product(self.emitter, group, self.gated, product, gate=expert.gate, up=expert.up, product=expert.product,
-                      activation=expert.activation)
+                      activation=expert.activation, weight=Row(weights) if expert.on_input else None)
 
     def _weigh(self, group: Group, block: Block, weights: int) -> None:
         data = self.data

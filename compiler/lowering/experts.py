@@ -133,7 +133,7 @@ class ToSlots(Step):
             return Expert(number=number, rows=routing.tokens_of(number)[0], gate_up=gate_up, down=down,
                           gate=scales[x] * scales[number, "gate"], up=scales[x] * scales[number, "up"],
                           product=product, weigh=product * scales[number, "down"],
-                          activation=op.activation(number))
+                          activation=op.activation(number), on_input=op.on_input)
 
         data = GroupedData(x=memory[x], weights=memory[weights], one_hot=memory[f"{self.name} one-hot"],
                            zeros=memory[f"{self.name} zeros"], slots=memory[slots_key(self.node)],
@@ -145,11 +145,13 @@ class ToSlots(Step):
 
 @dataclass(kw_only=True, eq=False)
 class FromSlots(Step):
-    """out[row] = the sum of the row's slots, in the order of their experts."""
+    """out[row] = the sum of the row's slots, in the order of their experts, after a row of ``base`` where there is one:
+    a value in FP32."""
 
     unquantized = True
 
     node: Node
+    base: str | None = None
 
     @cached_property
     def kernel(self) -> GatherAdd:
@@ -173,7 +175,8 @@ class FromSlots(Step):
     def emit(self, job: Job) -> None:
         memory, layer = job.memory, self.layer
         self.kernel.emit(job.emitter, job.schedule[self.name], row_slots(routing_of(layer)),
-                         memory[slots_key(self.node)], memory[layer.floats_key(self.makes)], self.place(job.schedule))
+                         memory[slots_key(self.node)], memory[layer.floats_key(self.makes)], self.place(job.schedule),
+                         None if self.base is None else memory[layer.floats_key(self.base)])
 
 
 def row_slots(routing: Routing) -> np.ndarray:

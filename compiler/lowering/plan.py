@@ -22,6 +22,7 @@ from ..graph.ops.linear import Linear
 from ..graph.ops.rms_norm import RmsNorm
 from ..graph.ops.rotary import Rotary
 from ..graph.ops.router import Router
+from ..graph.ops.share import ScaleRows, Sigmoid
 from ..kept_codes import KeptCodes
 from ..layers import Workload
 from ..numerics import DEFAULT, Numerics
@@ -157,8 +158,11 @@ def _steps(layer: Layer) -> Iterator[Step]:
         elif isinstance(node.op, Experts):
             slots = slots_key(node)
             yield ToSlots(layer=layer, name=node.name, reads=node.inputs, makes=slots, node=node)
-            summed = FromSlots(layer=layer, name=node.name.replace("experts", "combine"), reads=(slots,),
-                               makes=node.output, node=node)
+            branch, makes = _branch(layer, node)
+            fused |= {branch.name} if branch else set()
+            base = branch.inputs[0] if branch else None
+            summed = FromSlots(layer=layer, name=node.name.replace("experts", "combine"), makes=makes, node=node,
+                               reads=(slots,) if base is None else (slots, layer.floats_key(base)), base=base)
             yield summed
             yield from _quantizer(layer, summed)
         elif layer.rowwise(node):
@@ -186,7 +190,10 @@ def _linear(layer: Layer, node: Node) -> tuple[Step, list[Node]]:
         if makes in reader.inputs[:2]:
             return ToHeads(layer=layer, name=makes, reads=reads, makes=makes, early=reader.inputs[1] == makes,
                            node=node, following=tuple(following), core=reader), following
-    if reader is not None and isinstance(reader.op, Router) and not following:
+    if reader is not None and isinstance(reader.op, ScaleRows) and reader.inputs[0] == node.output:
+        return ToRows(layer=layer, name=reader.output, reads=(*node.inputs, reader.inputs[1]), makes=reader.output,
+                      node=node, weights=reader.inputs[1]), [reader]
+    if reader is not None and isinstance(reader.op, Router | Sigmoid) and not following:
         if len(node.inputs) > 2:
             raise CompileError(f"{node.name}: no kernel adds the bias {node.inputs[2]} to a router's logits")
         return ToWeights(layer=layer, name=node.name, reads=reads, makes=reader.output, linear=node,
@@ -210,6 +217,17 @@ def _norm_of(graph: Graph, add: Node) -> Node | None:
     norms = [node for node in graph.consumers(add.output) if isinstance(node.op, RmsNorm)]
     codes = [node for node in graph.consumers(add.output) if Slot.FP32 not in node.op.slots]
     return norms[0] if len(norms) == 1 and not codes else None
+
+
+def _branch(layer: Layer, experts: Node) -> tuple[Node | None, str]:
+    """The Add of what a dense branch makes, in FP32 rows, to what experts make, if that can be part of their sum; and
+    what the sum makes."""
+    add = _only_reader(layer.graph, experts)
+    if add is None or not isinstance(add.op, Add) or add.op.scale != 1 or layer.quantized(add.output):
+        return None, experts.output
+    other = next((node for node in layer.graph.nodes if node.output == add.inputs[0]), None)
+    beside = other is not None and isinstance(other.op, Linear | ScaleRows) and not layer.quantized(other.output)
+    return (add, add.output) if beside and add.inputs[1] == experts.output else (None, experts.output)
 
 
 def _rows(layer: Layer, add: Node | None, norm: Node | None) -> Step:

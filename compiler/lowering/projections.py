@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...rtl.spec.errors import CompileError
+from ...rtl.spec.isa import Reduce
 from ..auto_gemm import apart_or_packed, gemm_schedule
 from ..builder import ProgramBuilder
 from ..dram import Matrix, code_matrix, float_matrix
+from ..emitter import Emitter
 from ..graph.ir import Node, Role, Slot
 from ..graph.ops.attention import Attention
 from ..graph.ops.rms_norm import RmsNorm
@@ -29,8 +31,8 @@ from ..kernels.heads import Heads, HeadsData, HeadsEpilogue, rotary_lanes, stage
 from ..operands import WIDEST_BUS, k_unit, place_operand, place_scales
 from ..quantize import StoredTensor, store
 from ..schedule import GemmSchedule, KernelSchedule, Schedule
-from ..tiles.buffers import Buffer, align, place
-from ..tiles.expr import Assign, Codes, Elem
+from ..tiles.buffers import Buffer, Memory, align, place
+from ..tiles.expr import Assign, Codes, Elem, Reduction, Row, Shape
 from .head_sizes import head_order, mixed_head, rotated_head, spread_heads
 from .steps import Job, Stage, Step, scales_key
 
@@ -411,16 +413,24 @@ class ToValues(Projection):
 @dataclass(kw_only=True, eq=False)
 class ToRows(Projection):
     """FP32 rows. heads: of its input, where that has any; these lie apart in a row, so that no block of a scale holds
-    values of two."""
+    values of two. weights: the value with a weight for each row, none of them negative, None for 1."""
 
     unquantized = True
+
+    weights: str | None = None
 
     @property
     def purpose(self) -> str:
         return "output projection"
 
     def epilogue_buffers(self, schedule: GemmSchedule) -> list[Buffer]:
-        return [column_bias_buffer(self.layer.config, self.problem, schedule)] if self.bias else []
+        buffers = [column_bias_buffer(self.layer.config, self.problem, schedule)] if self.bias else []
+        if self.weights is not None:
+            rows = self.problem.rows(schedule)
+            words = -(-rows // self.layer.config.cols)
+            buffers += [Buffer(name="rows with weights", memory=Memory.ACC, sizes=(rows,), keys="m_tile rows"),
+                        Buffer(name="weights of rows", memory=Memory.STATISTICS, sizes=(words,))]
+        return buffers
 
     def _stage(self, rows: int, tiles: int) -> int:
         return 0
@@ -468,19 +478,33 @@ class ToRows(Projection):
         emitter, schedule, target = job.emitter, job.schedule[self.name], job.memory[self.layer.floats_key(self.makes)]
         factor, regions = job.scales[self.x] * job.scales[self.weight], self.place(job.schedule)
         bias = ColumnBias(emitter, regions, job.memory[self.bias], self.name) if self.bias else None
+        weights = job.memory[self.weights] if self.weights else None
 
         def finish(group: Group) -> None:
+            own, scale = Elem(group.addr), factor
             if bias is not None:
                 bias.add(group, factor)
-            else:
-                emitter.compute(group.shape, Assign(to=Elem(group.addr), value=Elem(group.addr), scale=factor,
-                                                    label="scale"))
+                scale = None
+            if weights is not None:
+                weight = self._row_weights(emitter, group, weights, regions)
+                emitter.compute(group.shape, Assign(to=own, value=own * weight, scale=scale, label="weigh rows"))
+            elif bias is None:
+                emitter.compute(group.shape, Assign(to=own, value=own, scale=scale, label="scale"))
             width = min(group.tiles * emitter.config.cols, self.problem.n - group.n0)
             emitter.store_acc(target, first_row=group.m0, rows=group.rows, first_byte=4 * group.n0,
                               row_bytes=4 * width, addr=group.addr, pitch=group.pitch, label="store out")
 
         def moves(group: Group) -> tuple[Hashable, list[int]]:
             turn, added = bias.moves(group) if bias is not None else ((), [])
-            return turn, [target.at(group.m0, 4 * group.n0), *added]
+            return turn, [target.at(group.m0, 4 * group.n0), *added, *([weights.at(group.m0)] if weights else [])]
 
         emit_gemm(emitter, self.problem, schedule, job.memory[self.x], job.memory[self.weight], regions, finish, moves)
+
+    def _row_weights(self, emitter: Emitter, group: Group, weights: Matrix, regions: Mapping[str, list[int]]) -> Row:
+        """Of a group's rows. In DRAM a weight is the first column of a column tile whose other columns are 0."""
+        (addr,), (to,) = regions["rows with weights"], regions["weights of rows"]
+        emitter.load_rows(weights, first_row=group.m0, rows=group.rows, row_bytes=4 * emitter.config.cols, addr=addr,
+                          label="load weights of rows")
+        emitter.compute(Shape(rows=group.rows), Assign(value=Elem(addr), reduce=Reduction(Reduce.MAX, to),
+                                                       label="weights of rows"))
+        return Row(to)

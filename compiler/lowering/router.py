@@ -1,7 +1,10 @@
-"""The logits of a router and the softmax over the counted experts: a GEMM of terms, combine weights to DRAM.
+"""The logits of a router and the scores of the counted experts: a GEMM of terms, combine weights to DRAM.
 
-The bias matrix is 0 for experts that the softmax counts (the chosen ones when the layer renormalizes, all of them
-otherwise) and -inf elsewhere, so one softmax serves both rules and padding columns never count.
+The bias matrix is the router's bias for experts that count (the chosen ones when the layer normalizes, all of them
+otherwise) and -inf elsewhere, so that the rest scores 0 and padding columns never count.
+
+A row sum of the vector unit has a grid of 2**-24. The largest term of a softmax is 1; sigmoids may all be small, and
+are divided by their largest before they are summed.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from ...rtl.spec.isa import Reduce
 from ..auto_gemm import apart_or_packed, gemm_schedule
 from ..builder import ProgramBuilder
 from ..dram import float_matrix
+from ..emitter import Emitter
 from ..graph.evaluate import terms_key
 from ..graph.ir import Node, Role, Slot
 from ..graph.ops.router import Router
@@ -26,16 +30,21 @@ from ..logits import split_terms, term_products
 from ..operands import Operand, k_unit, padded_k, place_operand
 from ..quantize import StoredTensor
 from ..schedule import GemmSchedule, KernelSchedule, Schedule
+from ..scoring import Scoring
 from ..tiles.buffers import Buffer, Memory, align, place
-from ..tiles.expr import Assign, Elem, Reduction, Row, Shape, exp2, reciprocal
+from ..tiles.expr import Assign, Elem, Expr, Reduction, Row, Shape, exp2, maximum, reciprocal, sigmoid
 from .steps import Job, Stage, Step
 
 NEGATIVE_INFINITY = np.float32(-np.inf)
+SMALLEST = 2.0**-100
+"""What the largest sigmoid of a row is taken to be at least: its reciprocal, and the epsilon of a sum times that, are
+finite."""
 
 
 @dataclass(kw_only=True, eq=False)
 class ToWeights(Step):
-    """Logits to combine weights for every row. linear, router: the nodes."""
+    """Logits to combine weights for every row. linear, router: the nodes; the latter may be a `Sigmoid`, whose rows are
+    weights for one expert that all use."""
 
     linear: Node
     router: Node
@@ -59,8 +68,22 @@ class ToWeights(Step):
         bias = Buffer(name="the router's bias", memory=Memory.ACC, sizes=(problem.n // config.cols * rows,),
                       beside=frozenset({f"{problem.name} result group"}))
         statistics = [Buffer(name=name, memory=Memory.STATISTICS, sizes=(words,), beside=frozenset())
-                      for name in ("maxima", "sums", "inverse sums")]
+                      for name in self._statistics]
         return problem.buffers(schedule, config, [bias, *statistics])
+
+    @property
+    def scoring(self) -> Scoring:
+        return self.router.op.scoring if isinstance(self.router.op, Router) else Scoring(score="sigmoid")
+
+    @property
+    def _normalizes(self) -> bool:
+        return isinstance(self.router.op, Router) and self.router.op.norm_topk
+
+    @property
+    def _statistics(self) -> tuple[str, ...]:
+        if self.scoring.score == "softmax":
+            return "maxima", "sums", "inverse sums"
+        return ("maxima", "inverse maxima", "sums", "inverse sums") if self._normalizes else ()
 
     def place(self, schedule: Schedule) -> dict[str, list[int]]:
         return place(self.buffers(schedule[self.name]), self.layer.config, self.name)
@@ -86,8 +109,12 @@ class ToWeights(Step):
                 builder, job, x, f"{x} for the {self.name}", problem.m))
         job.ask(Stage.WEIGHTS, router, lambda builder: self._terms(builder, job, router, router, experts, cols))
         job.ask(Stage.WEIGHTS, f"{self.name} bias", lambda builder: float_matrix(
-            builder, "bias", problem.m, problem.n, self._bias))
-        job.ask(Stage.RESULTS, self.makes, lambda builder: float_matrix(builder, "weights", problem.m, problem.n))
+            builder, self._segment("bias"), problem.m, problem.n, lambda: self._bias(job)))
+        job.ask(Stage.RESULTS, self.makes, lambda builder: float_matrix(
+            builder, self._segment("weights"), problem.m, problem.n))
+
+    def _segment(self, name: str) -> str:
+        return name if isinstance(self.router.op, Router) else f"{self.name} {name}"
 
     def _terms(self, builder: ProgramBuilder, job: Job, name: str, label: str, count: int,
                pad_rows: int = 1) -> Operand:
@@ -104,43 +131,72 @@ class ToWeights(Step):
         return place_operand(builder, label, count, terms * problem.k, problem.a, make if given else None,
                              pad_rows=pad_rows)
 
-    def _bias(self) -> np.ndarray:
-        routing, op = self.layer.routing, self.router.op
-        assert routing is not None and isinstance(op, Router)
+    def _bias(self, job: Job) -> np.ndarray:
+        experts = self.layer.shape(self.linear.inputs[1])[0]
         values = np.full((self.problem.m, self.problem.n), NEGATIVE_INFINITY, np.float32)
-        if op.norm_topk:
-            np.put_along_axis(values, routing.chosen.astype(np.int64), np.float32(0), axis=1)
+        own = np.zeros((1, experts))
+        if self.scoring.bias and job.tensors is not None:
+            own = getattr(job.tensors, self.router.inputs[1]).astype(np.float64)[None] * self._unit
+        if self._normalizes:
+            assert self.layer.routing is not None
+            chosen = self.layer.routing.chosen.astype(np.int64)
+            every = np.broadcast_to(own, (self.problem.m, experts)).astype(np.float32)
+            np.put_along_axis(values, chosen, np.take_along_axis(every, chosen, axis=1), axis=1)
         else:
-            values[:, :routing.experts] = 0
+            values[:, :experts] = own
         return values
+
+    @property
+    def _unit(self) -> float:
+        """Of the logits on the tile: a softmax has exponentials of base 2."""
+        return math.log2(math.e) if self.scoring.score == "softmax" else 1.0
 
     def emit(self, job: Job) -> None:
         emitter, memory, schedule, problem = job.emitter, job.memory, job.schedule[self.name], self.problem
-        config, tiles, (x, router) = emitter.config, problem.n // emitter.config.cols, self.linear.inputs
+        tiles, (x, router) = problem.n // emitter.config.cols, self.linear.inputs
         if schedule.group_tiles < tiles:
             raise CompileError(f"{self.name}: group_tiles must be at least {tiles}, the softmax is over all experts, "
                                f"got {schedule.group_tiles}")
         regions = self.place(job.schedule)
-        (bias,), (maxima,), (sums,), (inverse,) = (regions[name] for name in (
-            "the router's bias", "maxima", "sums", "inverse sums"))
-        factor = job.scales[terms_key(x)] * job.scales[terms_key(router)] * math.log2(math.e)
+        (bias,) = regions["the router's bias"]
+        statistics = {name: regions[name][0] for name in self._statistics}
+        factor = job.scales[terms_key(x)] * job.scales[terms_key(router)] * self._unit
         target = memory[self.makes]
 
         def finish(group: Group) -> None:
-            logits = Elem(group.addr)
             emitter.load_rows(memory[f"{self.name} bias"], first_row=group.m0, rows=group.rows, addr=bias,
                               pitch=group.pitch, label="router bias")
-            emitter.compute(
-                group.shape,
-                Assign(to=logits, value=logits * factor + Elem(bias), reduce=Reduction(Reduce.MAX, maxima),
-                       label="logits"),
-                Assign(to=logits, value=exp2(logits - Row(maxima)), reduce=Reduction(Reduce.SUM, sums),
-                       label="exponentials"))
-            emitter.compute(Shape(rows=-(-group.rows // config.cols)),
-                            Assign(to=Elem(inverse), value=reciprocal(Elem(sums)), label="1 / sum"))
-            emitter.compute(group.shape, Assign(to=logits, value=logits * Row(inverse), label="combine weights"))
+            self._score(emitter, group, Elem(group.addr) * factor + Elem(bias), statistics)
             emitter.store_acc(target, first_row=group.m0, rows=group.rows, first_byte=0, row_bytes=target.row_bytes,
                               addr=group.addr, pitch=group.pitch, label="store combine weights")
 
         rows = memory[x if self.layer.shared_terms else terms_key(x)]
         emit_gemm(emitter, problem, schedule, rows, memory[router], regions, finish)
+
+    def _score(self, emitter: Emitter, group: Group, logits: Expr, at: Mapping[str, int]) -> None:
+        """Combine weights in place of a group's logits; at: addresses of statistics."""
+        scoring, own, words = self.scoring, Elem(group.addr), Shape(rows=-(-group.rows // emitter.config.cols))
+        scale = None if scoring.scale == 1 else scoring.scale
+
+        def of_rows(name: str, value: Expr, label: str, scale: float | None = None) -> None:
+            emitter.compute(words, Assign(to=Elem(at[name]), value=value, scale=scale, label=label))
+
+        def of_all(value: Expr, label: str, reduce: Reduction | None = None, scale: float | None = None) -> None:
+            emitter.compute(group.shape, Assign(to=own, value=value, reduce=reduce, scale=scale, label=label))
+
+        if scoring.score == "sigmoid" and not self._normalizes:
+            of_all(sigmoid(logits), "combine weights", scale=scale)
+            return
+        if scoring.score == "softmax":
+            of_all(logits, "logits", Reduction(Reduce.MAX, at["maxima"]))
+            of_all(exp2(own - Row(at["maxima"])), "exponentials", Reduction(Reduce.SUM, at["sums"]))
+            total = Elem(at["sums"])
+        else:
+            of_all(sigmoid(logits), "sigmoids", Reduction(Reduce.MAX, at["maxima"]))
+            of_rows("inverse maxima", reciprocal(maximum(Elem(at["maxima"]), SMALLEST)), "1 / maximum")
+            of_all(own * Row(at["inverse maxima"]), "shares", Reduction(Reduce.SUM, at["sums"]))
+            total = Elem(at["sums"])
+            if scoring.epsilon:
+                total = Elem(at["inverse maxima"]) * scoring.epsilon + total
+        of_rows("inverse sums", reciprocal(total), "1 / sum", scale)
+        of_all(own * Row(at["inverse sums"]), "combine weights")

@@ -24,6 +24,7 @@ from ..graph.ops.add import Add
 from ..graph.ops.experts import Experts
 from ..graph.ops.linear import Linear
 from ..graph.ops.rms_norm import RmsNorm
+from ..graph.ops.share import ScaleRows
 from ..graph.slots import slot_format
 from ..kept_codes import KeptCodes
 from ..kernels.rowwise_place import padded_columns
@@ -119,7 +120,7 @@ class Layer:
 
     def requantized(self, value: str) -> bool:
         """Is the value read as codes, but made as FP32 rows by a kernel that quantizes nothing?"""
-        return self.quantized(value) and any(isinstance(node.op, Linear | Experts) and node.output == value
+        return self.quantized(value) and any(isinstance(node.op, Linear | Experts | ScaleRows) and node.output == value
                                              for node in self.graph.nodes)
 
     def floats_key(self, value: str) -> str:

@@ -33,8 +33,14 @@ from tilescore.compiler.tensors import LayerTensors  # noqa: E402
 from tilescore.rtl.spec.config import TileConfig  # noqa: E402
 from tilescore.testing.quantized_layer import quantized_layer  # noqa: E402
 from tilescore.tests.compiler.play import EDGE, NANO, compile_and_play  # noqa: E402
-from tilescore.tests.compiler.test_transformers_oracle import PHASES, SCALED, build, their_attention  # noqa: E402
-from tilescore.tests.compiler.tiny import MOE_FAMILIES  # noqa: E402
+from tilescore.tests.compiler.test_transformers_oracle import (  # noqa: E402
+    PHASES,
+    SCALED,
+    build,
+    their_attention,
+    their_experts,
+)
+from tilescore.tests.compiler.tiny import FEED_FORWARD_FAMILIES, MOE_FAMILIES  # noqa: E402
 
 FLOAT32_IN_TRANSFORMERS = 2e-5
 SANE = (0.02, 0.25)
@@ -85,17 +91,14 @@ def test_attention_with_scaled_rotary(kind: str, tmp_path: Path, seed: int) -> N
 
 
 @TILES
-@pytest.mark.parametrize("family", MOE_FAMILIES)
+@pytest.mark.parametrize("family", (*MOE_FAMILIES, *FEED_FORWARD_FAMILIES))
 def test_moe(family: str, tile: TileConfig, tmp_path: Path, seed: int) -> None:
     """With the router's choice of the tile: its quantized logits may order a near tie otherwise than theirs. Tokens of
     which that is true are left out of the comparison, and are few."""
     model = build(family, tmp_path, seed)
     workload = Workload(layer=moe_layer(load_model(tmp_path / "saved")), tokens=17, batch=2)
     tensors = with_plain_input(from_safetensors(tmp_path / "saved", workload, seed=seed), seed)
-    block = model.model.layers[0]
-    x = torch.tensor(tensors.x).double().reshape(2, 17, -1)
-    with torch.no_grad():
-        theirs = (block.block_sparse_moe if family == "granitemoe" else block.mlp)(x).reshape(34, -1).numpy()
+    theirs = their_experts(model, tensors.x)
     compiled, result = compile_and_play(workload, tile, tensors=tensors)
     routing = compiled.routing
     assert routing is not None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tilescore.compiler.builder import ProgramBuilder
+from tilescore.compiler.choice import own_route
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.dram import float_output
 from tilescore.compiler.emitter import Emitter
@@ -27,20 +29,18 @@ from tilescore.compiler.logits import (
 )
 from tilescore.compiler.lowering.plan import layer_plan
 from tilescore.compiler.lowering.router import ToWeights
-from tilescore.compiler.models import list_models, load_model, moe_layer
 from tilescore.compiler.numerics import DEFAULT, ROUTER_TERMS, Numerics
-from tilescore.compiler.routing import topk_softmax_route
+from tilescore.compiler.routing import route
 from tilescore.compiler.schedule import GemmSchedule
 from tilescore.compiler.tensors import LayerTensors, synthetic
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.element_values import decode_e4m3_float
-from tilescore.rtl.spec.errors import WorkloadError
 from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.numerics.arithmetic import exact_matmul_e4m3, round_acc_to_fp32
 from tilescore.sim.program import Program
 from tilescore.sim.simulate import simulate
-from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL, play, same_bits
+from tilescore.tests.compiler.play import EDGE, NANO, SERVER, SQUAT, TALL, bundled_layers, play, same_bits
 
 LAYER = MoELayer(hidden=40, experts=6, top_k=2, intermediate=20, norm_topk=True)
 WORKLOAD = Workload(layer=LAYER, tokens=5, batch=2)
@@ -138,7 +138,7 @@ class _Bare(Emitter):
 
 def logits_program(held: LayerTensors, tile: TileConfig, terms: int, schedule: GemmSchedule | None = None) -> Program:
     workload, numerics = held.workload, Numerics(router_terms=terms)
-    routing = topk_softmax_route(tile_logits(held, terms), workload.moe.top_k, norm_topk=True)
+    routing = route(tile_logits(held, terms), workload.moe.top_k, norm_topk=True)
     steps = layer_plan(workload, tile, numerics, routing)
     whole = steps.schedule()
     x, router = input_scales(held)
@@ -189,7 +189,8 @@ def test_the_hardware_computes_the_same_bits(terms: int) -> None:
 
 def test_flips_are_other_sets_and_not_other_orders() -> None:
     logits = np.array([[3.0, 2, 1, 0], [3, 2, 1, 0], [0, 1, 2, 3]])
-    assert flipped_tokens(logits, np.array([[1, 0], [0, 2], [3, 2]])).tolist() == [False, True, False]
+    own = route(logits, 2, norm_topk=True).chosen
+    assert flipped_tokens(own, np.array([[1, 0], [0, 2], [3, 2]])).tolist() == [False, True, False]
     assert margins(logits, 2).tolist() == [1, 1, 1] and np.isinf(margins(logits, 4)).all()
 
 
@@ -201,7 +202,7 @@ def test_the_error_with_float64_s_routing_is_that_of_the_whole_layer(seed: int) 
     whole = float64_layer(held)
     assert compiled.routing is not None and compiled.expected is not None and compiled.expected_routed is not None
     assert np.allclose(compiled.expected_routed, whole.out, rtol=1e-12, atol=1e-12)
-    flipped = flipped_tokens(whole.values["logits"], compiled.routing.chosen)
+    flipped = flipped_tokens(whole.routing.chosen, compiled.routing.chosen)
     assert compiled.flipped == flipped.sum()
     assert np.array_equal(compiled.expected_routed[~flipped], compiled.expected[~flipped])
     assert flipped.any() or float64_routed(held, compiled.expected, flipped) is compiled.expected
@@ -212,23 +213,18 @@ def test_a_forced_routing_has_no_flips() -> None:
     assert compiled.flipped is None and compiled.expected_routed is None
 
 
-def moe_models() -> list[str]:
-    """Bundled models whose MoE layer is built."""
-    names = []
-    for name in list_models():
-        try:
-            moe_layer(load_model(name))
-        except WorkloadError:
-            continue
-        names.append(name)
-    return names
+def moe_layers() -> Iterator[Any]:
+    """Those of the bundled models; of the widest, a sample."""
+    for layer in bundled_layers("moe"):
+        marks = [pytest.mark.sampled] if layer.hidden > 4096 else []
+        yield pytest.param(layer, id=layer.model, marks=marks)
 
 
-@pytest.mark.parametrize("model", moe_models())
-def test_fewer_than_one_token_in_a_hundred_flips(model: str) -> None:
+@pytest.mark.parametrize("layer", moe_layers())
+def test_fewer_than_one_token_in_a_hundred_flips(layer: MoELayer) -> None:
     """512 tokens of each bundled shape; one term flips 4 to 31 %."""
-    held = tensors_of(Workload(layer=moe_layer(load_model(model)), tokens=512), 0)
-    exact, top_k = float64_logits(held), held.workload.moe.top_k
-    share = {terms: flipped_tokens(exact, topk_softmax_route(tile_logits(held, terms), top_k, norm_topk=True).chosen
-                                   ).mean() for terms in (1, DEFAULT.router_terms)}
+    held = tensors_of(Workload(layer=layer, tokens=512), 0)
+    exact = own_route(held, float64_logits(held)).chosen
+    share = {terms: flipped_tokens(exact, own_route(held, tile_logits(held, terms)).chosen).mean()
+             for terms in (1, DEFAULT.router_terms)}
     assert share[DEFAULT.router_terms] < 0.01 < share[1]

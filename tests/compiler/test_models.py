@@ -17,7 +17,9 @@ BUILT_ATTENTION = {
     "llama-3-8b", "llama-3-70b", "mixtral-8x7b", "olmoe-1b-7b", "qwen3-30b-a3b", "qwen3-235b-a22b",
     "granite-3.0-1b-a400m", "granite-3.0-3b-a800m", "glm-4.5",
 }  # fmt: skip
-BUILT_MOE = BUILT_ATTENTION - {"llama-3-8b", "llama-3-70b", "glm-4.5"}
+BUILT_MOE = (BUILT_ATTENTION - {"llama-3-8b", "llama-3-70b"}) | {
+    "deepseek-v2", "deepseek-v3", "deepseek-v3.2", "kimi-k2", "glm-4.5", "glm-5", "qwen3-next-80b-a3b",
+    "qwen3.5-35b-a3b", "llama-4-scout", "llama-4-maverick"}
 
 
 # ---- construction ----
@@ -374,8 +376,11 @@ NOT_BUILT_MOE: list[tuple[dict[str, Any], str]] = [
     ({"swiglu_limit": 7.0}, "swiglu_limit = 7.0"),
     ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
     ({"mlp_layer_types": ["hash_moe"]}, "hash routing"),
-    ({"model_type": "deepseek_v3"}, "sigmoid routing"),
-    ({"model_type": "qwen2_moe"}, "model_type = 'qwen2_moe' needs a shared expert, which is not built yet"),
+    ({"model_type": "phimoe"}, "model_type = 'phimoe' needs sparse-mixer routing, which is not built yet"),
+    ({"model_type": "deepseek_v2", "n_routed_experts": 6, "norm_topk_prob": True}, "norm_topk_prob = True needs"),
+    ({"model_type": "deepseek_v2", "topk_method": "noaux_tc"}, "topk_method = 'noaux_tc'"),
+    ({"model_type": "glm4_moe", "scoring_func": "softmax"}, "scoring_func = 'softmax'"),
+    ({"model_type": "minimax_m2", "intermediate_size": 32, "use_routing_bias": False}, "use_routing_bias = False"),
 ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tilescore.compiler.compile import compile_layer
-from tilescore.compiler.layers import AttentionLayer, DecoderLayer, Layer, Workload
+from tilescore.compiler.layers import AttentionLayer, DecoderLayer, Layer, MoELayer, Workload
 from tilescore.compiler.models import LAYERS
 from tilescore.compiler.numerics import DEFAULT
 from tilescore.compiler.preset_fit import preset_exceptions
@@ -30,7 +30,7 @@ def every_row() -> Iterator[Any]:
         name = f"{layer.model}-{layer.kind}"
         for preset in PRESETS:
             slow = (preset == "nano" and layer.kind != "norm") or name == "qwen3-235b-a22b-moe"
-            if layer.kind in ("mlp", "decoder"):
+            if layer.kind in ("mlp", "decoder") or (isinstance(layer, MoELayer) and layer.weights > 5e9):
                 if preset == "nano" and layer.hidden > NANO_HIDDEN:
                     continue
                 marks = [pytest.mark.sampled]

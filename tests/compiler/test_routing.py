@@ -11,12 +11,12 @@ import pytest
 
 from tilescore.compiler.routing import (
     Routing,
-    combine_weights,
     forced_choice,
     forced_route,
     read_choice,
-    topk_softmax_route,
+    route,
 )
+from tilescore.compiler.scoring import SOFTMAX
 from tilescore.rtl.spec.errors import WorkloadError
 
 # ---- the router's choice ----
@@ -25,7 +25,7 @@ from tilescore.rtl.spec.errors import WorkloadError
 @pytest.mark.parametrize("norm_topk", [False, True])
 def test_topk_softmax(norm_topk: bool, rng: np.random.Generator) -> None:
     logits = (rng.standard_normal((50, 12)) * 3).astype(np.float32)
-    routing = topk_softmax_route(logits, 3, norm_topk=norm_topk)
+    routing = route(logits, 3, norm_topk=norm_topk)
     for token in range(50):
         probabilities = np.exp(logits[token].astype(np.float64))
         probabilities /= probabilities.sum()
@@ -38,29 +38,29 @@ def test_topk_softmax(norm_topk: bool, rng: np.random.Generator) -> None:
 
 def test_ties_go_to_the_lowest_expert() -> None:
     logits = np.array([[1, 2, 2, 2, 0], [0, 0, 0, 0, 0], [5, 5, 1, 5, 5]], np.float32)
-    assert topk_softmax_route(logits, 2, norm_topk=True).chosen.tolist() == [[1, 2], [0, 1], [0, 1]]
+    assert route(logits, 2, norm_topk=True).chosen.tolist() == [[1, 2], [0, 1], [0, 1]]
 
 
 def test_zeros_of_both_signs_tie() -> None:
     logits = np.array([[-0.0, 0.0, -1.0], [0.0, -0.0, -1.0]], np.float32)
-    assert topk_softmax_route(logits, 1, norm_topk=True).chosen.tolist() == [[0], [0]]
+    assert route(logits, 1, norm_topk=True).chosen.tolist() == [[0], [0]]
 
 
 def test_logits_that_share_a_probability_are_still_ordered() -> None:
     """In float32 both softmax values are 0.5: only the logits tell them apart."""
     logits = np.array([[20.0, np.nextafter(np.float32(20.0), np.float32(21.0)), -80.0]], np.float32)
-    assert topk_softmax_route(logits, 1, norm_topk=False).chosen.tolist() == [[1]]
+    assert route(logits, 1, norm_topk=False).chosen.tolist() == [[1]]
 
 
 def test_large_logits_do_not_overflow() -> None:
     logits = np.array([[3e38, -3e38, 0.0]], np.float32)
     for norm_topk in (False, True):
-        assert combine_weights(logits, np.array([[0, 1]]), norm_topk=norm_topk).tolist() == [[1.0, 0.0]]
+        assert SOFTMAX.weights(logits, np.array([[0, 1]]), norm_topk=norm_topk).tolist() == [[1.0, 0.0]]
 
 
 def test_lists_per_expert() -> None:
     logits = np.array([[0, 3, 1, -9], [2, 0, 1, -9], [0, 1, 2, -9]], np.float32)
-    routing = topk_softmax_route(logits, 2, norm_topk=True)
+    routing = route(logits, 2, norm_topk=True)
     assert routing.chosen.tolist() == [[1, 2], [0, 2], [2, 1]]
     assert routing.counts.tolist() == [1, 2, 3, 0]
     assert routing.active == (0, 1, 2)
@@ -74,7 +74,7 @@ def test_lists_per_expert() -> None:
 
 def test_forced_choice_keeps_the_router_s_weights(rng: np.random.Generator) -> None:
     logits = rng.standard_normal((6, 5)).astype(np.float32)
-    own = topk_softmax_route(logits, 2, norm_topk=False)
+    own = route(logits, 2, norm_topk=False)
     assert np.array_equal(forced_route(logits, own.chosen, norm_topk=False).weights, own.weights)
     swapped = forced_route(logits, own.chosen[:, ::-1], norm_topk=False)
     assert np.array_equal(swapped.weights, own.weights[:, ::-1])
@@ -156,7 +156,7 @@ def test_bad_file(content: str, expected: str, tmp_path: Path) -> None:
 )
 def test_bad_logits(logits: Any, top_k: int, expected: str) -> None:
     with pytest.raises(WorkloadError) as error:
-        topk_softmax_route(logits, top_k, norm_topk=True)
+        route(logits, top_k, norm_topk=True)
     assert expected in str(error.value)
 
 

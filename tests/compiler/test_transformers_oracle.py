@@ -30,7 +30,7 @@ from tilescore.compiler.graph.evaluate import float64_layer  # noqa: E402
 from tilescore.compiler.layers import DecoderLayer, Workload  # noqa: E402
 from tilescore.compiler.models import attention_layer, decoder_layer, load_model, mlp_layer, moe_layer  # noqa: E402
 from tilescore.compiler.tensors import LayerTensors  # noqa: E402
-from tilescore.tests.compiler.tiny import FAMILIES, MOE_FAMILIES, tiny_config, write_config  # noqa: E402
+from tilescore.tests.compiler.tiny import FAMILIES, FEED_FORWARD_FAMILIES, MOE_FAMILIES, tiny_config, write_config  # noqa: E402
 
 EXACT = 1e-12
 FLOAT32_STEP = 1e-6
@@ -51,6 +51,9 @@ def build(family: str, directory: Path, seed: int, attention: str = "sdpa", **ch
                 parameter.uniform_(0.5, 1.5)
             else:
                 parameter.normal_(std=parameter.shape[-1] ** -0.5)
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.normal_(std=0.2)
     model.save_pretrained(directory / "saved")
     return model.double().eval()
 
@@ -182,19 +185,27 @@ def test_scaled_rotary_equals_transformers(kind: str, phase: str, tmp_path: Path
     assert (error(float64_layer(unscaled).out, theirs) > 100 * FLOAT32_ROTARY) == changed
 
 
-@pytest.mark.parametrize("family", MOE_FAMILIES)
+def their_experts(model: Any, x: np.ndarray) -> np.ndarray:
+    """The feed-forward layer of experts on x (rows, hidden)."""
+    block, x = model.model.layers[0], torch.tensor(x).double()[None]
+    module = next(getattr(block, name) for name in ("mlp", "feed_forward", "block_sparse_moe") if hasattr(block, name))
+    with torch.no_grad():
+        out = module(x)
+        out = out[0] if isinstance(out, tuple) else out
+        out = out.reshape(x.shape[1:])
+        return (out + block.shared_mlp(x[0]) if hasattr(block, "shared_mlp") else out).numpy()
+
+
+@pytest.mark.parametrize("family", (*MOE_FAMILIES, *FEED_FORWARD_FAMILIES))
 def test_moe_equals_transformers(family: str, tmp_path: Path, seed: int) -> None:
+    """The same experts: one that differs is an error of the order of the output."""
     model = build(family, tmp_path, seed)
     workload = Workload(layer=moe_layer(load_model(tmp_path / "saved")), tokens=17, batch=2)
     tensors = from_safetensors(tmp_path / "saved", workload, seed=seed)
-    x = torch.tensor(tensors.x).double().reshape(2, 17, -1)
-    block = model.model.layers[0]
-    with torch.no_grad():
-        theirs = (block.block_sparse_moe if family == "granitemoe" else block.mlp)(x)
-    assert error(float64_layer(tensors).out, theirs.reshape(34, -1).numpy()) < FLOAT32_STEP
+    assert error(float64_layer(tensors).out, their_experts(model, tensors.x)) < FLOAT32_STEP
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", (*FAMILIES, "qwen2_moe", "glm4_moe", "minimax_m2", "granitemoeshared"))
 def test_decoder_and_its_mlp_equal_transformers(family: str, tmp_path: Path, seed: int) -> None:
     """The whole layer, and of dense families the feed-forward layer alone. What computes in float32 there is the
     rotary embedding, norms and routers."""
@@ -205,7 +216,7 @@ def test_decoder_and_its_mlp_equal_transformers(family: str, tmp_path: Path, see
         tensors = from_safetensors(tmp_path / "saved", workload, seed=seed)
         theirs = their_attention(model, tensors, own_rotary=True, module=block)
         assert error(float64_layer(tensors).out, theirs) < FLOAT32_ROTARY
-    if family not in MOE_FAMILIES:
+    if not config.num_experts:
         tensors = from_safetensors(tmp_path / "saved", Workload(layer=mlp_layer(config), tokens=17), seed=seed)
         with torch.no_grad():
             theirs = block.mlp(torch.tensor(tensors.x).double()).numpy()

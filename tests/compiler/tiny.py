@@ -102,17 +102,42 @@ _KINDS: dict[str, dict[str, Any]] = {
     "qwen2_moe": {"hidden_size": 64, "intermediate_size": 80, "moe_intermediate_size": 32, "num_experts": 4,
                   "num_experts_per_tok": 2, "shared_expert_intermediate_size": 48, "rope_theta": 1000000.0,
                   "attention_bias": ..., "qkv_bias": True},
+    "granitemoeshared": {"intermediate_size": 32, "num_local_experts": 6, "num_experts_per_tok": 2, "hidden_size": 64,
+                         "attention_multiplier": 0.0625, "rope_theta": 10000.0, "shared_intermediate_size": 40},
 }  # fmt: skip
 """Families with other kinds of attention (`test_attention_kinds.py`)."""
+
+_EXPERTS = {"intermediate_size": 80, "moe_intermediate_size": 32, "n_routed_experts": 12, "num_experts_per_tok": 3,
+            "n_shared_experts": 2, "first_k_dense_replace": 0, "q_lora_rank": 24, "kv_lora_rank": 16,
+            "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
+_GROUPED = {"n_group": 4, "topk_group": 2}
+_QWEN = {"intermediate_size": 80, "moe_intermediate_size": 32, "num_experts": 6, "num_experts_per_tok": 2,
+         "shared_expert_intermediate_size": 56, "head_dim": 16}
+
+_FEED_FORWARD: dict[str, dict[str, Any]] = {
+    "deepseek_v2": _EXPERTS | _GROUPED | {"topk_method": "group_limited_greedy", "routed_scaling_factor": 16.0},
+    "deepseek_v3": _EXPERTS | _GROUPED | {"norm_topk_prob": True, "routed_scaling_factor": 2.5},
+    "deepseek_v32": _EXPERTS | _GROUPED | {"norm_topk_prob": True, "routed_scaling_factor": 2.5, "index_topk": 4},
+    "glm_moe_dsa": _EXPERTS | {"n_group": 1, "topk_group": 1, "index_topk": 4, "routed_scaling_factor": 2.5},
+    "dots1": _EXPERTS | {"norm_topk_prob": True, "head_dim": 16},
+    "qwen3_next": _QWEN | {"norm_topk_prob": True, "linear_num_key_heads": 2, "linear_num_value_heads": 2,
+                           "linear_key_head_dim": 8, "linear_value_head_dim": 8},
+    "qwen3_5_moe_text": _QWEN | {"linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8,
+                                 "linear_value_head_dim": 8},
+    "llama4_text": {"intermediate_size": 32, "intermediate_size_mlp": 80, "num_local_experts": 6,
+                    "num_experts_per_tok": 1, "head_dim": 16},
+}
+"""Families of which only the feed-forward layer is built, beside `_KINDS`."""
 
 FAMILIES = tuple(_FAMILIES)
 KIND_FAMILIES = tuple(_KINDS)
 MOE_FAMILIES = tuple(family for family, keys in _FAMILIES.items() if "num_experts_per_tok" in keys)
+FEED_FORWARD_FAMILIES = (*_FEED_FORWARD, "qwen2_moe", "glm4_moe", "minimax_m2", "granitemoeshared")
 
 
 def tiny_config(family: str, **changes: Any) -> dict[str, Any]:
     """The content of a config.json; ``changes`` replace keys, a value of ``...`` removes one."""
-    config = {"model_type": family} | _ATTENTION | (_FAMILIES | _KINDS)[family] | changes
+    config = {"model_type": family} | _ATTENTION | (_FAMILIES | _KINDS | _FEED_FORWARD)[family] | changes
     return {key: value for key, value in config.items() if value is not ...}
 
 

@@ -28,9 +28,12 @@ class Experts(Op):
     """x (rows, hidden), combine weights (rows, top_k), gate and up (experts, f, hidden), down (experts, hidden, f):
     y[t] = sum over the chosen e of w[t, e] * down_e (activation_e(gate_e x[t]) * up_e x[t]).
 
-    activations: names in `gate.ACTIVATIONS`, of each expert; empty: SiLU of all."""
+    activations: names in `gate.ACTIVATIONS`, of each expert; empty: SiLU of all. on_input: each weight multiplies what
+    its expert reads, x[t], and not what it makes; of what follows only the activation is not linear, so that w is put
+    into the activation, and once outside, where it replaces that of the up projection."""
 
     activations: tuple[str, ...] = ()
+    on_input: bool = False
 
     slots = (Slot.ACTIVATIONS, Slot.FP32, Slot.WEIGHTS, Slot.WEIGHTS, Slot.WEIGHTS)
 
@@ -57,9 +60,11 @@ class Experts(Op):
             gate, up, down = (walk.hold((expert, name), Slot.WEIGHTS, part)
                               for name, part in walk.expert(expert).items())
             rows = held_x[tokens].astype(np.float64)
-            product = ACTIVATIONS[self.activation(expert)](linear(rows, gate)) * linear(rows, up)
+            weight = weights[tokens, ranks][:, None]
+            inside = linear(rows, gate) * weight if self.on_input else linear(rows, gate)
+            product = ACTIVATIONS[self.activation(expert)](inside) * linear(rows, up)
             product = walk.hold((expert, "product"), Slot.ACTIVATIONS, product)
-            return weights[tokens, ranks][:, None] * linear(product, down)
+            return weight * linear(product, down)
 
         out = np.zeros(x.shape)
         for start in range(0, len(routing.active), _EXPERTS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""The router of experts: the top k of the logits, and their softmax."""
+"""The router of experts: the top k of the logits by some rule, and their weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ....rtl.spec.errors import WorkloadError
-from ...routing import combine_weights, topk_softmax_route
+from ...routing import route
+from ...scoring import SOFTMAX, Scoring
 from ..ir import Op, Shape, Slot
 
 if TYPE_CHECKING:
@@ -17,26 +18,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Router(Op):
-    """Logits (rows, experts) -> combine weights (rows, top_k), for the walk's choice of experts, or the top k of the
-    logits where it has none."""
+    """Logits (rows, experts), then their bias and the correction of the choice, (experts,), where ``scoring`` has them
+    -> combine weights (rows, top_k), for the walk's choice of experts, or the router's own where it has none."""
 
     top_k: int
     norm_topk: bool
+    scoring: Scoring = SOFTMAX
 
-    slots = (Slot.FP32,)
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        return (Slot.FP32,) * (1 + self.scoring.bias + self.scoring.correction)
 
-    def shape(self, logits: Shape) -> Shape:
+    def shape(self, logits: Shape, *vectors: Shape) -> Shape:
+        if any(vector != logits[1:] for vector in vectors):
+            raise WorkloadError(f"router: logits {logits} and vectors {' and '.join(map(str, vectors))} do not fit "
+                                "together")
+        self.scoring.check("router", logits[1], self.top_k)
         return logits[0], self.top_k
 
-    def evaluate(self, walk: Walk, logits: np.ndarray) -> np.ndarray:
+    def biased(self, logits: np.ndarray, *vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Logits that are scored, and the correction of the choice."""
+        if self.scoring.bias:
+            logits = logits + vectors[0].astype(np.float64)
+        return logits, vectors[-1] if self.scoring.correction else None
+
+    def evaluate(self, walk: Walk, logits: np.ndarray, *vectors: np.ndarray) -> np.ndarray:
+        logits, correction = self.biased(logits, *vectors)
         if walk.routing is None:
-            walk.routing = topk_softmax_route(logits, self.top_k, norm_topk=self.norm_topk)
+            walk.routing = route(logits, self.top_k, norm_topk=self.norm_topk, scoring=self.scoring,
+                                 correction=correction)
         routing, wanted = walk.routing, (len(logits), self.top_k)
         if routing.chosen.shape != wanted or routing.experts != logits.shape[1]:
             raise WorkloadError(f"routing: expected a choice of {wanted} among {logits.shape[1]} experts, got "
                                 f"{routing.chosen.shape} among {routing.experts}")
-        return combine_weights(logits, routing.chosen, norm_topk=self.norm_topk)
+        return self.scoring.weights(logits, routing.chosen, norm_topk=self.norm_topk)
 
-    def vector_elements(self, logits: Shape) -> int:
-        """Each probability is made."""
+    def vector_elements(self, logits: Shape, *_: Shape) -> int:
+        """Each score is made."""
         return logits[0] * logits[1]

@@ -20,7 +20,7 @@ from tilescore.compiler.graph.ops.rms_norm import rms_norm
 from tilescore.compiler.graph.ops.rotary import rotary_tables, rotate
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
 from tilescore.compiler.rotary_frequencies import frequencies
-from tilescore.compiler.routing import forced_route, topk_softmax_route
+from tilescore.compiler.routing import forced_route, route
 from tilescore.compiler.routing_loads import balanced
 from tilescore.compiler.tensors import LayerTensors, synthetic
 from tilescore.rtl.spec.errors import WorkloadError
@@ -256,7 +256,7 @@ def test_only_active_experts_are_made(seed: int) -> None:
 
 def test_routing_of_another_shape(seed: int) -> None:
     tensors = moe_tensors(seed)
-    other = topk_softmax_route(np.zeros((7, 6), np.float32), 3, norm_topk=True)
+    other = route(np.zeros((7, 6), np.float32), 3, norm_topk=True)
     with pytest.raises(
         WorkloadError, match=r"expected a choice of \(7, 2\) among 6 experts, got \(7, 3\) among 6"
     ):
