@@ -5,7 +5,8 @@ Each counts what the workload and its numerics define, not what a schedule does:
 * compute: every multiply-accumulate of every matmul at the rate of its operand pair (`pair_rate`). Only E2M1 by E2M1
   runs at twice the lanes; 4-bit weights with 8-bit activations, the router and the attention core do not.
 * DRAM: bytes that any execution must move, each operand once in its stored format with its block scales, without
-  padding; results once. Reads and writes have a port each, so the slower one decides.
+  padding, of cached keys and values those that the mask leaves; results once. Reads and writes have a port each, so
+  the slower one decides.
 * vector: elements that must pass the vector unit, a row of ``cols`` per cycle.
 
 How close schedules come, and what each bound leaves out, is in docs/bounds.md.
@@ -70,8 +71,9 @@ def compulsory_bytes(workload: Workload, routing: Routing | None = None,
             if slot is Slot.KV:
                 written[value.name] = stored_bytes(value.shape, tensor_format)
             continue
-        shape = (active, *value.shape[1:]) if active is not None and isinstance(node.op, Experts) and (
-            value.role is Role.WEIGHT) else value.shape
+        shape = node.op.needed(node.inputs.index(value.name), *graph.shapes(node))
+        if active is not None and isinstance(node.op, Experts) and value.role is Role.WEIGHT:
+            shape = active, *shape[1:]
         size = weight_bytes(math.prod(shape), tensor_format) if slot in SQUARE else stored_bytes(shape, tensor_format)
         terms = numerics.router_terms if slot is Slot.TERMS else 1
         read[value.name, tensor_format] = max(read.get((value.name, tensor_format), 0), terms * size)

@@ -44,6 +44,20 @@ GROUPS = ("n_group", "topk_group")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Window:
+    """The sliding window of a family (`windows`). default: ``sliding_window`` where it is missing; switched: only with
+    ``use_sliding_window``; by_layer: as ``layer_types`` says, not in every layer; first_layers: where that list is
+    missing, it is of layers from ``max_window_layers`` on, with this value where that is missing too; None: a pattern
+    of the class. own_rope: layers with it have a rotary base of their own, which is not built."""
+
+    default: int | None = None
+    switched: bool = False
+    by_layer: bool = False
+    first_layers: int | None = None
+    own_rope: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """One ``model_type``.
 
@@ -58,7 +72,7 @@ class Family:
     rotated whatever the key says. interleaved: the rotary embedding pairs neighbours. norm_offset: added to the
     weights of its norms. sinks: its attention has. scale_key: with the number whose -1/2 power scales scores.
     norm_missing, block_missing: what its norm, and its decoder layer beside attention and feed-forward layer, has
-    that is not built. read, harmless: keys of its own.
+    that is not built. window: of its attention. read, harmless: keys of its own.
 
     scoring: of its router, with what its class assumes where keys are missing;
     norm_default: the same of ``norm_topk_prob``. grouped, scaled: it reads `GROUPS`, ``routed_scaling_factor``.
@@ -92,6 +106,7 @@ class Family:
     scale_key: str | None = None
     norm_missing: str = ""
     block_missing: str = ""
+    window: Window | None = None
     read: frozenset[str] = frozenset()
     harmless: frozenset[str] = frozenset()
 
@@ -99,14 +114,17 @@ class Family:
 FAMILIES = {
     "llama": Family(heads_for_kv=True, rope_theta=1e4, biases="all", read=_MLP_BIAS,
                     harmless=frozenset({"is_llama_config"})),
-    "mistral": Family(),
+    "mistral": Family(window=Window(default=4096)),
     "mixtral": Family(experts=True, width_key="intermediate_size", always_normalised=True, read=_EXPERT_KEYS,
-                      harmless=_ROUTER_TRAINING),
+                      harmless=_ROUTER_TRAINING, window=Window()),
     "qwen2": Family(heads_for_kv=True, rope_theta=1e4, biases="qkv", bias_key=None,
-                    harmless=frozenset({"max_window_layers"})),
-    "qwen3": Family(qk_norm="head", biases="all", head_dim_needed=True, harmless=frozenset({"max_window_layers"})),
+                    harmless=frozenset({"max_window_layers"}),
+                    window=Window(default=4096, switched=True, by_layer=True, first_layers=28)),
+    "qwen3": Family(qk_norm="head", biases="all", head_dim_needed=True, harmless=frozenset({"max_window_layers"}),
+                    window=Window(default=4096, switched=True, by_layer=True, first_layers=28)),
     "qwen3_moe": Family(qk_norm="head", experts=True, biases="all", read=_EXPERT_KEYS | {"moe_intermediate_size"},
-                        harmless=_ROUTER_TRAINING | {"max_window_layers", "decoder_sparse_step", "mlp_only_layers"}),
+                        harmless=_ROUTER_TRAINING | {"max_window_layers", "decoder_sparse_step", "mlp_only_layers"},
+                        window=Window(default=4096, switched=True)),
     "olmoe": Family(qk_norm="full", experts=True, width_key="intermediate_size", heads_for_kv=True, rope_theta=1e4,
                     biases="all", read=_EXPERT_KEYS, harmless=_ROUTER_TRAINING),
     "granite": Family(heads_for_kv=True, rope_theta=1e4, multipliers=True, biases="all", read=_GRANITE | _MLP_BIAS,
@@ -116,9 +134,10 @@ FAMILIES = {
                          harmless=_GRANITE_OUTSIDE | _ROUTER_TRAINING | _MLP_BIAS),
     "qwen2_moe": Family(experts=True, biases="qkv", bias_key="qkv_bias", bias_default=True,
                         shared="shared_expert_intermediate_size", shared_gated=True,
-                        read=_EXPERT_KEYS | {"moe_intermediate_size"}, harmless=_ROUTER_TRAINING | _SPARSE_LAYERS),
+                        read=_EXPERT_KEYS | {"moe_intermediate_size"}, harmless=_ROUTER_TRAINING | _SPARSE_LAYERS,
+                        window=Window(default=4096, switched=True, by_layer=True)),
     "gpt_oss": Family(experts=True, width_key="intermediate_size", head_dim_needed=True, biases="all",
-                      bias_default=True, sinks=True, read=_EXPERT_KEYS,
+                      bias_default=True, sinks=True, read=_EXPERT_KEYS, window=Window(default=128, by_layer=True),
                       harmless=_ROUTER_TRAINING | {"swiglu_alpha", "initial_context_length", "experts_per_token"}),
     "glm4_moe": Family(qk_norm="head", qk_norm_key="use_qk_norm", experts=True, head_dim_needed=True, biases="qkv",
                        rotary_part=0.5, grouped=True, scaled=True, shared="n_shared_experts", scoring=_SIGMOID,
@@ -132,14 +151,16 @@ FAMILIES = {
                     block_missing="norms of what its parts make"),
     "gemma": Family(head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA),
     "gemma2": Family(head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA,
-                     scale_key="query_pre_attn_scalar", block_missing=_SANDWICH),
+                     scale_key="query_pre_attn_scalar", block_missing=_SANDWICH,
+                     window=Window(default=4096, by_layer=True)),
     "gemma3_text": Family(qk_norm="head", head_dim_needed=True, biases="all", norm_offset=1.0,
                           scale_key="query_pre_attn_scalar", block_missing=_SANDWICH,
-                          harmless=_GEMMA | {"rope_local_base_freq", "sliding_window_pattern"}),
+                          harmless=_GEMMA | {"rope_local_base_freq", "sliding_window_pattern"},
+                          window=Window(default=4096, by_layer=True, own_rope=True)),
     "cohere": Family(heads_for_kv=True, rope_theta=1e4, biases="all", interleaved=True, norm_missing="a LayerNorm",
                      block_missing="both parts read one norm", harmless=frozenset({"layer_norm_eps", "logit_scale"})),
     "phimoe": Family(experts=True, width_key="intermediate_size", biases="all", norm_missing="a LayerNorm",
-                     block_missing="LayerNorms", read=_EXPERT_KEYS,
+                     block_missing="LayerNorms", read=_EXPERT_KEYS, window=Window(),
                      harmless=_ROUTER_TRAINING | {"lm_head_bias", "input_jitter_noise"}),
     "granitemoeshared": Family(experts=True, width_key="intermediate_size", always_normalised=True, heads_for_kv=True,
                                rope_theta=1e4, multipliers=True, biases="all", shared="shared_intermediate_size",

@@ -74,6 +74,8 @@ class AttentionLayer:
     ``rotary_dim``: only the first so many features of a head are rotated, none for 0, all for None; feature i with
     i + rotary_dim / 2, or ``rope_interleaved`` with its neighbour. ``norm_offset``: added to the weights of the
     QK-norm (1 in Gemma). ``sinks``: each query head has a score that belongs to no key.
+    ``window``: a query sees its own and the ``window - 1`` keys before; ``chunk``: those of its own chunk of positions
+    (`masks`); None: all before.
     """
 
     model: str = "custom"
@@ -92,6 +94,8 @@ class AttentionLayer:
     rope_interleaved: bool = False
     norm_offset: float = 0.0
     sinks: bool = False
+    window: int | None = None
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         where = f"attention layer of {self.model}"
@@ -105,6 +109,11 @@ class AttentionLayer:
             raise WorkloadError(
                 f"{where}: head_dim: expected an even number (rotary pairs), got {self.head_dim}"
             )
+        for field in ("window", "chunk"):
+            if getattr(self, field) is not None:
+                _require_int(where, field, getattr(self, field), 1, MAX_TOKENS)
+        if self.window is not None and self.chunk is not None:
+            raise WorkloadError(f"{where}: chunk: expected None beside window = {self.window}, got {self.chunk}")
         _require_choice(where, "qk_norm", self.qk_norm, get_args(QkNorm))
         for field in ("rope_theta", "norm_eps"):
             _require_positive(where, field, getattr(self, field))
@@ -380,6 +389,10 @@ class Workload:
         _require_int(where, "tokens", self.tokens, 1, MAX_TOKENS)
         _require_int(where, "batch", self.batch, 1, MAX_TOKENS)
         _require_int(where, "context", self.context, 0, MAX_TOKENS)
+        if self.mask != "causal" and (self._reach["window"] or self._reach["chunk"]):
+            kind = "window" if self._reach["window"] else "chunk"
+            raise WorkloadError(f"{where}: mask: expected causal for a layer with {kind} = {self._reach[kind]}, got "
+                                f"{self.mask}")
         if self.rows > MAX_TOKENS:
             raise WorkloadError(f"{where}: batch * tokens: expected at most {MAX_TOKENS}, got {self.rows}")
 
@@ -425,7 +438,13 @@ class Workload:
     @property
     def key_mask(self) -> KeyMask:
         """Which keys each new token sees."""
-        return KeyMask(keys=self.keys, causal=self.mask == "causal")
+        return KeyMask(keys=self.keys, causal=self.mask == "causal", **self._reach)
+
+    @property
+    def _reach(self) -> dict[str, int | None]:
+        """How far back attention looks: window and chunk of its layer."""
+        layer = self.layer.attention if isinstance(self.layer, DecoderLayer) else self.layer
+        return {name: getattr(layer, name, None) for name in ("window", "chunk")}
 
     @property
     def pairs(self) -> int:

@@ -19,6 +19,7 @@ from .model_keys import (
     MOE_REASONS,
     family_problem,
 )
+from .windows import empty_window, other_kind, window_of_none, window_of_some
 
 PER_LAYER = "per-layer"
 """How the bundled table writes a size that is not one number (Gemma 4)."""
@@ -67,23 +68,10 @@ def _varies(key: str) -> Callable[[Mapping[str, Any]], Any]:
     return lambda raw: PER_LAYER if raw.get(key) == PER_LAYER else None
 
 
-def _window(raw: Mapping[str, Any]) -> Any:
-    """Qwen carries a window size that ``use_sliding_window: false`` (its class default) switches off."""
-    default = not str(raw.get("model_type", "")).startswith("qwen")
-    if not raw.get("use_sliding_window", default):
-        return None
-    missing = 4096 if raw.get("model_type") == "mistral" else None  # MistralConfig's class default
-    return raw.get("sliding_window", missing)
-
-
 def _kinds(raw: Mapping[str, Any], key: str) -> list[Any]:
     """The kinds of layers that a list, or the bundled table's count by kind, names."""
     kinds = raw.get(key) or raw.get(f"{key}_counts") or ()
     return list(kinds) if isinstance(kinds, list | tuple | Mapping) else [kinds]
-
-
-def _other_layer_types(raw: Mapping[str, Any]) -> Any:
-    return next((kind for kind in _kinds(raw, "layer_types") if kind != "full_attention"), None)
 
 
 def _hash_layers(raw: Mapping[str, Any]) -> Any:
@@ -126,8 +114,20 @@ ATTENTION_RULES = (
     Rule("q_lora_rank", "multi-head latent attention (MLA)", "absent", _present("q_lora_rank")),
     Rule("linear_num_key_heads", "linear attention", "absent", _present("linear_num_key_heads")),
     Rule("attention_chunk_size", "chunked attention", "absent", _present("attention_chunk_size")),
-    Rule("sliding_window", "sliding-window attention", "null, or use_sliding_window = false", _window),
-    Rule("layer_types", "another kind of attention layer", "full_attention only", _other_layer_types),
+    Rule("sliding_window", "a sliding window that the family does not have", "null", window_of_none),
+    Rule(
+        "sliding_window",
+        "a window on some layers only",
+        "layer_types that are all alike, max_window_layers = 0",
+        window_of_some,
+    ),
+    Rule("sliding_window", "a window of no keys", "null, or at least 1", empty_window),
+    Rule(
+        "layer_types",
+        "another kind of attention layer",
+        "all full_attention, or all sliding_attention with a window",
+        other_kind,
+    ),
     Rule("head_dim", "sizes that vary by layer", "an integer", _varies("head_dim")),
     Rule("num_key_value_heads", "sizes that vary by layer", "an integer", _varies("num_key_value_heads")),
     Rule("attention_bias", "biases on the projections", "false", _bias("attention_bias")),

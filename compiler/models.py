@@ -36,6 +36,7 @@ from .model_keys import ATTENTION_FAMILIES, family_problem, has_experts, unknown
 from .moe_config import read_scoring, read_shared_width
 from .rope_config import MAX_LENGTH, Rope, read_rope
 from .scoring import SOFTMAX, Scoring
+from .windows import layer_window
 
 SWITCHES = ("attention_bias", "qkv_bias", "use_mrope", "use_sliding_window", "use_qk_norm", "qk_layernorm",
             "rope_interleaved", "is_encoder_decoder", "add_cross_attention", "alibi")
@@ -306,8 +307,8 @@ def _not_understood(unknown: Sequence[str]) -> list[str]:
 
 
 def attention_layer(model: ModelConfig) -> AttentionLayer:
-    """The model's full attention layer. Raises WorkloadError naming every key that asks for something not built or
-    is not understood."""
+    """The model's attention layer, where all are alike. Raises WorkloadError naming every key that asks for something
+    not built or is not understood."""
     rope, family = model.rope, FAMILIES.get(model.model_type, Family())
     problems = attention_blockers(model.raw, model.model_type) + list(rope.blockers)
     if rope.theta is None and model.model_type in FAMILIES:
@@ -334,6 +335,7 @@ def attention_layer(model: ModelConfig) -> AttentionLayer:
         rope_interleaved=family.interleaved,
         norm_offset=family.norm_offset,
         sinks=family.sinks,
+        window=layer_window(model.raw),
     )
 
 

@@ -18,7 +18,7 @@ from ..compiler.graph.evaluate import Key, Walk, terms_key
 from ..compiler.graph.ir import Slot
 from ..compiler.graph.layers import layer_graph
 from ..compiler.graph.slots import SQUARE, slot_format
-from ..compiler.kernels.softmax import P_GAIN
+from ..compiler.kernels.softmax import LEAST, P_GAIN
 from ..compiler.logits import kept_products, term_values
 from ..compiler.numerics import DEFAULT, Numerics
 from ..compiler.quantize import stored_values
@@ -47,10 +47,11 @@ def rounded_probabilities(scores: np.ndarray, key_block: int,
     """exp(scores - row maximum), (rows, keys), as the codes of P mean it: not normalized.
 
     P_GAIN * exp(scores - m) is rounded to E4M3 block by block, with m the row maximum of the blocks so far and of
-    ``sink``. The first block must have a finite score in every row, or the sink be finite.
+    ``sink``. Scores of -inf are of keys that a row does not see; every row must have a finite score, or the sink be
+    finite.
     """
     parts, maxima = [], []
-    m = np.full((len(scores), 1), sink)
+    m = np.full((len(scores), 1), max(sink, LEAST))
     for first in range(0, scores.shape[1], key_block):
         block = scores[:, first:first + key_block]
         m = np.maximum(m, block.max(axis=1, keepdims=True))

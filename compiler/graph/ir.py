@@ -83,6 +83,10 @@ class Op:
         """The output, float64; ``walk`` rounds what the tile holds."""
         raise NotImplementedError
 
+    def needed(self, number: int, *inputs: Shape) -> Shape:
+        """The shape of what the result depends on of input ``number``: all of it, if it does not say otherwise."""
+        return inputs[number]
+
     def macs(self, *inputs: Shape) -> dict[str, int]:
         """Multiply-accumulates that the result depends on, by matmul; the name of one is that of its node."""
         return {}

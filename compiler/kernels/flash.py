@@ -12,10 +12,11 @@ two matmuls:
 so the array multiplies for one sub-tile while the vector unit exponentiates another; where buffer A holds one P only,
 PV(s-1) comes before QK(s). What the vector unit computes per
 step is in `softmax.py`; the merge comes one step later, so that there are two rescale factors in turn. The first step
-of a sub-tile starts m, l and O without a merge. The first block holds a visible key for every row, so m is finite from
-then on and a key that a row may not see changes nothing: its P is 0, and a block of such keys rescales by 1. So only
-the blocks decide the bits: no row depends on which rows share its sub-tile, and the rows of a later chunk of a prefill
-are those of the whole.
+of a sub-tile starts m, l and O without a merge. A pass visits blocks from the first that one of its rows sees a key of,
+and loads keys from there on; a sub-tile leaves out the blocks before its own first. m is finite after a sub-tile's
+first block, of a row that sees none of its keys too (`softmax.py`), so a key that a row may not see changes nothing:
+its P is 0, and a block of such keys rescales by 1, or 0 by anything. So only the blocks decide the bits: no row depends
+on which rows share its sub-tile, and the rows of a later chunk of a prefill are those of the whole.
 """
 
 import math
@@ -161,14 +162,17 @@ class Flash:
             if self.outputs.sinks is not None:
                 self.emitter.load_rows(self.outputs.sinks, first_row=tile.sink, rows=1, row_bytes=4 * place.words *
                                        self.config.cols, addr=place.m[1] + i * place.words, pitch=1, label="load sinks")
-        pending = None
+        pending, block = None, self.problem.block
         longest = max(self.visible(tile) for tile in tiles)
-        for block, first in enumerate(range(0, longest, self.problem.block)):
-            keys = _Keys(self, shared, first, min(self.problem.block, longest - first))
+        lowest = min(self.mask.lowest(tile.position) for tile in tiles)
+        for number in range(lowest // block, -(-longest // block)):
+            first = max(number * block, lowest // place.unit * place.unit)
+            keys = _Keys(self, shared, first, min((number + 1) * block, longest) - first)
             for i, tile in enumerate(tiles):
-                if first >= self.visible(tile):
+                done = number - self.mask.lowest(tile.position) // block
+                if first >= self.visible(tile) or done < 0:
                     continue
-                step = _Step(self, q + i * place.tile_groups, tile, i, keys, block, self._steps)
+                step = _Step(self, q + i * place.tile_groups, tile, i, keys, done, self._steps)
                 self._steps += 1
                 if pending and len(place.p) == 1:  # P of the step before lies where this step's goes
                     pending.multiply_values()
@@ -183,7 +187,7 @@ class Flash:
 
 
 class _Keys:
-    """A block of keys and values, ``count`` from key ``first`` on, in pieces.
+    """A block of keys and values, or its end that is seen: ``count`` from key ``first`` on, in pieces.
 
     Pieces are loaded at once when buffer B has room for those that are still in use (of values, those of the block
     before: its last step is mixed later), else when they are first used.
@@ -232,7 +236,7 @@ class _Keys:
 
 @dataclass(frozen=True)
 class _Step:
-    """One sub-tile against one block of keys."""
+    """One sub-tile against one block of keys, its ``block``-th."""
 
     core: Flash
     q: int
@@ -287,12 +291,15 @@ class _Step:
         core, place, rows, config = self.core, self.core.place, self.tile.rows, self.core.config
         for start, count in self._pieces():
             columns = align(count, place.unit)
-            limit = core.mask.limit(self.tile.position, self.tile.step, self.keys.first + start, count, columns)
+            position, step, first = self.tile.position, self.tile.step, self.keys.first + start
+            limit = core.mask.limit(position, step, first, count, columns)
+            low = core.mask.lower_limit(position, step, rows, first)
             core.emitter.matmul(
                 label="QK", a_addr=self.q, a_pitch=place.q_pitch, b_addr=self.keys.k(start), b_pitch=place.k_groups,
                 k_steps=place.head_bytes // config.lanes, m_rows=rows, n_tiles=columns // config.cols,
                 acc_addr=self.at.scores.addr + start // config.cols * rows, acc_pitch=rows, mask=int(limit.needed),
-                mask_base=limit.base, mask_step=limit.step, rowmax=1, rowmax_init=int(start == 0),
+                mask_base=limit.base, mask_step=limit.step, mask_low=int(low.needed), mask_low_base=low.base,
+                mask_low_step=low.step, rowmax=1, rowmax_init=int(start == 0),
                 rowmax_addr=self.at.rowmax.addr, **core.score_mode)
         self.compute(core.softmax.probabilities(self.at, self.first))
 

@@ -9,8 +9,10 @@ Everything is in units of log2: with ``scale`` = scale_q * scale_k * softmax_sca
     O   = O * a + P V
 
 and at the end O / l. The first block starts m, l and O: it has no a. With a *sink*, a score that belongs to no key, m
-is the sink and l 256 before it, so that it has an a too. Statistics are one value per row: `Elem` over the words that
-hold them where they are computed, `Row` where each serves a whole row.
+is the sink and l 256 before it, so that it has an a too. Under a mask that hides whole blocks from a row before the
+first it sees, m is at least `LEAST` after the first: the row's P, l and O are 0 until then, and its a is 0 when m rises
+to its first score, so that its bits are those of a pass that starts there. Statistics are one value per row: `Elem`
+over the words that hold them where they are computed, `Row` where each serves a whole row.
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ from ..tiles.expr import Assign, Codes, Elem, Reduction, Row, exp2, maximum, rec
 
 P_GAIN = 256.0
 """P <= 1 is stored as 256 * P: up to E4M3's 448, clear of its subnormals (FlashAttention-4 scales by 2**8 too)."""
+
+
+LEAST = -float.fromhex("0x1.fffffep127")
+"""The lowest finite FP32 value."""
 
 
 class Over(enum.Enum):
@@ -59,17 +65,21 @@ class Places:
 @dataclass(frozen=True, kw_only=True)
 class OnlineSoftmax:
     """scale: of scores; result_scale: what makes codes of O / l; sink: m before the first block is that of each row,
-    in units of log2."""
+    in units of log2; unseen: there may be rows that see no key of the first block."""
 
     scale: float
     result_scale: float
     sink: bool = False
+    unseen: bool = False
 
     def probabilities(self, at: Places, first: bool) -> Statements:
         """m', a and P, and the sums of P's rows. first: of the sub-tile's blocks."""
         largest, alone = at.rowmax * self.scale, first and not self.sink
-        made: Statements = [(Over.ROWS, Assign(to=at.new, value=largest if alone else maximum(largest, at.old),
-                                               label="running max"))]
+        if not alone:
+            largest = maximum(largest, at.old)
+        elif self.unseen:
+            largest = maximum(largest, LEAST)
+        made: Statements = [(Over.ROWS, Assign(to=at.new, value=largest, label="running max"))]
         if not alone:
             made.append((Over.ROWS, Assign(to=at.factor, value=exp2(at.old - at.new), label="rescale factor")))
         sums = at.total if alone else at.sums

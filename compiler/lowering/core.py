@@ -106,7 +106,7 @@ class Core(Step):
         scaled = self.problem.out.scaled
         softmax = OnlineSoftmax(scale=scales[q] * scales[k] * self._op.scale * math.log2(math.e),
                                 result_scale=scales[v] if scaled else scales[v] / scales[self.makes],
-                                sink=self._op.sink)
+                                sink=self._op.sink, unseen=self._op.workload.key_mask.bounded)
         outputs = Outputs(target=job.memory[self.makes], step=self._step, rule=self.layer.numerics.scale_rule,
                           relative_to=Imm(scales[self.makes]) if scaled else None,
                           sinks=job.memory[self.node.inputs[5]] if self._op.sink else None)
@@ -136,10 +136,12 @@ def sub_tiles(workload: Workload | Sequences, q: Matrix, head_bytes: int, q_rows
         return [SubTile(q=rows, first_row=r, byte=0, row=sequence, head=heads[0] + r, rows=min(q_rows, group - r),
                         position=workload.cached, step=0, sink=kv_head * len(starts) + number)
                 for number, r in enumerate(starts)]
-    tiles = []
-    for token in range(0, workload.tokens, q_rows):
-        rows = min(q_rows, workload.tokens - token)
+    tiles, token = [], 0
+    while token < workload.tokens:
+        position = workload.cached + token
+        rows = workload.key_mask.together(position, min(q_rows, workload.tokens - token))
         first = sequence * workload.tokens + token
         tiles += [SubTile(q=q, first_row=first, byte=head * head_bytes, row=first, head=head, rows=rows,
-                          position=workload.cached + token, step=1, sink=head) for head in heads]
+                          position=position, step=1, sink=head) for head in heads]
+        token += rows
     return tiles

@@ -73,6 +73,7 @@ BUILT: dict[str, dict[str, Any]] = {
                            **{"transformers.js_config": {"dtype": "q4"}}),
     "unsloth Llama": _model("llama", 4096, 32, 32, 8, 14336, unsloth_fixed=True, unsloth_version="2024.9",
                             is_composition=True, rope_scaling=_llama3(8.0), **_LLAMA3_KEYS),
+    "Mistral-7B-v0.1": _model("mistral", 4096, 32, 32, 8, 14336, rope_theta=10000.0, sliding_window=4096),
     "Mistral-7B-v0.3": _model("mistral", 4096, 32, 32, 8, 14336, rope_theta=1000000.0, sliding_window=None),
     "Mistral-Nemo": _model("mistral", 5120, 40, 32, 8, 14336, rope_theta=1000000.0, sliding_window=None,
                            head_dim=128, max_position_embeddings=1024000),
@@ -155,8 +156,6 @@ NOT_BUILT: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "jamba": (_model("jamba", 4096, 32, 32, 8, 14336, attn_layer_period=8, num_experts=16, num_experts_per_tok=2),
               ("state-space layers",)),
     "bamba-9b": (_model("bamba", 4096, 32, 32, 8, 14336, attn_layer_indices=[9, 18, 27]), ("state-space layers",)),
-    "Mistral-7B-v0.1": (_model("mistral", 4096, 32, 32, 8, 14336, rope_theta=10000.0, sliding_window=4096),
-                        ("sliding_window = 4096 needs sliding-window attention",)),
     "Qwen2.5-7B-Instruct-1M": (_model("qwen2", 3584, 28, 28, 4, 18944, dual_chunk_attention_config={"chunk_size": 4}),
                                ("not understood", "dual_chunk_attention_config")),
     "Qwen2-VL-7B": (_model("qwen2_vl", 3584, 28, 28, 4, 18944, rope_theta=1e6, vision_config={"depth": 32},
@@ -179,7 +178,7 @@ NOT_BUILT: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "Phi-3-mini-128k": (_model("phi3", 3072, 32, 32, 32, 8192, sliding_window=262144, rope_scaling={
         "type": "su", "short_factor": [1.0], "long_factor": [1.1]}), ("'phi3' needs one fused QKV weight",)),
     "starcoder2-7b": (_model("starcoder2", 4608, 32, 36, 4, 18432, use_bias=True, sliding_window=4096),
-                      ("'starcoder2' needs biases", "sliding_window = 4096")),
+                      ("'starcoder2' needs biases",)),
     "SmolLM3-3B": (_model("smollm3", 2048, 36, 16, 4, 11008, no_rope_layers=[1, 1, 1, 0], use_sliding_window=False),
                    ("'smollm3' needs layers without rotary embedding",)),
     "internlm2-7b": (_model("internlm2", 4096, 32, 32, 8, 14336, bias=False), ("one fused QKV weight",)),
@@ -209,7 +208,7 @@ NOT_BUILT: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "gpt-oss-20b": (_model("gpt_oss", 2880, 24, 64, 8, 2880, head_dim=64, num_local_experts=32, num_experts_per_tok=4,
                            attention_bias=True, sliding_window=128, swiglu_limit=7.0, layer_types=[
                                "sliding_attention", "full_attention"]),
-                    ("sliding_window = 128", "layer_types = 'sliding_attention'")),
+                    ("layer_types = 'sliding_attention'",)),
     "Llama-4-Scout": ({"model_type": "llama4", "text_config": _model(
         "llama4_text", 5120, 48, 40, 8, 8192, attention_chunk_size=8192, num_local_experts=16, num_experts_per_tok=1,
         max_position_embeddings=10485760)}, ("text_config: attention", "attention_chunk_size = 8192")),

@@ -169,9 +169,46 @@ def test_field_rules(tmp_path: Path) -> None:
     assert attention_layer(load(rope_scaling=None, sliding_window=None)).heads == 4
 
 
-def test_window_switched_off(tmp_path: Path) -> None:
-    config = tiny_config("qwen3_moe", sliding_window=4096, use_sliding_window=False)
-    assert attention_layer(load_model(write_config(tmp_path, config))).heads == 4
+SWITCHED = {"use_sliding_window": True, "sliding_window": 64}
+
+WINDOWS: list[tuple[str, dict[str, Any], int | str | None]] = [
+    ("mistral", {}, None), ("mistral", {"sliding_window": 64}, 64),
+    ("mistral", {"sliding_window": ...}, 4096),  # MistralConfig's default when the key is absent
+    ("mistral", {"sliding_window": 64, "layer_types": ["sliding_attention"]}, 64),
+    ("mistral", {"sliding_window": 64, "layer_types": ["full_attention"]}, "layer_types = 'full_attention'"),
+    ("mistral", {"sliding_window": 0}, "sliding_window = 0 needs a window of no keys"),
+    ("mixtral", {"sliding_window": ...}, None), ("mixtral", {"sliding_window": 9}, 9),
+    ("qwen3_moe", {"sliding_window": 64, "use_sliding_window": False}, None), ("qwen3_moe", SWITCHED, 64),
+    ("qwen3_moe", {"use_sliding_window": True, "sliding_window": ...}, 4096), ("qwen3", {}, None),
+    ("qwen3", SWITCHED, None),  # one layer, and windows from layer 28 on
+    ("qwen3", {**SWITCHED, "max_window_layers": 0}, 64),
+    ("qwen3", {**SWITCHED, "num_hidden_layers": 4, "max_window_layers": 2}, "64 needs a window on some layers"),
+    ("qwen3", {**SWITCHED, "layer_types": ["sliding_attention"]}, 64),
+    ("qwen3", {**SWITCHED, "layer_types": ["full_attention"], "max_window_layers": 0}, None),
+    ("qwen3", {**SWITCHED, "layer_types": ["full_attention", "sliding_attention"]}, "layer_types = 'sliding_a"),
+    ("qwen3", {"layer_types": ["sliding_attention"]}, "layer_types = 'sliding_attention'"),
+    ("qwen2", {**SWITCHED, "max_window_layers": 0}, 64), ("qwen2", SWITCHED, None),
+    ("qwen2_moe", SWITCHED, "sliding_window = 64 needs a window on some layers"),  # every second, by its class
+    ("qwen2_moe", {**SWITCHED, "layer_types": ["sliding_attention"]}, 64), ("phimoe", {"sliding_window": 9}, 9),
+    ("gpt_oss", {"layer_types": ["sliding_attention"], "sliding_window": 9}, 9),
+    ("gpt_oss", {"layer_types": ..., "sliding_window": ...}, "sliding_window = 128 needs a window on some layers"),
+    ("gemma2", {"layer_types": ["sliding_attention"], "sliding_window": ...}, 4096),
+    ("gemma3_text", {"layer_types": ["sliding_attention"]}, "layer_types = 'sliding_attention'"),  # another rotary base
+    ("granite", {"sliding_window": 64, "use_sliding_window": False}, None),
+    ("granite", {"sliding_window": 64}, "that the family does not have"),
+]
+
+
+@pytest.mark.parametrize(("family", "changes", "expected"), WINDOWS, ids=lambda value: str(value)[:40])
+def test_windows(family: str, changes: dict[str, Any], expected: int | str | None, tmp_path: Path) -> None:
+    """The size of all layers, or the reason why there is none."""
+    model = load_model(write_config(tmp_path, tiny_config(family, **changes)))
+    if not isinstance(expected, str):
+        assert attention_layer(model).window == expected
+        return
+    with pytest.raises(WorkloadError) as error:
+        attention_layer(model)
+    one_line(error, model.source, "attention: ", expected, "allowed: ")
 
 
 def test_text_part_of_a_multimodal_config(tmp_path: Path) -> None:
@@ -337,7 +374,8 @@ def test_bad_field(family: str, changes: dict[str, Any], expected: tuple[str, ..
 NOT_BUILT_ATTENTION: list[tuple[dict[str, Any], str]] = [
     ({"kv_lora_rank": 512}, "kv_lora_rank = 512 needs multi-head latent attention"),
     ({"index_topk": 2048}, "index_topk = 2048"),
-    ({"sliding_window": 4096}, "sliding_window = 4096 needs sliding-window attention"),
+    ({"sliding_window": 4096}, "sliding_window = 4096 needs a sliding window that the family does not have"),
+    ({"layer_types": ["sliding_attention"] * 2}, "layer_types = 'sliding_attention'"),
     ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types = 'linear_attention'"),
     ({"attention_chunk_size": 8192}, "chunked attention"),
     ({"model_type": "mistral", "sliding_window": None, "attention_bias": True}, "attention_bias = True"),
@@ -354,7 +392,6 @@ NOT_BUILT_ATTENTION: list[tuple[dict[str, Any], str]] = [
     ({"model_type": "starcoder2"}, "model_type = 'starcoder2' needs biases, which is not built yet (allowed: "),
     ({"model_type": "apertus"}, "model_type = 'apertus' is not built yet (allowed: "),
     ({"model_type": "qwen4_moe"}, "model_type = 'qwen4_moe' is not built yet (allowed: "),
-    ({"model_type": "mistral"}, "sliding_window = 4096"),  # MistralConfig's default when the key is absent
 ]
 
 

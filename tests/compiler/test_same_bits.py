@@ -14,7 +14,7 @@ from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.graph.calibrate import Scales, calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, MoELayer, Phase, Workload
 from tilescore.compiler.lowering.plan import choose_schedule, layer_plan
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.schedule import FlashSchedule
@@ -189,10 +189,12 @@ def decoded(dram: np.ndarray, matrix, rows: int, columns: int, scale: float) -> 
     return (decode_e4m3_float(codes[:rows, :columns]) * np.float32(scale)).astype(np.float32)
 
 
-@pytest.mark.parametrize("context, phase", [(1, "prefill"), (16, "prefill"), (37, "prefill"), (49, "decode")])
-def test_a_chunk_of_a_prefill_is_its_rows(context: int, phase: str) -> None:
+@pytest.mark.parametrize("context, phase, reach", [
+    (1, "prefill", {}), (16, "prefill", {}), (37, "prefill", {}), (49, "decode", {}), (37, "prefill", {"window": 19}),
+    (49, "decode", {"window": 5}), (23, "prefill", {"chunk": 18})])
+def test_a_chunk_of_a_prefill_is_its_rows(context: int, phase: Phase, reach: dict[str, int]) -> None:
     """With the cache that the whole prefill has written, and its static scales: softmax blocks are absolute."""
-    numerics, layer, tokens = Numerics(softmax_block=16), NARROW, 50
+    numerics, layer, tokens = Numerics(softmax_block=16), dataclasses.replace(NARROW, **reach), 50
     whole = Workload(layer=layer, tokens=tokens)
     held = synthetic(whole, 5)
     scales = calibrate(float64_layer(held).ranges, numerics)

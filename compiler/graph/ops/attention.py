@@ -65,6 +65,13 @@ class Attention(Op):
                 out[rows, head] = walk.softmax(scores, values, float(sinks[0][head]) if sinks else -np.inf)
         return out
 
+    def needed(self, number: int, *inputs: Shape) -> Shape:
+        """Of the caches, the keys that some new token sees."""
+        if number not in (3, 4):
+            return inputs[number]
+        batch, heads, old, size = inputs[number]
+        return batch, heads, max(0, old - self.workload.key_mask.lowest(self.workload.cached)), size
+
     def macs(self, q: Shape, *others: Shape) -> dict[str, int]:
         pairs = self.workload.batch * q[1] * q[2] * self.workload.pairs
         return {"Q K^T": pairs, "P V": pairs}
