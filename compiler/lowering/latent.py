@@ -13,16 +13,19 @@ from functools import cached_property
 
 import numpy as np
 
-from ...rtl.spec.errors import CompileError
-from ..dram import Matrix
+from ...rtl.spec.errors import CompileError, DoesNotFit
+from ...rtl.spec.isa import Space
+from ...rtl.spec.tensor_formats import TensorFormat
+from ..auto_gemm import gemm_schedule
 from ..graph.ir import Node, Slot
 from ..graph.ops.head_linear import HeadLinear
-from ..kernels.gemm import GemmProblem, Group, emit_gemm
+from ..kernels.gemm import Epilogue, Gemm, GemmProblem, Group, Moves, Resident
 from ..kernels.heads import stage_pitch
 from ..operands import Operand, k_unit, place_operand
 from ..quantize import StoredTensor, store
-from ..tiles.buffers import align
-from ..tiles.expr import Assign, Codes, Elem
+from ..schedule import GemmSchedule, KernelSchedule
+from ..tiles.buffers import Buffer, align
+from ..tiles.expr import Assign, Codes, Elem, Imm
 from .head_sizes import mixed_head
 from .ports import Ports
 from .projections import Projection, ToValues, ask_queries, rows_key
@@ -69,21 +72,24 @@ class Turned(ToValues):
 
 @dataclass(kw_only=True, eq=False)
 class PerHead(Projection):
-    """A HeadLinear: a GEMM per head. core: reads what it makes as a part of its queries, or None."""
+    """A HeadLinear: a GEMM per head, of rows of x that stay in buffer A for all heads. core: reads what it makes as a
+    part of its queries, or None."""
 
     core: Node | None
 
     def __post_init__(self) -> None:
-        config, formats = self.layer.config, self.layer.numerics.formats
         assert isinstance(self.node.op, HeadLinear)
         self.op = self.node.op
-        if formats.activations.scaled:
-            raise CompileError(f"{self.name}: a product per head needs activations with one scale per tensor, got "
-                               f"{formats.activations.name}")
-        if self._pitch * self.op.heads != self.layer.padded(self.x, self._pitch * self.op.heads) or (
-                self._pitch % config.bus_bytes):
-            raise CompileError(f"{self.name}: heads of {self._k} features do not start on bus beats of "
-                               f"{config.bus_bytes} bytes")
+        unit, block = k_unit(self.layer.config, self.problem.a, self.problem.b), self._to.block or 1
+        if self._pitch % unit or self.problem.n % block:
+            raise CompileError(f"{self.name}: heads of {self._k} features must be multiples of {unit} on tile "
+                               f"{self.layer.config.name} in format {self.problem.a.name}, and results of "
+                               f"{self.problem.n} of {block}")
+
+    @property
+    def _to(self) -> TensorFormat:
+        """The format of the result."""
+        return self.layer.format(Slot.QUERY) if self.core is not None else self.layer.numerics.formats.activations
 
     @property
     def _k(self) -> int:
@@ -141,32 +147,75 @@ class PerHead(Projection):
             return align(Ports.of(self.layer.graph, self.core).width, self.layer.config.bus_bytes)
         return mixed_head(self.problem.n, self.layer.config.bus_bytes, self.layer.numerics.formats)
 
+    @property
+    def _row_groups(self) -> int:
+        """Groups between panels of x on chip."""
+        config = self.layer.config
+        row = self.problem.a.bytes_of(self.layer.padded(self.x, self.op.heads * self._pitch))
+        return align(row, max(config.bus_bytes, config.a_word_bytes)) // config.lanes
+
+    def buffers(self, schedule: GemmSchedule) -> list[Buffer]:
+        panels = -(-self.problem.rows(schedule) // self.layer.config.rows)
+        return [replace(buffer, sizes=(panels * self._row_groups,), most=1) if buffer.name == self._block else buffer
+                for buffer in super().buffers(schedule)]
+
+    @property
+    def _block(self) -> str:
+        return f"{self.name} A block"
+
+    def choose(self) -> dict[str, KernelSchedule]:
+        config, problem = self.layer.config, self.problem
+        whole = -(-problem.n // config.cols) if self._to.scaled else None  # blocks of results lie in one group
+        found = gemm_schedule(config, problem, self.purpose, self.buffers, stage=self._stage, group_tiles=whole)
+        self._check(found)
+        return {self.name: found}
+
+    def _check(self, schedule: GemmSchedule) -> None:
+        if not schedule.a_resident:
+            raise DoesNotFit(f"{self.purpose}: buffer A of tile {self.layer.config.name} does not hold "
+                             f"{schedule.m_tile} rows of {self.op.heads} heads of {self._k} features")
+
     def emit(self, job: Job) -> None:
-        memory, schedule, emitter, problem = job.memory, job.schedule[self.name], job.emitter, self.problem
-        config, regions, scales = emitter.config, self.place(job.schedule), job.scales
+        schedule, emitter, problem, x = job.schedule[self.name], job.emitter, self.problem, job.memory[self.x]
+        self._check(schedule)
+        regions, weight = self.place(job.schedule), job.memory[self.held_weight]
+        gemm, rows, groups = Gemm(emitter, problem, schedule, regions), problem.rows(schedule), self._row_groups
+        step = problem.a.bytes_of(self._pitch) // emitter.config.lanes
+        for m0 in range(0, problem.m, rows):
+            addr, count = regions[self._block][0], min(rows, problem.m - m0)
+            emitter.load_piece(Space.A, x, first_row=m0, rows=count, addr=addr, pitch=groups,
+                               label=f"{self.name} a m{m0}")
+            for head in range(self.op.heads):
+                finish, moves = self._epilogue(job, regions["staged results"], head)
+                gemm.block(m0=m0, rows=count, a=Resident(addr + head * step, groups), b=self._head(weight, head),
+                           epilogue=finish, moves=moves)
+
+    def _epilogue(self, job: Job, stages: list[int], head: int) -> tuple[Epilogue, Moves]:
+        """Quantizes and stores results of one head."""
+        emitter, problem, scales, to, first = job.emitter, self.problem, job.scales, self._to, head * self._step
+        name = self.makes
         if self.core is not None:
-            ports, quant = Ports.of(self.layer.graph, self.core), self.layer.format(Slot.QUERY).quant
-            name, offset = ports.tensor(self.makes), ports.offset(self.makes)
-            target: Matrix = memory[name]
-        else:
-            name, offset, quant, target = self.makes, 0, problem.a.quant, memory[self.makes].matrix
-        factor = scales[self.x] * scales[self.held_weight] / scales[name]
-        x, weight, stages = memory[self.x], memory[self.held_weight], regions["staged results"]
-        for head in range(self.op.heads):
-            def finish(group: Group, head: int = head) -> None:
-                stage, pitch = stages[group.index % len(stages)], stage_pitch(config, group.tiles)
-                emitter.compute(group.shape, Assign(to=Codes(addr=stage, pitch=pitch, quant=quant),
-                                                    value=Elem(group.addr), scale=factor, label="quantize"))
-                emitter.store_codes(target, first_row=group.m0, rows=group.rows,
-                                    first_byte=head * self._step + offset + group.n0, addr=stage, pitch=pitch,
-                                    row_bytes=min(group.tiles * config.cols, problem.n - group.n0), label="store heads")
+            ports = Ports.of(self.layer.graph, self.core)
+            name = ports.tensor(self.makes)
+            first += ports.offset(self.makes)
+        held = job.memory[name]
+        target = held if isinstance(held, Operand) else Operand(held, held.row_bytes, to)
+        factor = scales[self.x] * scales[self.held_weight] / (1.0 if to.scaled else scales[name])
+        relative = Imm(scales[name]) if to.scaled else None
 
-            def moves(group: Group, head: int = head) -> tuple[Hashable, list[int]]:
-                return group.index % len(stages), [target.at(group.m0, head * self._step + offset + group.n0)]
+        def finish(group: Group) -> None:
+            stage, pitch = stages[group.index % len(stages)], stage_pitch(emitter.config, group.tiles)
+            codes = Codes(addr=stage, pitch=pitch, quant=to.quant, scale_rule=self.layer.numerics.scale_rule,
+                          relative_to=relative)
+            emitter.compute(group.shape, Assign(to=codes, value=Elem(group.addr), scale=factor, label="quantize"))
+            emitter.store_operand(target, first_row=group.m0, rows=group.rows, k0=first + group.n0,
+                                  size=min(group.tiles * emitter.config.cols, problem.n - group.n0), addr=stage,
+                                  pitch=pitch, label="store heads")
 
-            a = Operand(replace(x.matrix, addr=x.matrix.at(0, head * self._pitch), row_bytes=problem.k), problem.k,
-                        problem.a)
-            emit_gemm(emitter, problem, schedule, a, self._head(weight, head), regions, finish, moves)
+        def moves(group: Group) -> tuple[Hashable, list[int]]:
+            return group.index % len(stages), target.anchors(group.m0, first + group.n0)
+
+        return finish, moves
 
     def _head(self, weight: Operand, head: int) -> Operand:
         """The matrix of one head."""
