@@ -8,7 +8,7 @@ its own are read or do not matter (`model_keys` has those of all families).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from .layers import QkNorm
 from .scoring import SOFTMAX, Scoring
@@ -37,7 +37,8 @@ _DEEPSEEK_OUTSIDE = frozenset({
     "layer_types_counts"}) | frozenset({
     "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim", "v_head_dim", "rope_interleave", "index_head_dim",
     "index_n_heads", "indexer_types", "indexer_rope_interleave", "index_topk_freq"})
-"""Which layer is of which kind, training, and sizes of an attention that is not built (its own keys say so)."""
+"""Which layer is of which kind, training, and sizes of the attention, which are read where it is built."""
+_MLA: dict[str, Any] = {"latent": True, "interleaved": True, "rope_theta": 1e4, "biases": "all"}
 _SIGMOID = Scoring(score="sigmoid", correction=True, group_score="top2", epsilon=1e-20)
 
 GROUPS = ("n_group", "topk_group")
@@ -70,9 +71,9 @@ class Family:
     ``bias_key`` is true (``bias_default`` where it is missing), or always where that is None. qk_norm_key: there is a
     QK-norm only where it is true. rotary_part: what a missing ``partial_rotary_factor`` means; None: all of a head is
     rotated whatever the key says. interleaved: the rotary embedding pairs neighbours. norm_offset: added to the
-    weights of its norms. sinks: its attention has. scale_key: with the number whose -1/2 power scales scores.
-    norm_missing, block_missing: what its norm, and its decoder layer beside attention and feed-forward layer, has
-    that is not built. window: of its attention. read, harmless: keys of its own.
+    weights of its norms. sinks: its attention has. scale_key: with the number whose -1/2 power scales scores. latent:
+    its attention is MLA (`latent`). norm_missing, block_missing: what its norm, and its decoder layer beside
+    attention and feed-forward layer, has that is not built. window: of its attention. read, harmless: keys of its own.
 
     scoring: of its router, with what its class assumes where keys are missing;
     norm_default: the same of ``norm_topk_prob``. grouped, scaled: it reads `GROUPS`, ``routed_scaling_factor``.
@@ -104,6 +105,7 @@ class Family:
     norm_offset: float = 0.0
     sinks: bool = False
     scale_key: str | None = None
+    latent: bool = False
     norm_missing: str = ""
     block_missing: str = ""
     window: Window | None = None
@@ -166,11 +168,12 @@ FAMILIES = {
                                rope_theta=1e4, multipliers=True, biases="all", shared="shared_intermediate_size",
                                read=_GRANITE | _EXPERT_KEYS,
                                harmless=_GRANITE_OUTSIDE | _ROUTER_TRAINING | _MLP_BIAS),
-    "deepseek_v2": Family(experts=True, grouped=True, scaled=True, shared="n_shared_experts",
+    "deepseek_v2": Family(experts=True, grouped=True, scaled=True, shared="n_shared_experts", **_MLA,
                           read=_DEEPSEEK | {"topk_method"}, harmless=_DEEPSEEK_OUTSIDE | _ROUTER_TRAINING | _MLP_BIAS),
     **{name: Family(experts=True, grouped=True, scaled=True, shared="n_shared_experts",
                     scoring=replace(_SIGMOID, groups=groups, kept_groups=kept, scale=scale), norm_default=norm,
-                    read=_DEEPSEEK, harmless=_DEEPSEEK_OUTSIDE | _ROUTER_TRAINING | _MLP_BIAS)
+                    read=_DEEPSEEK, harmless=_DEEPSEEK_OUTSIDE | _ROUTER_TRAINING | _MLP_BIAS,
+                    **(_MLA if name in ("deepseek_v3", "kimi_k2") else {}))
        for name, groups, kept, scale, norm in (
            ("deepseek_v3", 8, 4, 2.5, True), ("deepseek_v32", 8, 4, 2.5, True), ("kimi_k2", 8, 4, 2.5, True),
            ("glm_moe_dsa", 1, 1, 2.5, True), ("dots1", 1, 1, 1.0, False))},

@@ -58,6 +58,11 @@ def _qk_norm(raw: Mapping[str, Any]) -> Any:
     return None if family.qk_norm_key == "use_qk_norm" else raw.get("use_qk_norm") or None
 
 
+def _latent(key: str) -> Callable[[Mapping[str, Any]], Any]:
+    """A rank in a family without latent attention."""
+    return lambda raw: None if FAMILIES.get(str(raw.get("model_type")), Family()).latent else raw.get(key) or None
+
+
 def _part(raw: Mapping[str, Any]) -> Any:
     """A partial rotary embedding of a family that has none."""
     known = FAMILIES.get(str(raw.get("model_type")), Family()).rotary_part is not None
@@ -110,8 +115,8 @@ def _shared(key: str) -> Callable[[Mapping[str, Any]], Any]:
 ATTENTION_RULES = (
     Rule("compress_rates", "compressed attention", "absent", _present("compress_rates")),
     Rule("index_topk", "a sparse attention indexer (DSA)", "absent", _present("index_topk")),
-    Rule("kv_lora_rank", "multi-head latent attention (MLA)", "absent", _present("kv_lora_rank")),
-    Rule("q_lora_rank", "multi-head latent attention (MLA)", "absent", _present("q_lora_rank")),
+    Rule("kv_lora_rank", "multi-head latent attention (MLA)", "absent", _latent("kv_lora_rank")),
+    Rule("q_lora_rank", "multi-head latent attention (MLA)", "absent", _latent("q_lora_rank")),
     Rule("linear_num_key_heads", "linear attention", "absent", _present("linear_num_key_heads")),
     Rule("attention_chunk_size", "chunked attention", "absent", _present("attention_chunk_size")),
     Rule("sliding_window", "a sliding window that the family does not have", "null", window_of_none),

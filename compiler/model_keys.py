@@ -78,9 +78,9 @@ ATTENTION_REASONS = {
     "hunyuan_v1_moe": "a QK-norm after the rotary embedding",
     "llama4_text": f"{_INTERLEAVED} on some layers only", "smollm3": "layers without rotary embedding",
     "mllama_text_model": "cross attention", "qwen3_vl_text": "a rotary embedding in three dimensions",
-    "qwen3_next": "gated and linear attention", "deepseek_v2": _MLA, "deepseek_v3": _MLA, "kimi_k2": _MLA,
-    "minicpm3": _MLA, "deepseek_v32": f"{_MLA} and a sparse indexer", "glm_moe_dsa": f"{_MLA} and a sparse indexer",
-    "qwen3_5_moe_text": "gated and linear attention", "dots1": "a QK-norm that was not compared",
+    "qwen3_next": "gated and linear attention", "minicpm3": _MLA, "deepseek_v32": f"{_MLA} and a sparse indexer",
+    "glm_moe_dsa": f"{_MLA} and a sparse indexer", "qwen3_5_moe_text": "gated and linear attention",
+    "dots1": "a QK-norm that was not compared",
 }  # fmt: skip
 
 MOE_REASONS = {

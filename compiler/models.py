@@ -19,6 +19,7 @@ OLMoE-1B-7B has 1,024).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -29,6 +30,7 @@ from typing import Any
 from ..rtl.spec.errors import ConfigError, WorkloadError
 from .config_fields import MAX_SIZE, ConfigFields
 from .families import EXPERT_COUNT_KEYS, FAMILIES, TOP_K_KEYS, Biases, Family
+from .latent import LatentAttentionLayer
 from .layers import AttentionLayer, DecoderLayer, Layer, MlpLayer, MoELayer, NormLayer, QkNorm
 from .model_features import RULED_KEYS, attention_blockers, mlp_blockers, moe_blockers
 from .model_files import config_file, model_name, read_json_object, suggestion, text_part
@@ -38,8 +40,11 @@ from .rope_config import MAX_LENGTH, Rope, read_rope
 from .scoring import SOFTMAX, Scoring
 from .windows import layer_window
 
-SWITCHES = ("attention_bias", "qkv_bias", "use_mrope", "use_sliding_window", "use_qk_norm", "qk_layernorm",
-            "rope_interleaved", "is_encoder_decoder", "add_cross_attention", "alibi")
+LATENT_EPS = 1e-6
+"""Of the norms of latents, whatever ``rms_norm_eps``: ``transformers`` gives it to the other norms only."""
+
+SWITCHES = ("rope_interleave", "attention_bias", "qkv_bias", "use_mrope", "use_sliding_window", "use_qk_norm",
+            "qk_layernorm", "rope_interleaved", "is_encoder_decoder", "add_cross_attention", "alibi")
 COUNTS = ("sliding_window", "max_position_embeddings", "original_max_position_embeddings", "vocab_size", "kv_lora_rank",
           "q_lora_rank", "index_topk", "attention_chunk_size", "n_group", "topk_group", "n_shared_experts",
           "shared_expert_intermediate_size", "shared_intermediate_size")
@@ -57,15 +62,23 @@ BUNDLED_ROPE_THETA = {
     "glm-4.5": 1e6,
     "gpt-oss-20b": 1.5e5,
     "gpt-oss-120b": 1.5e5,
+    "deepseek-v2": 1e4,
+    "deepseek-v3": 1e4,
+    "kimi-k2": 5e4,
 }
 """Rotary base of the bundled models whose attention is built; the bundled table itself does not carry the
 key. Source: the ``rope_theta`` of each published checkpoint's config.json."""
 
 _GPT_OSS_ROPE = {"rope_scaling": {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
                                   "original_max_position_embeddings": 4096, "truncate": False}}
+_DEEPSEEK_ROPE = {"type": "yarn", "factor": 40.0, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0,
+                  "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096}
 BUNDLED_KEYS: dict[str, dict[str, Any]] = {
     "glm-4.5": {"partial_rotary_factor": 0.5}, "gpt-oss-20b": _GPT_OSS_ROPE, "gpt-oss-120b": _GPT_OSS_ROPE,
     "gemma-3-27b": {"query_pre_attn_scalar": 168},
+    "deepseek-v2": {"rope_scaling": _DEEPSEEK_ROPE | {"mscale": 0.707, "mscale_all_dim": 0.707}},
+    "deepseek-v3": {"rope_scaling": _DEEPSEEK_ROPE},
+    "kimi-k2": {"rope_scaling": _DEEPSEEK_ROPE | {"factor": 32.0, "beta_fast": 1.0}},
 }
 """Further keys that the bundled table does not carry, from the same files."""
 
@@ -76,9 +89,10 @@ class ModelConfig:
     field.
 
     ``source`` is what messages call the file, with the part of it that was read. ``raw`` is that part, for features
-    this class does not type. ``expert_width`` is the intermediate size of one routed expert, whatever the family calls
-    it. ``part``: the nested object that was read ("": the whole file). ``unknown``: keys that nothing here
-    understands, as "key = value". ``quantization``: how the configuration says its checkpoint is stored, if it does.
+    this class does not type. ``expert_width`` is the intermediate size of one routed expert, whatever the family
+    calls it. ``latent``: sizes of latent attention, by the names of `LatentAttentionLayer`. ``part``: the nested
+    object that was read ("": the whole file). ``unknown``: keys that nothing here understands, as "key = value".
+    ``quantization``: how the configuration says its checkpoint is stored, if it does.
     """
 
     name: str
@@ -104,6 +118,7 @@ class ModelConfig:
     tie_word_embeddings: bool = False
     softmax_scale: float | None = None
     residual_scale: float = 1.0
+    latent: Mapping[str, int | None] | None = None
     part: str = ""
     unknown: tuple[str, ...] = ()
     quantization: str | None = None
@@ -186,7 +201,9 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
         fields.fail("rms_norm_eps", "a positive finite number")
     # Where the attention is not built, what is wrong with it holds nothing else back.
     attention = fields if family in ATTENTION_FAMILIES else ConfigFields(fields.raw)
-    head_dim = _head_dim(attention, built, hidden, heads)
+    latent = _latent(attention) if built.latent else None
+    head_dim = latent.pop("head_dim") if latent else _head_dim(attention, built, hidden, heads)
+    rope = read_rope(attention, family, latent["rope_dim"] if latent else head_dim)
     for key in SWITCHES:
         fields.boolean(key, False)
     for key in COUNTS:
@@ -196,7 +213,8 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
         "model_type": family,
         "hidden_size": hidden,
         "num_attention_heads": heads,
-        "num_key_value_heads": _kv_heads(attention, built, heads),
+        "num_key_value_heads": heads if latent else _kv_heads(attention, built, heads),
+        "latent": latent,
         "head_dim": head_dim,
         "num_hidden_layers": fields.integer("num_hidden_layers"),
         "intermediate_size": fields.integer("intermediate_size"),
@@ -206,13 +224,13 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
         "norm_topk_prob": _norm_topk(fields, family, built),
         "scoring": read_scoring(fields, built, experts),
         "shared_width": read_shared_width(fields, built, width),
-        "rope": read_rope(attention, family, head_dim),
+        "rope": rope,
         "rms_norm_eps": eps,
         "hidden_act": fields.text("hidden_act") or fields.text("hidden_activation") or "silu",
         "qk_norm": built.qk_norm if built.qk_norm_key is None or fields.boolean(built.qk_norm_key, False) else "none",
         "biases": built.biases if _biased(fields, built) else "none",
         "tie_word_embeddings": fields.boolean("tie_word_embeddings", False),
-        "softmax_scale": _softmax_scale(fields, built),
+        "softmax_scale": _latent_scale(head_dim, rope) if latent else _softmax_scale(fields, built),
         "residual_scale": (fields.number("residual_multiplier") or 1.0) if built.multipliers else 1.0,
         "quantization": _quantization(fields.raw),
     }
@@ -225,6 +243,24 @@ def _softmax_scale(fields: ConfigFields, family: Family) -> float | None:
             fields.fail(family.scale_key, "a positive finite number")
         return number**-0.5 if number else None
     return (fields.number("attention_multiplier") or 1.0) if family.multipliers else None
+
+
+def _latent(fields: ConfigFields) -> dict[str, int | None]:
+    """Sizes of latent attention; ``head_dim``: of q and k."""
+    kv_rank, nope, rope, value = (fields.required(key) for key in (
+        "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+    if rope is not None and rope % 2:
+        fields.fail("qk_rope_head_dim", "an even number (rotary pairs)")
+    return {"q_rank": fields.integer("q_lora_rank"), "kv_rank": kv_rank, "rope_dim": rope, "value_dim": value,
+            "head_dim": nope + rope if nope is not None and rope is not None else None}
+
+
+def _latent_scale(head_dim: int | None, rope: Rope) -> float | None:
+    """1 / sqrt(head_dim) times the square of yarn's attention factor for all dimensions, as DeepSeek's layers have."""
+    factor, everywhere = (getattr(rope.scaling, name, None) for name in ("factor", "mscale_all_dim"))
+    if head_dim is None or not everywhere:
+        return None
+    return head_dim**-0.5 * ((0.1 * everywhere * math.log(factor) + 1) ** 2 if factor and factor > 1 else 1.0)
 
 
 def _kv_heads(fields: ConfigFields, family: Family, heads: int | None) -> int | None:
@@ -318,6 +354,8 @@ def attention_layer(model: ModelConfig) -> AttentionLayer:
         raise WorkloadError(f"{model.source}: attention: {'; '.join(problems)}")
     if model.num_key_value_heads is None or model.head_dim is None or rope.theta is None:
         raise WorkloadError(f"{model.source}: attention: head_dim, num_key_value_heads: expected integers")
+    if model.latent is not None:
+        return _latent_layer(model, rope.theta, family)
     return AttentionLayer(
         model=model.name,
         hidden=model.hidden_size,
@@ -337,6 +375,16 @@ def attention_layer(model: ModelConfig) -> AttentionLayer:
         sinks=family.sinks,
         window=layer_window(model.raw),
     )
+
+
+def _latent_layer(model: ModelConfig, theta: float, family: Family) -> LatentAttentionLayer:
+    assert model.latent is not None and model.head_dim is not None
+    interleaved = model.raw.get("rope_interleave")
+    return LatentAttentionLayer(
+        model=model.name, hidden=model.hidden_size, heads=model.num_attention_heads, kv_heads=model.num_attention_heads,
+        head_dim=model.head_dim, rope_theta=theta, rope_scaling=model.rope.scaling, softmax_scale=model.softmax_scale,
+        rope_interleaved=family.interleaved if interleaved is None else interleaved, norm_eps=LATENT_EPS,
+        qkv_bias=model.biases != "none", output_bias=model.biases == "all", **model.latent)
 
 
 def moe_layer(model: ModelConfig) -> MoELayer:
@@ -399,7 +447,7 @@ def decoder_layer(model: ModelConfig) -> DecoderLayer:
     if problem := _needs(model, family.block_missing):
         raise WorkloadError(f"{model.source}: decoder: {problem}")
     return DecoderLayer(attention=attention, feed_forward=moe_layer(model) if model.num_experts else mlp_layer(model),
-                        norm_eps=attention.norm_eps, norm_offset=family.norm_offset,
+                        norm_eps=model.rms_norm_eps or 1e-6, norm_offset=family.norm_offset,
                         residual_scale=model.residual_scale)
 
 

@@ -84,10 +84,13 @@ def scaling_problems(kind: str, values: Mapping[str, Any], head_dim: int | None 
     problems += [found for name in values if name in allowed and (found := _problem(name, values[name]))]
     if problems:
         return problems
-    for above, below in (("high_freq_factor", "low_freq_factor"), ("beta_fast", "beta_slow")):
-        limit = values.get(below, BETA_SLOW)
-        if above in allowed and values.get(above, BETA_FAST) <= limit:
-            problems.append(f"{above}: expected more than {below} = {limit}, got {values.get(above, BETA_FAST)}")
+    low = values.get("low_freq_factor")
+    if "high_freq_factor" in allowed and values["high_freq_factor"] <= low:
+        problems.append(f"high_freq_factor: expected more than low_freq_factor = {low}, got "
+                        f"{values['high_freq_factor']}")
+    slow, fast = values.get("beta_slow", BETA_SLOW), values.get("beta_fast", BETA_FAST)
+    if "beta_fast" in allowed and fast < slow:
+        problems.append(f"beta_fast: expected at least beta_slow = {slow}, got {fast}")
     if head_dim is not None:
         problems += [f"{name}: expected head_dim / 2 = {head_dim // 2} numbers, got {len(values[name])}"
                      for name in _LISTS if name in values and len(values[name]) != head_dim // 2]

@@ -86,6 +86,15 @@ _TENSOR_IDS = {
             "gate_bias",
             "up_bias",
             "down_bias",
+            "wq_a",
+            "wkv_a",
+            "wkv_b",
+            "bq_a",
+            "bkv_a",
+            "q_a_norm",
+            "kv_a_norm",
+            "kv_a_cache",
+            "k_rope_cache",
         )
     )
 }

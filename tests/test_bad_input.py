@@ -210,7 +210,6 @@ def test_request(case: Case, folder: Path, monkeypatch, capsys) -> None:
 NOT_BUILT = [Case(f"{model} {layer}", f"run --model {model} --layer {layer} --tokens 5 --tile nano",
                   (f"bundled model {model}: {layer}", "not built yet", *texts))
              for model, layer, texts in [
-    ("deepseek-v3", "attention", ("kv_lora_rank = 512", "multi-head latent attention (MLA)", "allowed: absent")),
     ("deepseek-v4-pro", "moe", ("hash routing", "scoring_func = 'sqrtsoftplus'")),
     ("deepseek-v3.2", "attention", ("index_topk", "sparse attention indexer", "allowed: absent")),
     ("gpt-oss-20b", "attention", ("layer_types = 'sliding_attention'", "allowed: all full_attention")),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..latent import LatentAttentionLayer
 from ..layers import AttentionLayer, DecoderLayer, MlpLayer, MoELayer, NormLayer, Workload
 from .ir import Graph, GraphBuilder, Op, Role
+from .latent import latent_attention
 from .ops.add import Add
 from .ops.attention import Attention
 from .ops.experts import Experts
@@ -34,6 +36,8 @@ def layer_graph(workload: Workload) -> Graph:
 def _add_layer(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role = Role.ACTIVATION) -> str:
     """A layer from ``x`` to ``out``."""
     match workload.layer:
+        case LatentAttentionLayer():
+            return latent_attention(g, workload, workload.layer, x, out, role)
         case AttentionLayer():
             return _attention(g, workload, x, out, role)
         case MoELayer():

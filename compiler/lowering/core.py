@@ -15,6 +15,7 @@ from ..builder import ProgramBuilder
 from ..dram import Matrix, float_matrix
 from ..graph.ir import Node, Slot
 from ..graph.ops.attention import Attention
+from ..graph.ops.split_attention import SplitAttention
 from ..kernels.flash import Flash, Outputs, Shared, SubTile
 from ..kernels.flash_place import FlashPlacement, FlashProblem, key_unit
 from ..kernels.softmax import OnlineSoftmax
@@ -23,6 +24,8 @@ from ..schedule import FlashSchedule, KernelSchedule, Schedule
 from ..tiles.buffers import align
 from ..tiles.expr import Imm
 from .head_sizes import blocked_head, mixed_head
+from .latent import turned_key
+from .ports import CORES, Ports
 from .steps import Job, Stage, Step
 
 if TYPE_CHECKING:
@@ -37,15 +40,22 @@ class Core(Step):
     node: Node
 
     @property
-    def _op(self) -> Attention:
-        assert isinstance(self.node.op, Attention)
+    def _op(self) -> Attention | SplitAttention:
+        assert isinstance(self.node.op, CORES)
         return self.node.op
+
+    @cached_property
+    def ports(self) -> Ports:
+        return Ports.of(self.layer.graph, self.node)
+
+    @property
+    def _sink(self) -> str | None:
+        return self.node.inputs[5] if isinstance(self._op, Attention) and self._op.sink else None
 
     @property
     def _heads(self) -> tuple[int, int, int]:
-        """Heads of queries and of keys, features of each."""
-        _, heads, size = self.layer.shape(self.node.inputs[0])
-        return heads, self.layer.shape(self.node.inputs[1])[1], size
+        """Heads of queries and of keys, features of an output's."""
+        return self.layer.shape(self.ports.queries[0])[1], self.ports.kv_heads, self.ports.value_width
 
     @cached_property
     def problem(self) -> FlashProblem:
@@ -54,7 +64,7 @@ class Core(Step):
         group, one_token = heads // kv_heads, workload.tokens == 1
         return FlashProblem(
             name=self.name, rows=group if one_token else workload.tokens, heads=1 if one_token else group,
-            keys=workload.keys, width=size, value_width=size, block=self.layer.numerics.softmax_block,
+            keys=workload.keys, width=self.ports.width, value_width=size, block=self.layer.numerics.softmax_block,
             stored=blocked_head(size, formats) if formats.activations.scaled else size,
             query=self.layer.format(Slot.QUERY), kv=formats.kv, out=formats.activations)
 
@@ -80,8 +90,7 @@ class Core(Step):
         k = self.layer.padded(self.makes, heads * self._step)
         job.ask(Stage.RESULTS, self.makes, lambda builder: place_operand(
             builder, self.makes, rows, k, self.problem.out, None))
-        if self._op.sink:
-            name = self.node.inputs[5]
+        if name := self._sink:
             job.ask(Stage.VECTORS, name, lambda builder: self._sinks(builder, job, name))
 
     def _sinks(self, builder: ProgramBuilder, job: Job, name: str) -> Matrix:
@@ -102,14 +111,14 @@ class Core(Step):
         return float_matrix(builder, name, count, width, fill if job.tensors else None)
 
     def emit(self, job: Job) -> None:
-        scales, (q, k, v) = job.scales, self.node.inputs[:3]
+        scales, (q, k, v) = job.scales, (self.ports.queries[0], self.ports.keys[0], self.ports.values)
         scaled = self.problem.out.scaled
         softmax = OnlineSoftmax(scale=scales[q] * scales[k] * self._op.scale * math.log2(math.e),
                                 result_scale=scales[v] if scaled else scales[v] / scales[self.makes],
-                                sink=self._op.sink, unseen=self._op.workload.key_mask.bounded)
+                                sink=self._sink is not None, unseen=self._op.workload.key_mask.bounded)
         outputs = Outputs(target=job.memory[self.makes], step=self._step, rule=self.layer.numerics.scale_rule,
                           relative_to=Imm(scales[self.makes]) if scaled else None,
-                          sinks=job.memory[self.node.inputs[5]] if self._op.sink else None)
+                          sinks=job.memory[self._sink] if self._sink else None)
         schedule, mask = job.schedule[self.name], self._op.workload.key_mask
         kernel = Flash(job.emitter, self.problem, schedule, self.place(job.schedule), mask, softmax, outputs)
         kernel.emit(self._shared(job, schedule.q_rows))
@@ -117,11 +126,12 @@ class Core(Step):
     def _shared(self, job: Job, q_rows: int) -> Iterator[Shared]:
         """Every sequence, every head of keys."""
         heads, kv_heads, size = self._heads
-        q, k, v = (job.memory[name] for name in self.node.inputs[:3])
+        q, k = (job.memory[names[0]] for names in (self.ports.queries, self.ports.keys))
+        v = job.memory[turned_key(self.ports.values) if self.ports.shared else self.ports.values]
+        pitch = align(self.ports.width, self.layer.config.bus_bytes)
         for sequence in range(self._op.workload.batch):
             for head in range(kv_heads):
-                yield Shared(tiles=sub_tiles(self._op.workload, q, align(size, self.layer.config.bus_bytes), q_rows,
-                                             sequence, head, heads // kv_heads),
+                yield Shared(tiles=sub_tiles(self._op.workload, q, pitch, q_rows, sequence, head, heads // kv_heads),
                              k=k[sequence][head], v=v[sequence], v_row=head * size)
 
 

@@ -15,9 +15,9 @@ from ..graph.calibrate import Scales
 from ..graph.ir import Graph, Node, Role, Slot
 from ..graph.layers import layer_graph
 from ..graph.ops.add import Add
-from ..graph.ops.attention import Attention
 from ..graph.ops.experts import Experts
 from ..graph.ops.gate import Gate
+from ..graph.ops.head_linear import HeadLinear
 from ..graph.ops.linear import Linear
 from ..graph.ops.rms_norm import RmsNorm
 from ..graph.ops.rotary import Rotary
@@ -32,6 +32,8 @@ from ..tensors import LayerTensors
 from .core import Core
 from .experts import FromSlots, ToSlots, slots_key
 from .gated import ToProduct
+from .latent import PerHead, Turned, turned_key
+from .ports import Ports, is_core
 from .projections import ToHeads, ToRows, ToValues
 from .router import ToWeights
 from .rows import ToFormats
@@ -153,8 +155,15 @@ def _steps(layer: Layer) -> Iterator[Step]:
             fused |= {other.name for other in following}
             yield step
             yield from _quantizer(layer, step)
-        elif isinstance(node.op, Attention):
-            yield Core(layer=layer, name=node.name, reads=node.inputs, makes=node.output, node=node)
+        elif is_core(node.op):
+            turned = _turned(layer, node)
+            yield from turned
+            reads = (*node.inputs, *(step.makes for step in turned))
+            yield Core(layer=layer, name=node.name, reads=reads, makes=node.output, node=node)
+        elif isinstance(node.op, HeadLinear):
+            readers = [other for other in graph.consumers(node.output) if is_core(other.op)]
+            yield PerHead(layer=layer, name=node.output, reads=node.inputs, makes=node.output, node=node,
+                          core=readers[0] if readers else None)
         elif isinstance(node.op, Experts):
             slots = slots_key(node)
             yield ToSlots(layer=layer, name=node.name, reads=node.inputs, makes=slots, node=node)
@@ -183,12 +192,13 @@ def _linear(layer: Layer, node: Node) -> tuple[Step, list[Node]]:
         reader = _only_reader(graph, reader)
     makes = _last(node, following)
     reads = tuple(name for part in (node, *following) for name in part.inputs)
-    if reader is not None and isinstance(reader.op, Attention):
-        if reader.inputs[2] == makes and isinstance(node.op, Linear) and node.op.turned:
+    if reader is not None and is_core(reader.op):
+        ports = Ports.of(graph, reader)
+        if ports.values == makes and isinstance(node.op, Linear) and node.op.turned:
             return ToValues(layer=layer, name=makes, reads=reads, makes=makes, early=True, node=node,
                             core=reader), following
-        if makes in reader.inputs[:2]:
-            return ToHeads(layer=layer, name=makes, reads=reads, makes=makes, early=reader.inputs[1] == makes,
+        if makes in (*ports.queries, *ports.keys):
+            return ToHeads(layer=layer, name=makes, reads=reads, makes=makes, early=makes in ports.keys,
                            node=node, following=tuple(following), core=reader), following
     if reader is not None and isinstance(reader.op, ScaleRows) and reader.inputs[0] == node.output:
         return ToRows(layer=layer, name=reader.output, reads=(*node.inputs, reader.inputs[1]), makes=reader.output,
@@ -199,6 +209,16 @@ def _linear(layer: Layer, node: Node) -> tuple[Step, list[Node]]:
         return ToWeights(layer=layer, name=node.name, reads=reads, makes=reader.output, linear=node,
                          router=reader), [reader]
     return ToRows(layer=layer, name=node.output, reads=node.inputs, makes=node.output, node=node), []
+
+
+def _turned(layer: Layer, core: Node) -> list[Step]:
+    """The step that makes values of keys that are values too."""
+    ports = Ports.of(layer.graph, core)
+    if not ports.shared:
+        return []
+    made = next(node for node in layer.graph.nodes if node.output == ports.values)
+    name = turned_key(ports.values)
+    return [Turned(layer=layer, name=name, reads=(ports.values,), makes=name, early=True, node=made, core=core)]
 
 
 def _gate(graph: Graph, linear: Node) -> Node | None:

@@ -11,30 +11,30 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import lcm
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ...rtl.spec.errors import CompileError
 from ...rtl.spec.isa import Reduce
 from ..auto_gemm import apart_or_packed, gemm_schedule
 from ..builder import ProgramBuilder
 from ..dram import Matrix, code_matrix, float_matrix
 from ..emitter import Emitter
 from ..graph.ir import Node, Role, Slot
-from ..graph.ops.attention import Attention
+from ..graph.ops.linear import Linear
 from ..graph.ops.rms_norm import RmsNorm
 from ..graph.ops.rotary import Rotary
 from ..kernels.bias import ColumnBias, RowBias, column_bias_buffer, row_bias_buffer
 from ..kernels.gemm import GemmProblem, Group, emit_gemm
 from ..kernels.heads import Heads, HeadsData, HeadsEpilogue, rotary_lanes, stage_banks, stage_buffer, stage_pitch
-from ..operands import WIDEST_BUS, k_unit, place_operand, place_scales
+from ..operands import WIDEST_BUS, Operand, k_unit, place_operand, place_scales
 from ..quantize import StoredTensor, store
 from ..schedule import GemmSchedule, KernelSchedule, Schedule
 from ..tiles.buffers import Buffer, Memory, align, place
 from ..tiles.expr import Assign, Codes, Elem, Reduction, Row, Shape
-from .head_sizes import head_order, mixed_head, rotated_head, spread_heads
-from .steps import Job, Stage, Step, scales_key
+from .head_sizes import mixed_head, rotated_head, spread_heads
+from .ports import CORES, Ports
+from .steps import Job, Layer, Stage, Step, scales_key
 
 if TYPE_CHECKING:
     from ..layers import Workload
@@ -65,6 +65,21 @@ class Projection(Step):
         raise NotImplementedError
 
     @property
+    def held_weight(self) -> str:
+        """The operand with the rows of the weight that are used."""
+        part = self._linear.part
+        return self.weight if part is None else f"{self.weight} rows {part[0]} to {part[1] - 1} of heads"
+
+    @property
+    def _linear(self) -> Linear:
+        assert isinstance(self.node.op, Linear)
+        return self.node.op
+
+    def own(self, stored: StoredTensor) -> StoredTensor:
+        """Of a stored weight the rows that are used."""
+        return StoredTensor(self._linear.own(stored.codes), self._linear.own(stored.scales))
+
+    @property
     def bias(self) -> str | None:
         """The third input, where there is one."""
         return self.node.inputs[2] if len(self.node.inputs) > 2 else None
@@ -76,11 +91,16 @@ class Projection(Step):
             return
 
         def fill() -> np.ndarray:
-            wide = lay(np.asarray(getattr(tensors, name), np.float32)[:, None])[:, 0]
+            wide = lay(self._linear.own(np.asarray(getattr(tensors, name), np.float32))[:, None])[:, 0]
             return np.pad(wide, (0, -len(wide) % cols)).reshape(-1, cols)
 
-        job.ask(Stage.VECTORS, name, lambda builder: float_matrix(
-            builder, name, -(-self.problem.n // cols), cols, fill if tensors else None))
+        job.ask(Stage.VECTORS, self._held_bias, lambda builder: float_matrix(
+            builder, self._held_bias, -(-self.problem.n // cols), cols, fill if tensors else None))
+
+    @property
+    def _held_bias(self) -> str:
+        """The operand with the bias."""
+        return f"{self.bias} of {self.name}" if self._linear.part else str(self.bias)
 
     def epilogue_buffers(self, schedule: GemmSchedule) -> list[Buffer]:
         """What the epilogue needs on chip."""
@@ -121,8 +141,8 @@ class ToHeads(Projection):
         kinds = {type(node.op): node for node in self.following}
         norm, rotary = kinds.get(RmsNorm), kinds.get(Rotary)
         self._rotary = rotary.op if rotary is not None and isinstance(rotary.op, Rotary) else None
-        self._order = head_order(self._rotary, size)
-        self._check_order()
+        self.ports = Ports.of(self.layer.graph, self.core)
+        self._order = self.ports.order(self.makes)
         self._norm = norm.inputs[1] if norm else None
         self._norm_op = norm.op if norm and isinstance(norm.op, RmsNorm) else RmsNorm(eps=0.0)
         kind = "none" if self._norm is None else "head" if self.layer.shape(self._norm) == (size,) else "full"
@@ -130,26 +150,21 @@ class ToHeads(Projection):
         self.heads = Heads(count=count, size=size, width=width, norm=kind, rotated=self._rotary is not None,
                            biased=self.bias is not None)
 
-    def _check_order(self) -> None:
-        """Queries and keys are multiplied as they lie."""
-        for node in self.layer.graph.nodes:
-            if node.output in self.core.inputs[:2]:
-                rotary = node.op if isinstance(node.op, Rotary) else None
-                if not np.array_equal(head_order(rotary, len(self._order)), self._order):
-                    raise CompileError(f"{self.core.name}: {' and '.join(self.core.inputs[:2])} are rotated in "
-                                       "different pairs of features")
-
     def _spread(self, rows: np.ndarray) -> np.ndarray:
         """Rows of the projection's heads as they lie in its columns."""
         return spread_heads(rows, self._order, self.heads.width)
 
     @property
     def _queries(self) -> bool:
-        return self.core.inputs[0] == self.makes
+        return self.makes in self.ports.queries
+
+    @property
+    def _tensor(self) -> str:
+        return self.ports.tensor(self.makes)
 
     @property
     def _workload(self) -> Workload | Sequences:
-        assert isinstance(self.core.op, Attention)
+        assert isinstance(self.core.op, CORES)
         return self.core.op.workload
 
     @cached_property
@@ -185,17 +200,24 @@ class ToHeads(Projection):
 
         def spread() -> StoredTensor:
             assert make is not None
-            held = make()
+            held = self.own(make())
             return StoredTensor(*map(self._spread, (held.codes, held.scales)))
 
-        job.ask(Stage.WEIGHTS, self.weight, lambda builder: place_operand(
-            builder, self.weight, problem.n, problem.k, problem.b, spread if make else None,
+        job.ask(Stage.WEIGHTS, self.held_weight, lambda builder: place_operand(
+            builder, self.held_weight, problem.n, problem.k, problem.b, spread if make else None,
             chunk=job.schedule[self.name].k_tile, packed=True))
         if self._queries:
-            job.ask(Stage.RESULTS, self.makes, lambda builder: code_matrix(
-                builder, self.makes, problem.m, heads.count * align(heads.size, layer.config.bus_bytes)))
+            ask_queries(job, self.layer, self.ports)
         else:
-            job.ask(Stage.RESULTS, self.makes, lambda builder: self._caches(builder, job))
+            job.ask(Stage.RESULTS, self._tensor, lambda builder: key_caches(builder, job, self.layer, self.core))
+            if self._turned:
+                job.ask(Stage.RESULTS, rows_key(self.makes), lambda builder: code_matrix(
+                    builder, rows_key(self.makes), problem.m, heads.size))
+
+    @property
+    def _turned(self) -> bool:
+        """Is what it makes read as values too?"""
+        return self.makes == self.ports.values
 
     @property
     def _tables(self) -> tuple[str, str]:
@@ -235,59 +257,83 @@ class ToHeads(Projection):
         count = heads.count if heads.norm == "full" else 1
         return float_matrix(builder, name, count * heads.width // cols, cols, fill if tensors else None)
 
-    def _caches(self, builder: ProgramBuilder, job: Job) -> tuple[tuple[Matrix, ...], ...]:
-        """Keys of each sequence and head, a row each; old ones from the cache."""
-        workload, size, name, tensors = self._workload, self.heads.size, self.core.inputs[3], job.tensors
-        kv = self.layer.format(Slot.KV)
-
-        def cache(sequence: int, head: int) -> Matrix:
-            def fill() -> np.ndarray:
-                rows = np.zeros((workload.keys, size), np.uint8)
-                held = getattr(tensors, name)[sequence, head][:, self._order]
-                rows[:old] = store(held, kv, job.scales[self.makes]).codes
-                return rows
-            return code_matrix(builder, f"{name}.{sequence}.{head}", workload.keys, size,
-                               fill if tensors and old else None)
-
-        old = self.layer.shape(name)[2]
-        return tuple(tuple(cache(s, h) for h in range(self.heads.count)) for s in range(workload.batch))
-
     def emit(self, job: Job) -> None:
         scales, memory, schedule, emitter = job.scales, job.memory, job.schedule[self.name], job.emitter
-        regions, target, workload = self.place(job.schedule), memory[self.makes], self._workload
-        old = self.layer.shape(self.core.inputs[3])[2]
+        regions, target, workload = self.place(job.schedule), memory[self._tensor], self._workload
+        old, offset = self.ports.old, self.ports.offset(self.makes)
+        pitch, rows = align(self.ports.width, emitter.config.bus_bytes), memory.get(rows_key(self.makes))
         kind = Slot.QUERY if self._queries else Slot.KV
         data = HeadsData(
-            dequant=scales[self.x] * scales[self.weight], out_scale=scales[self.makes],
+            dequant=scales[self.x] * scales[self.weight], out_scale=scales[self._tensor],
             quant=self.layer.format(kind).quant, eps=self._norm_op.eps,
             raw_amax=scales[self.node.output] if self._norm else 1.0,
-            norm=memory[self._norm] if self._norm else None, bias=memory[self.bias] if self.bias else None,
+            norm=memory[self._norm] if self._norm else None, bias=memory[self._held_bias] if self.bias else None,
             rotary=(memory[self._tables[0]], memory[self._tables[1]]) if self._rotary is not None else None)
 
         def store_query(group: Group, head: int, byte: int, fields: dict[str, int]) -> None:
-            emitter.store_codes(target, first_row=group.m0, rows=group.rows,
-                                first_byte=head * align(self.heads.size, emitter.config.bus_bytes) + byte,
+            emitter.store_codes(target, first_row=group.m0, rows=group.rows, first_byte=head * pitch + offset + byte,
                                 label="store q", **fields)
+
+        def readers(first: int, count: int) -> range:
+            """Heads of keys that have these, or all where one is that of all."""
+            return range(self.ports.kv_heads) if self.heads.count == 1 else range(first, first + count)
 
         def store_key(group: Group, head: int, byte: int, fields: dict[str, int]) -> None:
             for sequence, token, at, count in row_segments(workload.keys - old, group.m0, group.rows):
-                emitter.store_codes(target[sequence][head], first_row=old + token, rows=count,
-                                    first_byte=byte, from_row=at, label="store k", **fields)
+                for reader in readers(head, 1):
+                    emitter.store_codes(target[sequence][reader], first_row=old + token, rows=count,
+                                        first_byte=offset + byte, from_row=at, label="store k", **fields)
+            if rows is not None:
+                emitter.store_codes(rows, first_row=group.m0, rows=group.rows, first_byte=byte, label="store rows",
+                                    **fields)
 
         def query_at(group: Group, first: int, _: int) -> tuple[Hashable, list[int]]:
-            return (), [target.at(group.m0, first * align(self.heads.size, emitter.config.bus_bytes))]
+            return (), [target.at(group.m0, first * pitch)]
 
         def keys_at(group: Group, first: int, count: int) -> tuple[Hashable, list[int]]:
             segments = row_segments(workload.keys - old, group.m0, group.rows)
             return tuple(segment[2:] for segment in segments), [
-                target[sequence][head].at(old + token) for sequence, token, _, _ in segments
-                for head in range(first, first + count)]
+                *(target[sequence][head].at(old + token) for sequence, token, _, _ in segments
+                  for head in readers(first, count)), *([rows.at(group.m0)] if rows is not None else [])]
 
         epilogue = HeadsEpilogue(emitter, self.problem, schedule, self.heads, data, regions,
                                  store_query if self._queries else store_key)
         where = query_at if self._queries else keys_at
-        emit_gemm(emitter, self.problem, schedule, memory[self.x], memory[self.weight], regions, epilogue,
+        emit_gemm(emitter, self.problem, schedule, memory[self.x], memory[self.held_weight], regions, epilogue,
                   lambda group: epilogue.moves(group, partial(where, group)))
+
+
+def ask_queries(job: Job, layer: Layer, ports: Ports) -> None:
+    """Ask for the queries, all parts of a head together."""
+    rows, heads, _ = layer.shape(ports.queries[0])
+    job.ask(Stage.RESULTS, ports.queries[0], lambda builder: code_matrix(
+        builder, ports.queries[0], rows, heads * align(ports.width, layer.config.bus_bytes)))
+
+
+def key_caches(builder: ProgramBuilder, job: Job, layer: Layer, core: Node) -> tuple[tuple[Matrix, ...], ...]:
+    """Keys of each sequence and head, a row each, all parts together; old ones from the caches."""
+    ports, kv, tensors = Ports.of(layer.graph, core), layer.format(Slot.KV), job.tensors
+    assert isinstance(core.op, CORES)
+    workload, old = core.op.workload, ports.old
+
+    def cache(sequence: int, head: int) -> Matrix:
+        def fill() -> np.ndarray:
+            rows = np.zeros((workload.keys, ports.width), np.uint8)
+            for part, name in zip(ports.keys, ports.key_caches, strict=True):
+                held, first = getattr(tensors, name)[sequence, head], ports.offset(part)
+                order = ports.order(part)
+                rows[:old, first:first + len(order)] = store(held[:, order], kv, job.scales[ports.keys[0]]).codes
+            return rows
+        name = (ports.key_caches or ports.keys)[0]
+        return code_matrix(builder, f"{name}.{sequence}.{head}", workload.keys, ports.width,
+                           fill if tensors and old else None)
+
+    return tuple(tuple(cache(s, h) for h in range(ports.kv_heads)) for s in range(workload.batch))
+
+
+def rows_key(part: str) -> str:
+    """The operand with new tokens' rows of keys that are values too, one after another."""
+    return f"{part} rows"
 
 
 def row_segments(tokens: int, first: int, count: int) -> list[tuple[int, int, int, int]]:
@@ -305,17 +351,24 @@ def row_segments(tokens: int, first: int, count: int) -> list[tuple[int, int, in
 class ToValues(Projection):
     """Values, transposed: rows are features, columns are tokens. core: reads them."""
 
+    cache_suffix: ClassVar[str] = ""
+
     core: Node
 
     @property
+    def ports(self) -> Ports:
+        return Ports.of(self.layer.graph, self.core)
+
+    @property
     def _workload(self) -> Workload | Sequences:
-        assert isinstance(self.core.op, Attention)
+        assert isinstance(self.core.op, CORES)
         return self.core.op.workload
 
     @cached_property
     def problem(self) -> GemmProblem:
         rows, hidden = self.layer.shape(self.x)
-        return GemmProblem(name=self.name, m=self.layer.shape(self.weight)[0], n=rows,
+        _, heads, size = self.layer.shape(self.makes)
+        return GemmProblem(name=self.name, m=heads * size, n=rows,
                            k=self.layer.padded(self.x, hidden), layer_k=hidden, cut=True,
                            a=self.layer.format(Slot.TURNED_WEIGHTS), b=self.layer.numerics.formats.activations)
 
@@ -330,11 +383,11 @@ class ToValues(Projection):
             job.ask(Stage.OTHER_FORMS, self._scales, lambda builder: place_scales(
                 builder, self._scales, problem.n, problem.k, problem.b, scales,
                 chunk=schedule.k_tile, packed=layer.graph.values[self.x].role is Role.INPUT))
-        job.ask(Stage.WEIGHTS, self.weight, lambda builder: place_operand(
-            builder, self.weight, problem.m, problem.k, problem.a,
-            layer.stored(job, self.weight, problem.a, square=True),
+        make = layer.stored(job, self.weight, problem.a, square=True)
+        job.ask(Stage.WEIGHTS, self.held_weight, lambda builder: place_operand(
+            builder, self.held_weight, problem.m, problem.k, problem.a, (lambda: self.own(make())) if make else None,
             chunk=problem.k if schedule.a_resident else schedule.k_tile))
-        job.ask(Stage.RESULTS, self.makes, lambda builder: self._caches(builder, job))
+        self.ask_caches(job)
 
     def epilogue_buffers(self, schedule: GemmSchedule) -> list[Buffer]:
         added = [row_bias_buffer(self.layer.config, self.problem.rows(schedule))] if self.bias else []
@@ -358,30 +411,33 @@ class ToValues(Projection):
         """The block scales of x, cut as this GEMM loads them."""
         return scales_key(self.x, self.node.output)
 
+    def ask_caches(self, job: Job) -> None:
+        """Ask for the values of all sequences."""
+        job.ask(Stage.RESULTS, self.makes, lambda builder: self._caches(builder, job))
+
     def _caches(self, builder: ProgramBuilder, job: Job) -> tuple[Matrix, ...]:
         """(heads * head_dim, keys) of each sequence, keys padded with zero codes; old ones from the cache."""
-        workload, name, tensors, kv = self._workload, self.core.inputs[4], job.tensors, self.layer.format(Slot.KV)
-        _, heads, size = self.layer.shape(self.makes)
+        workload, tensors, kv = self._workload, job.tensors, self.layer.format(Slot.KV)
+        name, (_, heads, size) = self.ports.value_cache, self.layer.shape(self.ports.values)
 
         def cache(sequence: int) -> Matrix:
             def fill() -> np.ndarray:
                 rows = np.zeros((heads, size, workload.keys), np.uint8)
                 flat = getattr(tensors, name)[sequence].reshape(-1, size)
-                rows[:, :, :old] = store(flat, kv, job.scales[self.makes]).codes.reshape(heads, old, size).transpose(
-                    0, 2, 1)
+                codes = store(flat, kv, job.scales[self.ports.values]).codes
+                rows[:, :, :old] = codes.reshape(heads, old, size).transpose(0, 2, 1)
                 return rows.reshape(heads * size, workload.keys)
-            return code_matrix(builder, f"{name}.{sequence}", heads * size, workload.keys,
-                               fill if tensors and old else None)
+            return code_matrix(builder, f"{name or self.makes}.{sequence}{self.cache_suffix}", heads * size,
+                               workload.keys, fill if tensors and old else None)
 
-        old = self.layer.shape(name)[2]
+        old = self.ports.old
         return tuple(cache(s) for s in range(workload.batch))
 
     def emit(self, job: Job) -> None:
         memory, schedule, workload, emitter = job.memory, job.schedule[self.name], self._workload, job.emitter
         config, regions, caches = emitter.config, self.place(job.schedule), memory[self.makes]
         stages, quant = regions["staged results"], self.layer.format(Slot.KV).quant
-        old = self.layer.shape(self.core.inputs[4])[2]
-        dequant, out = job.scales[self.x] * job.scales[self.weight], job.scales[self.makes]
+        old, (dequant, out) = self.ports.old, self.factors(job)
         bias = RowBias(emitter, regions, memory[self.bias], self.name, self.problem.rows(schedule)) \
             if self.bias else None
 
@@ -406,8 +462,15 @@ class ToValues(Projection):
             return (group.index % len(stages), turn, *(segment[2:] for segment in segments)), [
                 *(caches[sequence].at(group.m0, old + token) for sequence, token, _, _ in segments), *added]
 
-        x = replace(memory[self.x], scales=memory.get(self._scales))
-        emit_gemm(emitter, self.problem, schedule, memory[self.weight], x, regions, finish, moves)
+        emit_gemm(emitter, self.problem, schedule, *self.operands(job), regions, finish, moves)
+
+    def operands(self, job: Job) -> tuple[Operand, Operand]:
+        """The weight and x."""
+        return job.memory[self.held_weight], replace(job.memory[self.x], scales=job.memory.get(self._scales))
+
+    def factors(self, job: Job) -> tuple[float, float]:
+        """What a result is multiplied with, and the factor of the codes it becomes."""
+        return job.scales[self.x] * job.scales[self.weight], job.scales[self.makes]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -446,7 +509,7 @@ class ToRows(Projection):
     def problem(self) -> GemmProblem:
         """The headroom of the output's block scales is made for heads as far apart as on any tile."""
         formats = self.layer.numerics.formats
-        return GemmProblem(name=self.name, m=self.layer.shape(self.x)[0], n=self.layer.shape(self.weight)[0],
+        return GemmProblem(name=self.name, m=self.layer.shape(self.x)[0], n=self.layer.shape(self.node.output)[1],
                            k=self.layer.padded(self.x, self._k(self.layer.config.bus_bytes)), a=formats.activations,
                            b=formats.weights, layer_k=self._k(WIDEST_BUS))
 
@@ -456,8 +519,8 @@ class ToRows(Projection):
             layer.ask_input(job, self.x, problem.k)
         self.ask_bias(job)
         make = self._weights(job) if job.tensors is not None else None
-        job.ask(Stage.WEIGHTS, self.weight, lambda builder: place_operand(
-            builder, self.weight, problem.n, problem.k, problem.b, make, chunk=job.schedule[self.name].k_tile,
+        job.ask(Stage.WEIGHTS, self.held_weight, lambda builder: place_operand(
+            builder, self.held_weight, problem.n, problem.k, problem.b, make, chunk=job.schedule[self.name].k_tile,
             packed=True))
         job.ask(Stage.RESULTS, layer.floats_key(self.makes), lambda builder: float_matrix(
             builder, layer.floats_key(self.makes), problem.m, layer.columns(self.makes)))
@@ -467,17 +530,17 @@ class ToRows(Projection):
 
         def make() -> StoredTensor:
             values = getattr(job.tensors, self.weight)
-            wide = np.zeros((self.problem.n, inner[0], self._k(self.layer.config.bus_bytes) // inner[0]), np.float32)
-            wide[:, :, :inner[-1] if len(inner) > 1 else 1] = values.reshape(self.problem.n, inner[0], -1)
-            return store(wide.reshape(self.problem.n, -1), self.problem.b, job.scales[self.weight],
-                         self.layer.numerics.scale_rule, square=True)
+            wide = np.zeros((len(values), inner[0], self._k(self.layer.config.bus_bytes) // inner[0]), np.float32)
+            wide[:, :, :inner[-1] if len(inner) > 1 else 1] = values.reshape(len(values), inner[0], -1)
+            return self.own(store(wide.reshape(len(values), -1), self.problem.b, job.scales[self.weight],
+                                  self.layer.numerics.scale_rule, square=True))
 
         return make
 
     def emit(self, job: Job) -> None:
         emitter, schedule, target = job.emitter, job.schedule[self.name], job.memory[self.layer.floats_key(self.makes)]
         factor, regions = job.scales[self.x] * job.scales[self.weight], self.place(job.schedule)
-        bias = ColumnBias(emitter, regions, job.memory[self.bias], self.name) if self.bias else None
+        bias = ColumnBias(emitter, regions, job.memory[self._held_bias], self.name) if self.bias else None
         weights = job.memory[self.weights] if self.weights else None
 
         def finish(group: Group) -> None:
@@ -498,7 +561,8 @@ class ToRows(Projection):
             turn, added = bias.moves(group) if bias is not None else ((), [])
             return turn, [target.at(group.m0, 4 * group.n0), *added, *([weights.at(group.m0)] if weights else [])]
 
-        emit_gemm(emitter, self.problem, schedule, job.memory[self.x], job.memory[self.weight], regions, finish, moves)
+        emit_gemm(emitter, self.problem, schedule, job.memory[self.x], job.memory[self.held_weight], regions, finish,
+                  moves)
 
     def _row_weights(self, emitter: Emitter, group: Group, weights: Matrix, regions: Mapping[str, list[int]]) -> Row:
         """Of a group's rows. In DRAM a weight is the first column of a column tile whose other columns are 0."""

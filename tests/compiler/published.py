@@ -48,6 +48,9 @@ _SMOLLM_KEYS: dict[str, Any] = {"is_llama_config": True, "rope_interleaved": Fal
 _FP8 = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128]}
 _GPTQ = {"bits": 4, "group_size": 128, "quant_method": "gptq", "desc_act": False}
 
+_MLA = {"kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128}
+_YARN = {"type": "yarn", "factor": 40.0, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0,
+         "original_max_position_embeddings": 4096}
 BUILT: dict[str, dict[str, Any]] = {
     "Llama-2-7b-hf": _model("llama", 4096, 32, 32, 32, 11008, _name_or_path="meta-llama/Llama-2-7b-hf",
                             pretraining_tp=1, rope_scaling=None),
@@ -131,6 +134,15 @@ BUILT: dict[str, dict[str, Any]] = {
                       partial_rotary_factor=0.5, rope_theta=1000000),
     "MiniMax-M2": _model("minimax_m2", 3072, 62, 48, 8, 1536, head_dim=128, num_local_experts=256,
                          num_experts_per_tok=8, rotary_dim=64, scoring_func="sigmoid", rope_theta=5000000),
+    "DeepSeek-V2-Lite": _model("deepseek_v2", 2048, 27, 16, 16, 10944, q_lora_rank=None, n_routed_experts=64,
+                               n_shared_experts=2, num_experts_per_tok=6, moe_intermediate_size=1408, **_MLA,
+                               rope_scaling=_YARN | {"mscale": 0.707, "mscale_all_dim": 0.707}),
+    "DeepSeek-R1": _model("deepseek_v3", 7168, 61, 128, 128, 18432, q_lora_rank=1536, n_group=8, scoring_func="sigmoid",
+                          quantization_config=_FP8, n_routed_experts=256, num_experts_per_tok=8, rope_scaling=_YARN,
+                          moe_intermediate_size=2048, num_nextn_predict_layers=1, **_MLA),
+    "Kimi-K2-Instruct": _model("kimi_k2", 7168, 61, 64, 64, 18432, q_lora_rank=1536, n_routed_experts=384,
+                               num_experts_per_tok=8, moe_intermediate_size=2048, rope_theta=50000.0, **_MLA,
+                               rope_scaling=_YARN | {"factor": 32.0, "beta_fast": 1.0}),
     "an omni model of a built family": {"model_type": "omni", "thinker_config": {"audio_config": {"d_model": 8},
         "text_config": _model("qwen3_moe", 2048, 48, 32, 4, 6144, **_QWEN3_MOE_KEYS)}},
 }  # fmt: skip
@@ -182,14 +194,8 @@ NOT_BUILT: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "SmolLM3-3B": (_model("smollm3", 2048, 36, 16, 4, 11008, no_rope_layers=[1, 1, 1, 0], use_sliding_window=False),
                    ("'smollm3' needs layers without rotary embedding",)),
     "internlm2-7b": (_model("internlm2", 4096, 32, 32, 8, 14336, bias=False), ("one fused QKV weight",)),
-    "DeepSeek-V2-Lite": (_model("deepseek_v2", 2048, 27, 16, 16, 10944, kv_lora_rank=512, q_lora_rank=None,
-                                n_routed_experts=64, n_shared_experts=2, num_experts_per_tok=6),
-                         ("multi-head latent attention (MLA)", "kv_lora_rank = 512")),
-    "DeepSeek-R1": (_model("deepseek_v3", 7168, 61, 128, 128, 18432, kv_lora_rank=512, q_lora_rank=1536, n_group=8,
-                           quantization_config=_FP8, scoring_func="sigmoid", n_routed_experts=256,
-                           num_experts_per_tok=8), ("kv_lora_rank = 512", "q_lora_rank = 1536")),
-    "Kimi-K2": (_model("kimi_k2", 7168, 61, 64, 64, 18432, kv_lora_rank=512, n_routed_experts=384,
-                       num_experts_per_tok=8), ("'kimi_k2' needs multi-head latent attention (MLA)",)),
+    "MiniCPM3-4B": (_model("minicpm3", 2560, 62, 40, 40, 6400, kv_lora_rank=256, q_lora_rank=768),
+                    ("'minicpm3' needs multi-head latent attention (MLA)", "kv_lora_rank = 256")),
     "chatglm3-6b": ({"model_type": "chatglm", "hidden_size": 4096, "num_attention_heads": 32,
                      "multi_query_group_num": 2, "add_qkv_bias": True}, ("'chatglm' needs one fused QKV weight",)),
     "Baichuan2-7B": ({"model_type": "baichuan", "hidden_size": 4096, "num_attention_heads": 32},

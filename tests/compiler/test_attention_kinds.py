@@ -14,9 +14,14 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.graph.layers import layer_graph
+from tilescore.compiler.latent import LatentAttentionLayer, absorbs
 from tilescore.compiler.layers import AttentionLayer, Workload
+from tilescore.compiler.models import attention_layer, load_model
 from tilescore.compiler.numerics import Numerics
+from tilescore.compiler.tensors import LayerTensors
 from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import WorkloadError
 from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.simulate import simulate
 from tilescore.tests.compiler.lowering.test_attention_layers import check
@@ -47,15 +52,82 @@ def test_result_is_the_quantized_layer(kind: str, tile: TileConfig) -> None:
     check(Workload(layer=layer_of(kind, hidden=33), tokens=1, context=20, batch=3, phase="decode"), tile)
 
 
-@pytest.mark.parametrize("kind", ["biases", "a part interleaved", "sinks"])
+RTL: dict[str, AttentionLayer] = {
+    "biases, sinks, a part interleaved": AttentionLayer(
+        hidden=24, heads=2, kv_heads=1, head_dim=16, qkv_bias=True, output_bias=True, sinks=True, rotary_dim=12,
+        rope_interleaved=True),
+    **{form: LatentAttentionLayer(hidden=24, heads=2, kv_heads=2, head_dim=32, rope_dim=16, value_dim=16, kv_rank=32,
+                                  q_rank=16, rope_interleaved=True, form=form) for form in ("expanded", "absorbed")},
+}
+
+
+@pytest.mark.parametrize("kind", RTL)
 @pytest.mark.skipif(bool(missing_for_verilator()), reason="needs Verilator")
 def test_bit_equal_at_rtl(kind: str) -> None:
-    layer = layer_of(kind, hidden=24, heads=2, kv_heads=1)
-    workload = Workload(layer=layer, tokens=3, context=15)
+    layer = RTL[kind]
+    workload = Workload(layer=layer, tokens=3, context=0 if kind == "expanded" else 15)
     program = compile_layer(workload, NANO, numerics=Numerics(softmax_block=16)).program
     result = simulate(program, ("reference", "timing", "rtl"))
     assert result.levels["rtl"].cycles == result.cycles
     assert result.levels["rtl"].result_sha256 == result.levels["reference"].result_sha256
+
+
+# Latent attention --------------------------------------------------------------------------------------
+
+LATENT = LatentAttentionLayer(hidden=40, heads=4, kv_heads=4, head_dim=48, rope_dim=16, value_dim=32, kv_rank=64,
+                              q_rank=48, rope_interleaved=True, qkv_bias=True, output_bias=True)
+
+
+FULL_WIDTH = LatentAttentionLayer(hidden=64, heads=16, kv_heads=16, head_dim=192, rope_dim=64, value_dim=128,
+                                  kv_rank=512, rope_interleaved=True)
+LONG = Workload(layer=FULL_WIDTH, tokens=1, context=300, phase="decode")
+
+
+@pytest.mark.parametrize("form", ["expanded", "absorbed"])
+@pytest.mark.parametrize("tile", [NANO, EDGE], ids=["nano", "edge"])
+def test_latent_attention_is_the_quantized_layer(tile: TileConfig, form: Any) -> None:
+    layer = dataclasses.replace(LATENT, form=form)
+    check(Workload(layer=layer, tokens=7, batch=2), tile)
+    if form == "absorbed":
+        check(Workload(layer=dataclasses.replace(layer, q_rank=None), tokens=3, context=17, batch=2), tile)
+        check(Workload(layer=layer, tokens=1, context=37, batch=3, phase="decode"), tile)
+
+
+def test_form_is_that_with_fewer_products() -> None:
+    """For DeepSeek-V3 a step of decode is absorbed and a prompt expanded; so is a long chunk after few keys."""
+    layer = attention_layer(load_model("deepseek-v3"))
+    assert isinstance(layer, LatentAttentionLayer)
+    assert not absorbs(layer, Workload(layer=layer, tokens=128))
+    chosen = [absorbs(layer, Workload(layer=layer, tokens=n, context=32768)) for n in (1, 170, 174)]
+    assert chosen == [True, True, False]
+    for form in ("expanded", "absorbed"):
+        chosen = dataclasses.replace(layer, form=form)
+        assert absorbs(chosen, Workload(layer=chosen, tokens=1)) == (form == "absorbed")
+        names = layer_graph(Workload(layer=chosen, tokens=2)).values
+        assert ("q absorbed" in names) == (form == "absorbed") and ("k nope" in names) == (form == "expanded")
+    with pytest.raises(WorkloadError, match="form: expected one of auto, expanded, absorbed, got 'fast'"):
+        dataclasses.replace(layer, form="fast")
+
+
+def test_absorbed_decode_at_real_widths() -> None:
+    """Latents of 512 + 64, 16 heads and more keys than a softmax block on `edge`: timing, and the result."""
+    assert absorbs(FULL_WIDTH, LONG) and LONG.keys > Numerics().softmax_block
+    check(LONG, EDGE)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(missing_for_verilator()), reason="needs Verilator")
+def test_absorbed_decode_at_real_widths_is_bit_equal_at_rtl() -> None:
+    result = simulate(compile_layer(LONG, EDGE).program, ("reference", "timing", "rtl"))
+    assert result.levels["rtl"].cycles == result.cycles
+    assert result.levels["rtl"].result_sha256 == result.levels["reference"].result_sha256
+
+
+def test_latents_are_stored_once_per_layout() -> None:
+    """Keys and values of new and old tokens have the same codes."""
+    compiled = compile_layer(Workload(layer=dataclasses.replace(LATENT, form="absorbed"), tokens=2, context=9), NANO)
+    names = [segment.name for segment in compiled.program.segments]
+    assert sum(name.startswith("kv_a_cache") for name in names) == 2 and not any("v_cache" in name for name in names)
 
 
 # Against transformers ----------------------------------------------------------------------------------
@@ -66,6 +138,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3 with biases": ("qwen3", {"attention_bias": True}),
     "olmoe with biases": ("olmoe", {"attention_bias": True}),
     "glm4_moe without norms of heads": ("glm4_moe", {"use_qk_norm": False, "attention_bias": False}),
+    "deepseek_v2 without compressed q": ("deepseek_v2", {"q_lora_rank": None, "rope_scaling": ...}),
+    "deepseek_v3 with biases": ("deepseek_v3", {"attention_bias": True, "q_lora_rank": None}),
+    "deepseek_v3 in halves": ("deepseek_v3", {"rope_interleave": False}),
     "glm4 with a quarter": ("glm4", {"partial_rotary_factor": 0.25}),
 }
 
@@ -82,7 +157,6 @@ def test_equal_to_transformers(name: str, tmp_path: Path, seed: int) -> None:
     pytest.importorskip("transformers", reason="needs the oracle extra (torch, transformers)")
     from tilescore.compiler.checkpoint import from_safetensors
     from tilescore.compiler.graph.evaluate import float64_layer
-    from tilescore.compiler.models import attention_layer, load_model
     from tilescore.tests.compiler.test_transformers_oracle import (
         EXACT,
         FLOAT32_STEP,
@@ -97,11 +171,22 @@ def test_equal_to_transformers(name: str, tmp_path: Path, seed: int) -> None:
     layer = attention_layer(load_model(tmp_path / "saved"))
     written = attention_layer(load_model(tmp_path / "written"))
     assert layer == dataclasses.replace(written, model=layer.model)
+    latent = isinstance(layer, LatentAttentionLayer)
     for phase in ("prefill", "chunk", "decode"):
         tensors = from_safetensors(tmp_path / "saved", Workload(layer=layer, **PHASES[phase]), seed=seed)
-        exact = EXACT if layer.qk_norm == "none" and family not in IN_FLOAT32 else FLOAT32_STEP
-        theirs = run_attention(model, tensors, float64_tables(model, tensors.workload))
-        assert error(float64_layer(tensors).out, theirs) < exact
+        exact = FLOAT32_STEP if layer.qk_norm != "none" or latent or family in IN_FLOAT32 else EXACT
+        caches = latents(tensors, halves="v3" in family and layer.rope_interleaved) if latent else None
+        theirs = run_attention(model, tensors, float64_tables(model, tensors.workload), caches=caches)
+        for form in ("expanded", "absorbed") if caches else ("",):
+            own = dataclasses.replace(layer, form=form) if caches else layer
+            own = tensors.replace(dataclasses.replace(tensors.workload, layer=own))
+            assert error(float64_layer(own).out, theirs) < exact
+
+
+def latents(tensors: LayerTensors, *, halves: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Caches as transformers holds them. halves: rotated neighbours are put half a head apart, as DeepSeek-V3 does."""
+    rope = tensors.k_rope_cache
+    return tensors.kv_a_cache, np.concatenate([rope[..., 0::2], rope[..., 1::2]], axis=-1) if halves else rope
 
 
 def float64_tables(model: Any, workload: Workload) -> tuple[Any, Any]:
@@ -116,6 +201,8 @@ def float64_tables(model: Any, workload: Workload) -> tuple[Any, Any]:
     own = places[:, None] * frequencies(layer.rope_theta, layer.rotated, workload.keys, layer.rope_scaling)
     scale = 1.0 if layer.rope_scaling is None else layer.rope_scaling.attention_scaling
     for angles in (own, np.concatenate([own, own], axis=-1), np.repeat(own, 2, axis=-1)):
+        if theirs[0].is_complex():
+            return torch.polar(torch.full(own.shape, scale, dtype=torch.double), torch.tensor(own))[None]
         tables = tuple(scale * function(torch.tensor(angles))[None] for function in (torch.cos, torch.sin))
         if tables[0].shape == theirs[0].shape and torch.allclose(tables[0], theirs[0].double(), atol=2e-5):
             return tables
@@ -125,7 +212,6 @@ def float64_tables(model: Any, workload: Workload) -> tuple[Any, Any]:
 def test_a_bias_that_does_not_fit_is_named() -> None:
     from tilescore.compiler.graph.ir import GraphBuilder, Role
     from tilescore.compiler.graph.ops.linear import Linear
-    from tilescore.rtl.spec.errors import WorkloadError
 
     g = GraphBuilder()
     names = [g.value(name, shape, Role.INPUT) for name, shape in (("x", (3, 8)), ("w", (5, 8)), ("b", (4,)))]

@@ -15,7 +15,7 @@ from tilescore.tests.compiler.tiny import FAMILIES, MOE_FAMILIES, tiny_config, w
 
 BUILT_ATTENTION = {
     "llama-3-8b", "llama-3-70b", "mixtral-8x7b", "olmoe-1b-7b", "qwen3-30b-a3b", "qwen3-235b-a22b",
-    "granite-3.0-1b-a400m", "granite-3.0-3b-a800m", "glm-4.5",
+    "granite-3.0-1b-a400m", "granite-3.0-3b-a800m", "glm-4.5", "deepseek-v2", "deepseek-v3", "kimi-k2",
 }  # fmt: skip
 BUILT_MOE = (BUILT_ATTENTION - {"llama-3-8b", "llama-3-70b"}) | {
     "deepseek-v2", "deepseek-v3", "deepseek-v3.2", "kimi-k2", "glm-4.5", "glm-5", "qwen3-next-80b-a3b",
@@ -87,7 +87,8 @@ def test_parameter_count_is_the_published_one(name: str) -> None:
     dense = 3 * model.hidden_size * (model.intermediate_size or 0)
     mlp = moe_layer(model).weights if model.num_experts else dense
     embeddings = model.raw["vocab_size"] * model.hidden_size * (1 if model.tie_word_embeddings else 2)
-    total = (model.num_hidden_layers or 0) * (attention + mlp) + embeddings
+    layers, first = model.num_hidden_layers or 0, model.raw.get("first_k_dense_replace", 0)
+    total = layers * (attention + mlp) + first * (dense - mlp) + embeddings
     assert total / 1e9 == pytest.approx(model.raw["published_total_active_B"][0], rel=0.005)
 
 
@@ -403,6 +404,7 @@ def test_attention_not_built(changes: dict[str, Any], expected: str, tmp_path: P
     one_line(error, model.source, "attention: ", expected, "allowed: ")
 
 
+_V2 = {"model_type": "deepseek_v2", "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
 NOT_BUILT_MOE: list[tuple[dict[str, Any], str]] = [
     ({"scoring_func": "sigmoid"}, "scoring_func = 'sigmoid'"),
     ({"n_group": 8}, "n_group = 8"),
@@ -414,8 +416,8 @@ NOT_BUILT_MOE: list[tuple[dict[str, Any], str]] = [
     ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
     ({"mlp_layer_types": ["hash_moe"]}, "hash routing"),
     ({"model_type": "phimoe"}, "model_type = 'phimoe' needs sparse-mixer routing, which is not built yet"),
-    ({"model_type": "deepseek_v2", "n_routed_experts": 6, "norm_topk_prob": True}, "norm_topk_prob = True needs"),
-    ({"model_type": "deepseek_v2", "topk_method": "noaux_tc"}, "topk_method = 'noaux_tc'"),
+    (_V2 | {"n_routed_experts": 6, "norm_topk_prob": True}, "norm_topk_prob = True needs"),
+    (_V2 | {"topk_method": "noaux_tc"}, "topk_method = 'noaux_tc'"),
     ({"model_type": "glm4_moe", "scoring_func": "softmax"}, "scoring_func = 'softmax'"),
     ({"model_type": "minimax_m2", "intermediate_size": 32, "use_routing_bias": False}, "use_routing_bias = False"),
 ]

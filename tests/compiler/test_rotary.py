@@ -109,7 +109,7 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     (DYNAMIC | {"max_position_embeddings": 2048.0}, ("max_position_embeddings: expected an integer",)),
     (YARN | {"original_max_position_embeddings": 1}, ("original_max_position_embeddings", "above 1")),
     (YARN | {"truncate": 1}, ("truncate: expected true or false",)),
-    (YARN | {"beta_fast": 1.0}, ("beta_fast: expected more than beta_slow = 1",)),
+    (YARN | {"beta_fast": 0.5}, ("beta_fast: expected at least beta_slow = 1",)),
     (YARN | {"attention_factor": -1.0}, ("attention_factor", "-1")),
     (LLAMA3 | {"high_freq_factor": 1.0}, ("high_freq_factor: expected more than low_freq_factor = 1",)),
     (LONGROPE | {"short_factor": [1, "2"]}, ("short_factor: expected a list of positive",)),

@@ -87,13 +87,15 @@ def their_attention(model: Any, tensors: LayerTensors, *, own_rotary: bool, modu
     return run_attention(model, tensors, tables, module)
 
 
-def run_attention(model: Any, tensors: LayerTensors, tables: Any, module: Any = None) -> np.ndarray:
-    """Of the model's attention, or of ``module``, with these tables of cosines and sines."""
+def run_attention(model: Any, tensors: LayerTensors, tables: Any, module: Any = None,
+                  caches: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+    """Of the model's attention, or of ``module``, with these tables of cosines and sines, and these caches unless they
+    are keys and values."""
     workload = tensors.workload
     x = torch.tensor(tensors.x).double().reshape(workload.batch, workload.tokens, -1)
     cache = DynamicCache()
     if workload.cached:
-        cache.update(torch.tensor(tensors.k_cache).double(), torch.tensor(tensors.v_cache).double(), 0)
+        cache.update(*(torch.tensor(held).double() for held in caches or (tensors.k_cache, tensors.v_cache)), 0)
     with torch.no_grad():
         out = (module or model.model.layers[0].self_attn)(
             x, position_embeddings=tables, attention_mask=additive_mask(workload), past_key_values=cache

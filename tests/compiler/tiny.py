@@ -74,6 +74,16 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     },
 }
 
+_EXPERTS = {"intermediate_size": 80, "moe_intermediate_size": 32, "n_routed_experts": 12, "num_experts_per_tok": 3,
+            "n_shared_experts": 2, "first_k_dense_replace": 0, "q_lora_rank": 24, "kv_lora_rank": 16,
+            "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
+_GROUPED = {"n_group": 4, "topk_group": 2}
+_LATENT: dict[str, Any] = {
+    "num_key_value_heads": 4, "kv_lora_rank": 40, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 20,
+    "rope_theta": 10000.0, "max_position_embeddings": 640, "rope_scaling": {
+        "rope_type": "yarn", "factor": 40.0, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 0.7,
+        "original_max_position_embeddings": 16},
+}  # fmt: skip
 _KINDS: dict[str, dict[str, Any]] = {
     "qwen2": {"intermediate_size": 80, "rope_theta": 1000000.0, "hidden_size": 64, "use_sliding_window": False,
               "attention_bias": ..., "use_mrope": False},
@@ -104,19 +114,16 @@ _KINDS: dict[str, dict[str, Any]] = {
                   "attention_bias": ..., "qkv_bias": True},
     "granitemoeshared": {"intermediate_size": 32, "num_local_experts": 6, "num_experts_per_tok": 2, "hidden_size": 64,
                          "attention_multiplier": 0.0625, "rope_theta": 10000.0, "shared_intermediate_size": 40},
+    "deepseek_v2": _EXPERTS | _GROUPED | _LATENT | {"topk_method": "group_limited_greedy",
+                                                    "routed_scaling_factor": 16.0},
+    "deepseek_v3": _EXPERTS | _GROUPED | _LATENT | {"norm_topk_prob": True, "routed_scaling_factor": 2.5},
 }  # fmt: skip
 """Families with other kinds of attention (`test_attention_kinds.py`)."""
 
-_EXPERTS = {"intermediate_size": 80, "moe_intermediate_size": 32, "n_routed_experts": 12, "num_experts_per_tok": 3,
-            "n_shared_experts": 2, "first_k_dense_replace": 0, "q_lora_rank": 24, "kv_lora_rank": 16,
-            "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
-_GROUPED = {"n_group": 4, "topk_group": 2}
 _QWEN = {"intermediate_size": 80, "moe_intermediate_size": 32, "num_experts": 6, "num_experts_per_tok": 2,
          "shared_expert_intermediate_size": 56, "head_dim": 16}
 
 _FEED_FORWARD: dict[str, dict[str, Any]] = {
-    "deepseek_v2": _EXPERTS | _GROUPED | {"topk_method": "group_limited_greedy", "routed_scaling_factor": 16.0},
-    "deepseek_v3": _EXPERTS | _GROUPED | {"norm_topk_prob": True, "routed_scaling_factor": 2.5},
     "deepseek_v32": _EXPERTS | _GROUPED | {"norm_topk_prob": True, "routed_scaling_factor": 2.5, "index_topk": 4},
     "glm_moe_dsa": _EXPERTS | {"n_group": 1, "topk_group": 1, "index_topk": 4, "routed_scaling_factor": 2.5},
     "dots1": _EXPERTS | {"norm_topk_prob": True, "head_dim": 16},
@@ -132,7 +139,8 @@ _FEED_FORWARD: dict[str, dict[str, Any]] = {
 FAMILIES = tuple(_FAMILIES)
 KIND_FAMILIES = tuple(_KINDS)
 MOE_FAMILIES = tuple(family for family, keys in _FAMILIES.items() if "num_experts_per_tok" in keys)
-FEED_FORWARD_FAMILIES = (*_FEED_FORWARD, "qwen2_moe", "glm4_moe", "minimax_m2", "granitemoeshared")
+FEED_FORWARD_FAMILIES = ("deepseek_v2", "deepseek_v3", *_FEED_FORWARD, "qwen2_moe", "glm4_moe", "minimax_m2",
+                         "granitemoeshared")
 
 
 def tiny_config(family: str, **changes: Any) -> dict[str, Any]:
