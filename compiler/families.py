@@ -7,7 +7,8 @@ its own are read or do not matter (`model_keys` has those of all families).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from .layers import QkNorm
@@ -19,12 +20,12 @@ TOP_K_KEYS = ("num_experts_per_tok", "top_k_experts")
 _EXPERT_KEYS = frozenset({*EXPERT_COUNT_KEYS, *TOP_K_KEYS, "norm_topk_prob"})
 _ROUTER_TRAINING = frozenset({"output_router_logits", "router_aux_loss_coef", "router_jitter_noise",
                               "router_z_loss_coef"})  # fmt: skip
-_MLP_BIAS = frozenset({"mlp_bias"})
 _GRANITE = frozenset({"attention_multiplier", "residual_multiplier"})
 _GRANITE_OUTSIDE = frozenset({"embedding_multiplier", "logits_scaling"})
 _SPARSE_LAYERS = frozenset({"max_window_layers", "decoder_sparse_step", "mlp_only_layers"})
 _GEMMA = frozenset({"final_logit_softcapping", "use_bidirectional_attention"})
 _MINIMAX = frozenset({"use_mtp", "num_mtp_modules", "mtp_transformer_layers", "qk_norm_type", "attn_type_list"})
+_TANH = "gelu_pytorch_tanh"
 _SANDWICH = "norms before and behind its parts"
 
 Biases = Literal["none", "qkv", "all"]
@@ -75,10 +76,14 @@ class Family:
     its attention is MLA (`latent`). norm_missing, block_missing: what its norm, and its decoder layer beside
     attention and feed-forward layer, has that is not built. window: of its attention. read, harmless: keys of its own.
 
-    scoring: of its router, with what its class assumes where keys are missing;
-    norm_default: the same of ``norm_topk_prob``. grouped, scaled: it reads `GROUPS`, ``routed_scaling_factor``.
-    shared: the key with the width of its shared expert, with ``n_shared_experts`` the number of widths of an expert;
+    scoring: of its router, with what its class assumes where keys are missing; norm_default: the same of
+    ``norm_topk_prob``. grouped, scaled: it reads `GROUPS`, ``routed_scaling_factor``. shared: the key
+    with the width of its shared expert, with ``n_shared_experts`` the number of widths of an expert;
     shared_gated: that is weighted by a sigmoid of its own.
+
+    activation: of its feed-forward layers, where the key ``activation_key`` is missing; renamed: names that mean others
+    in it. gated: these have a gate. mlp_bias_key: their matrices have biases where it is true (``mlp_bias_default``
+    where it is missing).
     """
 
     scoring: Scoring = SOFTMAX
@@ -87,7 +92,12 @@ class Family:
     scaled: bool = False
     shared: str | None = None
     shared_gated: bool = False
-
+    activation: str = "silu"
+    activation_key: str = "hidden_act"
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    gated: bool = True
+    mlp_bias_key: str | None = None
+    mlp_bias_default: bool = False
     qk_norm: QkNorm = "none"
     experts: bool = False
     width_key: str = "moe_intermediate_size"
@@ -114,7 +124,7 @@ class Family:
 
 
 FAMILIES = {
-    "llama": Family(heads_for_kv=True, rope_theta=1e4, biases="all", read=_MLP_BIAS,
+    "llama": Family(heads_for_kv=True, rope_theta=1e4, biases="all", mlp_bias_key="mlp_bias",
                     harmless=frozenset({"is_llama_config"})),
     "mistral": Family(window=Window(default=4096)),
     "mixtral": Family(experts=True, width_key="intermediate_size", always_normalised=True, read=_EXPERT_KEYS,
@@ -129,11 +139,11 @@ FAMILIES = {
                         window=Window(default=4096, switched=True)),
     "olmoe": Family(qk_norm="full", experts=True, width_key="intermediate_size", heads_for_kv=True, rope_theta=1e4,
                     biases="all", read=_EXPERT_KEYS, harmless=_ROUTER_TRAINING),
-    "granite": Family(heads_for_kv=True, rope_theta=1e4, multipliers=True, biases="all", read=_GRANITE | _MLP_BIAS,
-                      harmless=_GRANITE_OUTSIDE),
+    "granite": Family(heads_for_kv=True, rope_theta=1e4, multipliers=True, biases="all",
+                      mlp_bias_key="mlp_bias", read=_GRANITE, harmless=_GRANITE_OUTSIDE),
     "granitemoe": Family(experts=True, width_key="intermediate_size", always_normalised=True, heads_for_kv=True,
                          rope_theta=1e4, multipliers=True, biases="all", read=_GRANITE | _EXPERT_KEYS,
-                         harmless=_GRANITE_OUTSIDE | _ROUTER_TRAINING | _MLP_BIAS),
+                         harmless=_GRANITE_OUTSIDE | _ROUTER_TRAINING),
     "qwen2_moe": Family(experts=True, biases="qkv", bias_key="qkv_bias", bias_default=True,
                         shared="shared_expert_intermediate_size", shared_gated=True,
                         read=_EXPERT_KEYS | {"moe_intermediate_size"}, harmless=_ROUTER_TRAINING | _SPARSE_LAYERS,
@@ -151,11 +161,14 @@ FAMILIES = {
                          read=_EXPERT_KEYS | {"rotary_dim"}, harmless=_ROUTER_TRAINING | _MINIMAX),
     "olmo2": Family(qk_norm="full", heads_for_kv=True, rope_theta=1e4, biases="all",
                     block_missing="norms of what its parts make"),
-    "gemma": Family(head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA),
-    "gemma2": Family(head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA,
+    "gemma": Family(activation=_TANH, renamed={"gelu": _TANH},
+                    head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA),
+    "gemma2": Family(activation=_TANH, activation_key="hidden_activation",
+                     head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA,
                      scale_key="query_pre_attn_scalar", block_missing=_SANDWICH,
                      window=Window(default=4096, by_layer=True)),
-    "gemma3_text": Family(qk_norm="head", head_dim_needed=True, biases="all", norm_offset=1.0,
+    "gemma3_text": Family(activation=_TANH, activation_key="hidden_activation",
+                          qk_norm="head", head_dim_needed=True, biases="all", norm_offset=1.0,
                           scale_key="query_pre_attn_scalar", block_missing=_SANDWICH,
                           harmless=_GEMMA | {"rope_local_base_freq", "sliding_window_pattern"},
                           window=Window(default=4096, by_layer=True, own_rope=True)),
@@ -164,15 +177,22 @@ FAMILIES = {
     "phimoe": Family(experts=True, width_key="intermediate_size", biases="all", norm_missing="a LayerNorm",
                      block_missing="LayerNorms", read=_EXPERT_KEYS, window=Window(),
                      harmless=_ROUTER_TRAINING | {"lm_head_bias", "input_jitter_noise"}),
+    "starcoder2": Family(activation=_TANH, gated=False, mlp_bias_key="use_bias", mlp_bias_default=True,
+                         norm_missing="a LayerNorm", block_missing="LayerNorms",
+                         read=frozenset({"use_bias"}), harmless=frozenset({
+                             "norm_epsilon", "residual_dropout", "embedding_dropout"})),
+    "nemotron": Family(activation="relu2", gated=False, mlp_bias_key="mlp_bias",
+                       norm_missing="a LayerNorm", block_missing="LayerNorms", harmless=frozenset({"norm_eps"})),
+    "phi3": Family(heads_for_kv=True, rope_theta=1e4),
     "granitemoeshared": Family(experts=True, width_key="intermediate_size", always_normalised=True, heads_for_kv=True,
                                rope_theta=1e4, multipliers=True, biases="all", shared="shared_intermediate_size",
                                read=_GRANITE | _EXPERT_KEYS,
-                               harmless=_GRANITE_OUTSIDE | _ROUTER_TRAINING | _MLP_BIAS),
+                               harmless=_GRANITE_OUTSIDE | _ROUTER_TRAINING),
     "deepseek_v2": Family(experts=True, grouped=True, scaled=True, shared="n_shared_experts", **_MLA,
-                          read=_DEEPSEEK | {"topk_method"}, harmless=_DEEPSEEK_OUTSIDE | _ROUTER_TRAINING | _MLP_BIAS),
+                          read=_DEEPSEEK | {"topk_method"}, harmless=_DEEPSEEK_OUTSIDE | _ROUTER_TRAINING),
     **{name: Family(experts=True, grouped=True, scaled=True, shared="n_shared_experts",
                     scoring=replace(_SIGMOID, groups=groups, kept_groups=kept, scale=scale), norm_default=norm,
-                    read=_DEEPSEEK, harmless=_DEEPSEEK_OUTSIDE | _ROUTER_TRAINING | _MLP_BIAS,
+                    read=_DEEPSEEK, harmless=_DEEPSEEK_OUTSIDE | _ROUTER_TRAINING,
                     **(_MLA if name in ("deepseek_v3", "kimi_k2") else {}))
        for name, groups, kept, scale, norm in (
            ("deepseek_v3", 8, 4, 2.5, True), ("deepseek_v32", 8, 4, 2.5, True), ("kimi_k2", 8, 4, 2.5, True),

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ..rtl.spec.errors import WorkloadError
+from .activation_names import check_activation
 from .masks import KeyMask
 from .rotary import RopeScaling
 from .scoring import SOFTMAX, Scoring
@@ -187,7 +188,7 @@ class MoELayer:
     ``norm_topk``. Equal logits are broken by the lowest expert index.
 
     ``shared``: width of an expert that every token uses beside them, 0 for none, with weight 1, or, ``shared_gated``,
-    the sigmoid of a linear of x.
+    the sigmoid of a linear of x. ``activation``: of all experts, a name in `activation_names`.
     """
 
     model: str = "custom"
@@ -199,6 +200,7 @@ class MoELayer:
     scoring: Scoring = SOFTMAX
     shared: int = 0
     shared_gated: bool = False
+    activation: str = "silu"
 
     def __post_init__(self) -> None:
         where = f"MoE layer of {self.model}"
@@ -212,6 +214,7 @@ class MoELayer:
         self.scoring.check(where, self.experts, self.top_k)
         _require_int(where, "shared", self.shared, 0, 1 << 20)
         _require_bool(where, "shared_gated", self.shared_gated)
+        check_activation(where, self.activation)
         if self.shared_gated and not self.shared:
             raise WorkloadError(f"{where}: shared_gated: expected false without a shared expert, got true")
 
@@ -245,15 +248,24 @@ class MoELayer:
 
 @dataclass(frozen=True, kw_only=True)
 class MlpLayer:
-    """Dense gated feed-forward layer: ``y = down(silu(gate(x)) * up(x))``."""
+    """Dense feed-forward layer: ``y = down(activation(gate(x)) * up(x))``, without a gate ``down(activation(up(x)))``.
+
+    activation: a name in `activation_names`. biases: each of its matrices has one."""
 
     model: str = "custom"
     hidden: int
     intermediate: int
+    activation: str = "silu"
+    gated: bool = True
+    biases: bool = False
 
     def __post_init__(self) -> None:
+        where = f"MLP layer of {self.model}"
         for field in ("hidden", "intermediate"):
-            _require_int(f"MLP layer of {self.model}", field, getattr(self, field), 1, 1 << 20)
+            _require_int(where, field, getattr(self, field), 1, 1 << 20)
+        for field in ("gated", "biases"):
+            _require_bool(where, field, getattr(self, field))
+        check_activation(where, self.activation, alone=not self.gated)
 
     @property
     def kind(self) -> str:
@@ -266,8 +278,8 @@ class MlpLayer:
 
     @property
     def weights(self) -> int:
-        """Elements of the gate, up and down matrices."""
-        return 3 * self.hidden * self.intermediate
+        """Elements of the matrices (biases not counted)."""
+        return (2 + self.gated) * self.hidden * self.intermediate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from .activation_names import HUGGING_FACE
 from .families import FAMILIES, Family
 from .model_keys import (
     ATTENTION_FAMILIES,
@@ -83,13 +84,22 @@ def _hash_layers(raw: Mapping[str, Any]) -> Any:
     return "hash_moe" if "hash_moe" in _kinds(raw, "mlp_layer_types") else None
 
 
-def _activation(raw: Mapping[str, Any]) -> Any:
-    name = raw.get("hidden_act") or raw.get("hidden_activation") or "silu"
-    return name if name not in ("silu", "swish") else None
-
-
 def _family(raw: Mapping[str, Any]) -> Family:
     return FAMILIES.get(str(raw.get("model_type")), Family())
+
+
+def activation_of(raw: Mapping[str, Any]) -> Any:
+    """The activation of the feed-forward layers, by the name that configurations have for it."""
+    if raw.get("model_type") not in FAMILIES:
+        return raw.get("hidden_act") or raw.get("hidden_activation") or "silu"
+    family = _family(raw)
+    name = raw.get(family.activation_key) or family.activation
+    return family.renamed.get(name, name) if isinstance(name, str) else name
+
+
+def _activation(raw: Mapping[str, Any]) -> Any:
+    name = activation_of(raw)
+    return None if isinstance(name, str) and name in HUGGING_FACE else name
 
 
 def _other_score(raw: Mapping[str, Any]) -> Any:
@@ -175,15 +185,16 @@ MOE_RULES = (
          lambda raw: None if raw.get("use_routing_bias") in (None, _family(raw).scoring.correction) else
          raw["use_routing_bias"]),
     Rule("swiglu_limit", "a clamped SwiGLU", "null", _present("swiglu_limit")),
-    Rule("hidden_act", "an activation other than SiLU", '"silu"', _activation),
+    Rule("mlp_bias", "biases of a shared expert", "false",
+         lambda raw: raw.get("mlp_bias") or None if _family(raw).shared == "n_shared_experts" else None),
+    Rule("hidden_act", "another activation", ", ".join(HUGGING_FACE), _activation),
 )
 
 MLP_RULES = (
-    Rule("mlp_bias", "biases on the projections", "false", _present("mlp_bias")),
-    Rule("hidden_act", "an activation other than SiLU", '"silu"', _activation),
+    Rule("mlp_bias", "biases that its family does not have", "false",
+         lambda raw: None if _family(raw).mlp_bias_key == "mlp_bias" else raw.get("mlp_bias") or None),
+    Rule("hidden_act", "another activation", ", ".join(HUGGING_FACE), _activation),
 )
-"""``mlp_bias`` is a key of some families only (`families`)."""
-
 RULED_KEYS = frozenset(rule.key for rule in (*ATTENTION_RULES, *MOE_RULES)) | {"use_sliding_window"}
 """Keys that a rule looks at: understood, whatever the family."""
 

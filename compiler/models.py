@@ -28,11 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from ..rtl.spec.errors import ConfigError, WorkloadError
+from .activation_names import HUGGING_FACE
 from .config_fields import MAX_SIZE, ConfigFields
 from .families import EXPERT_COUNT_KEYS, FAMILIES, TOP_K_KEYS, Biases, Family
 from .latent import LatentAttentionLayer
 from .layers import AttentionLayer, DecoderLayer, Layer, MlpLayer, MoELayer, NormLayer, QkNorm
-from .model_features import RULED_KEYS, attention_blockers, mlp_blockers, moe_blockers
+from .model_features import RULED_KEYS, activation_of, attention_blockers, mlp_blockers, moe_blockers
 from .model_files import config_file, model_name, read_json_object, suggestion, text_part
 from .model_keys import ATTENTION_FAMILIES, family_problem, has_experts, unknown_keys
 from .moe_config import read_scoring, read_shared_width
@@ -112,7 +113,8 @@ class ModelConfig:
     shared_width: int = 0
     rope: Rope = field(default_factory=Rope)
     rms_norm_eps: float | None = None
-    hidden_act: str = "silu"
+    activation: str = "silu"
+    mlp_biases: bool = False
     qk_norm: QkNorm = "none"
     biases: Biases = "none"
     tie_word_embeddings: bool = False
@@ -226,7 +228,8 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
         "shared_width": read_shared_width(fields, built, width),
         "rope": rope,
         "rms_norm_eps": eps,
-        "hidden_act": fields.text("hidden_act") or fields.text("hidden_activation") or "silu",
+        "activation": _activation(fields),
+        "mlp_biases": built.mlp_bias_key is not None and fields.boolean(built.mlp_bias_key, built.mlp_bias_default),
         "qk_norm": built.qk_norm if built.qk_norm_key is None or fields.boolean(built.qk_norm_key, False) else "none",
         "biases": built.biases if _biased(fields, built) else "none",
         "tie_word_embeddings": fields.boolean("tie_word_embeddings", False),
@@ -305,6 +308,14 @@ def _top_k(fields: ConfigFields, experts: int) -> int:
 def _biased(fields: ConfigFields, family: Family) -> bool:
     """Have the projections the biases that the family knows?"""
     return family.bias_key is None or fields.boolean(family.bias_key, family.bias_default)
+
+
+def _activation(fields: ConfigFields) -> str:
+    """In the names of `activation_names`; what is not built is a matter of its layer (`model_features`)."""
+    for key in ("hidden_act", "hidden_activation"):
+        fields.text(key)
+    name = activation_of(fields.raw)
+    return HUGGING_FACE.get(name, "silu") if isinstance(name, str) else "silu"
 
 
 def _norm_topk(fields: ConfigFields, family: str, built: Family) -> bool:
@@ -407,6 +418,7 @@ def moe_layer(model: ModelConfig) -> MoELayer:
         intermediate=model.expert_width,
         norm_topk=model.norm_topk_prob,
         scoring=model.scoring,
+        activation=model.activation,
         shared=model.shared_width,
         shared_gated=bool(model.shared_width) and FAMILIES[model.model_type].shared_gated,
     )
@@ -422,7 +434,8 @@ def mlp_layer(model: ModelConfig) -> MlpLayer:
         raise WorkloadError(f"{model.source}: mlp: {'; '.join(problems)}")
     if model.intermediate_size is None:
         raise WorkloadError(f"{model.source}: mlp: intermediate_size: missing; expected a positive integer")
-    return MlpLayer(model=model.name, hidden=model.hidden_size, intermediate=model.intermediate_size)
+    return MlpLayer(model=model.name, hidden=model.hidden_size, intermediate=model.intermediate_size,
+                    activation=model.activation, gated=FAMILIES[model.model_type].gated, biases=model.mlp_biases)
 
 
 def norm_layer(model: ModelConfig) -> NormLayer:

@@ -20,7 +20,8 @@ import numpy as np
 from ..rtl.spec.errors import WorkloadError, did_you_mean
 from ..sim.lib.json_file import read_json
 from .routing_loads import balanced, zipf
-from .scoring import SOFTMAX, Scoring, check_logits
+from .scores import check_logits, choose, combine_weights
+from .scoring import SOFTMAX, Scoring
 from .seeds import check_seed
 
 
@@ -82,7 +83,7 @@ def route(logits: np.ndarray, top_k: int, *, norm_topk: bool, scoring: Scoring =
     experts = logits.shape[-1]
     if not 1 <= top_k <= experts:
         raise WorkloadError(f"routing: top_k: expected an integer from 1 to {experts}, got {top_k}")
-    chosen = scoring.choose(logits, top_k, correction)
+    chosen = choose(scoring, logits, top_k, correction)
     return forced_route(logits, chosen, norm_topk=norm_topk, scoring=scoring)
 
 
@@ -92,7 +93,7 @@ def forced_route(logits: np.ndarray, chosen: np.ndarray, *, norm_topk: bool, sco
     if len(chosen) != len(logits):
         raise WorkloadError(f"routing: expected a choice for {len(logits)} tokens, got {len(chosen)}")
     _check_choice("routing", chosen, logits.shape[1])
-    weights = scoring.weights(logits, chosen, norm_topk=norm_topk).astype(np.float32)
+    weights = combine_weights(scoring, logits, chosen, norm_topk=norm_topk).astype(np.float32)
     return Routing(experts=logits.shape[1], chosen=chosen.astype(np.int32), weights=weights)
 
 

@@ -1,4 +1,4 @@
-"""How a router goes from logits to experts and weights, as data.
+"""How a router goes from logits to experts and weights, as data (`scores.py` has the mathematics).
 
 A router makes one logit per expert, z = W x (+ a bias). What follows differs from model to model in these points only,
 in this order:
@@ -20,10 +20,9 @@ normalized sigmoid depends on it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
-
-import numpy as np
 
 from ..rtl.spec.errors import WorkloadError
 
@@ -64,9 +63,9 @@ class Scoring:
         if top_k > self.kept_groups * size:
             raise WorkloadError(f"{where}: top_k: expected at most {self.kept_groups * size}, the experts of "
                                 f"{self.kept_groups} groups, got {top_k}")
-        if not (np.isfinite(self.scale) and self.scale > 0):
+        if not (math.isfinite(self.scale) and self.scale > 0):
             raise WorkloadError(f"{where}: scale: expected a positive finite number, got {self.scale!r}")
-        if not (np.isfinite(self.epsilon) and self.epsilon >= 0):
+        if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
             raise WorkloadError(f"{where}: epsilon: expected a finite number of at least 0, got {self.epsilon!r}")
         if self.epsilon and self.score == "softmax":
             raise WorkloadError(f"{where}: epsilon: expected 0 with softmax scores, whose sum is never small, got "
@@ -88,60 +87,5 @@ class Scoring:
             parts.append(f"x {self.scale:g}")
         return "; ".join([*parts, *["on the input"] * self.on_input])
 
-    def scores(self, logits: np.ndarray) -> np.ndarray:
-        """(rows, experts) float64."""
-        exact = logits.astype(np.float64)
-        if self.score == "sigmoid":
-            return np.exp(-np.logaddexp(0.0, -exact))
-        shifted = np.exp(exact - exact.max(axis=1, keepdims=True))
-        return shifted / shifted.sum(axis=1, keepdims=True)
-
-    def choose(self, logits: np.ndarray, top_k: int, correction: np.ndarray | None = None) -> np.ndarray:
-        """(rows, top_k) int32, best first. Raises `WorkloadError` for logits that are not finite."""
-        check_logits(logits)
-        if self.correction != (correction is not None):
-            raise WorkloadError(f"router: correction: expected {'one' if self.correction else 'none'}, got "
-                                f"{'none' if correction is None else 'one'}")
-        values = logits.astype(np.float64)
-        if self.correction or (self.groups > 1 and self.group_score == "top2"):
-            values = self.scores(logits) + (0.0 if correction is None else correction.astype(np.float64))
-        if self.groups > 1:
-            values = np.where(self._kept(values), values, -np.inf)
-        return best(values, top_k)
-
-    def _kept(self, values: np.ndarray) -> np.ndarray:
-        """(rows, experts) bool: those of the best groups."""
-        grouped = values.reshape(len(values), self.groups, -1)
-        count = 1 if self.group_score == "max" else 2
-        scores = np.sort(grouped, axis=2)[:, :, -count:].sum(axis=2)
-        kept = np.zeros(scores.shape, bool)
-        np.put_along_axis(kept, best(scores, self.kept_groups), True, axis=1)
-        return np.repeat(kept, grouped.shape[2], axis=1)
-
-    def weights(self, logits: np.ndarray, chosen: np.ndarray, *, norm_topk: bool) -> np.ndarray:
-        """Combine weights of a choice, (rows, top_k) float64."""
-        chosen = chosen.astype(np.int64)
-        if self.score == "softmax" and norm_topk:  # right where all others dwarf the chosen, too
-            made = Scoring().scores(np.take_along_axis(logits.astype(np.float64), chosen, axis=1))
-        else:
-            made = np.take_along_axis(self.scores(logits), chosen, axis=1)
-            if norm_topk:
-                made = made / (made.sum(axis=1, keepdims=True) + self.epsilon)
-        return made * self.scale
-
 
 SOFTMAX = Scoring()
-
-
-def best(values: np.ndarray, count: int) -> np.ndarray:
-    """(rows, count) int32: where the largest values of each row are, the largest first, ties to the lowest."""
-    return np.argsort(-values, axis=1, kind="stable")[:, :count].astype(np.int32)
-
-
-def check_logits(logits: np.ndarray) -> None:
-    """Raise `WorkloadError` unless they are finite floats (tokens, experts)."""
-    if logits.ndim != 2 or not np.issubdtype(logits.dtype, np.floating):
-        raise WorkloadError(f"router logits: expected floats (tokens, experts), got {logits.dtype} {logits.shape}")
-    if not np.isfinite(logits).all():
-        token = int(np.argmin(np.isfinite(logits).all(axis=1)))
-        raise WorkloadError(f"router logits: token {token}: expected finite numbers, got {logits[token].tolist()[:4]}")

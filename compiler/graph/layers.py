@@ -11,7 +11,7 @@ from .latent import latent_attention
 from .ops.add import Add
 from .ops.attention import Attention
 from .ops.experts import Experts
-from .ops.gate import Gate
+from .ops.gate import Activate, Gate
 from .ops.linear import Linear
 from .ops.rms_norm import RmsNorm
 from .ops.rotary import Rotary
@@ -102,16 +102,18 @@ def _moe(g: GraphBuilder, moe: MoELayer, x: str, out: str, role: Role) -> str:
             for (name, places), wanted in zip(vectors.items(), (rule.bias, rule.correction), strict=True) if wanted]
     weights = g.node("choice of experts", Router(top_k=moe.top_k, norm_topk=moe.norm_topk, scoring=rule), logits, *used,
                      output="combine weights")
+    plain = moe.activation == "silu"
+    op = Experts(on_input=rule.on_input, activations=() if plain else (moe.activation,) * moe.experts)
     if not moe.shared:
-        return g.node("experts", Experts(on_input=rule.on_input), x, weights, *experts, output=out, role=role)
+        return g.node("experts", op, x, weights, *experts, output=out, role=role)
     shared = _shared(g, moe, x)
-    routed = g.node("experts", Experts(on_input=rule.on_input), x, weights, *experts, output="routed")
+    routed = g.node("experts", op, x, weights, *experts, output="routed")
     return g.node("shared and routed", Add(), shared, routed, output=out, role=role)
 
 
 def _shared(g: GraphBuilder, moe: MoELayer, x: str) -> str:
     """What the expert that all tokens use makes, weighted."""
-    branch = MlpLayer(hidden=moe.hidden, intermediate=moe.shared)
+    branch = MlpLayer(hidden=moe.hidden, intermediate=moe.shared, activation=moe.activation)
     if not moe.shared_gated:
         return _mlp(g, branch, x, "shared", Role.ACTIVATION, "shared_", SHARED)
     router = g.value("shared_router", (1, moe.hidden), Role.WEIGHT, SHARED_GATE)
@@ -125,12 +127,19 @@ def _mlp(g: GraphBuilder, mlp: MlpLayer, x: str, out: str, role: Role, prefix: s
          places: Mapping[str, tuple[Place, ...]] = MLP) -> str:
     """prefix: of the names of its weights."""
     wide, narrow = (mlp.intermediate, mlp.hidden), (mlp.hidden, mlp.intermediate)
-    gate, up, down = (g.value(prefix + name, shape, Role.WEIGHT, places[prefix + name])
-                      for name, shape in (("gate", wide), ("up", wide), ("down", narrow)))
-    sides = [g.node(weight, Linear(), x, weight, output=f"{weight} projected") for weight in (gate, up)]
-    kind = prefix.replace("_", " ")
-    product = g.node(f"{kind}activation", Gate(), *sides, output=f"{kind}product")
-    return g.node(f"{kind}down", Linear(), product, down, output=out, role=role)
+    shapes = ({"gate": wide} if mlp.gated else {}) | {"up": wide, "down": narrow}
+    weights = {name: [g.value(prefix + name, shape, Role.WEIGHT, places[prefix + name])]
+               for name, shape in shapes.items()}
+    if mlp.biases:
+        for name, shape in shapes.items():
+            places_of_bias = tuple(place.bias() for place in places[prefix + name])
+            weights[name].append(g.value(f"{prefix}{name}_bias", shape[:1], Role.WEIGHT, places_of_bias))
+    linear, kind = Linear(bias=mlp.biases), prefix.replace("_", " ")
+    *sides, down = weights.values()
+    made = [g.node(held[0], linear, x, *held, output=f"{held[0]} projected") for held in sides]
+    op = Gate(activation=mlp.activation) if mlp.gated else Activate(activation=mlp.activation)
+    product = g.node(f"{kind}activation", op, *made, output=f"{kind}product")
+    return g.node(f"{kind}down", linear, product, *down, output=out, role=role)
 
 
 def _norm(g: GraphBuilder, norm: NormLayer, x: str, out: str, role: Role, name: str, stored: str) -> str:

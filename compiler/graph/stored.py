@@ -14,7 +14,7 @@ experts. All layouts of ``SPLIT`` and ``STACKED`` are looked for under ``mlp`` a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 BLOCKS = ("mlp.", "block_sparse_moe.", "feed_forward.")
@@ -31,6 +31,10 @@ class Place:
     part: int = 0
     parts: int = 1
     transposed: bool = False
+
+    def bias(self) -> Place:
+        """Where the bias stands of a weight that stands here."""
+        return replace(self, name=self.name.removesuffix("weight") + "bias", transposed=False)
 
     @property
     def split(self) -> bool:
@@ -67,7 +71,11 @@ def module(name: str, part: str = "weight") -> tuple[Place, ...]:
     return (Place(f"{name}.{part}"),)
 
 
-MLP = {name: module(f"mlp.{name}_proj") for name in ("gate", "up", "down")}
+_GPT = {"up": "mlp.c_fc.weight", "down": "mlp.c_proj.weight"}
+_FUSED = {"gate": Place("mlp.gate_up_proj.weight", 0, 2), "up": Place("mlp.gate_up_proj.weight", 1, 2),
+          "down": Place("mlp.down_proj.weight")}
+MLP = {name: (Place(f"mlp.{name}_proj.weight"), _FUSED[name], Place(_GPT.get(name, f"mlp.{name}_proj.weight")))
+       for name in ("gate", "up", "down")}
 ROUTER = tuple(Place(block + name) for block in BLOCKS for name in ROUTER_NAMES)
 ROUTER_BIAS = tuple(Place(block + name.replace("weight", "bias")) for block in BLOCKS for name in ROUTER_NAMES)
 CORRECTION = tuple(Place(block + name) for block in BLOCKS

@@ -34,8 +34,8 @@ class ColumnBias:
     def __init__(self, emitter: Emitter, place: Mapping[str, Sequence[int]], bias: Matrix, name: str):
         self._emitter, self._regions, self._bias, self._name = emitter, place[NAME], bias, name
 
-    def add(self, group: Group, factor: float) -> None:
-        """x <- x * factor + bias, of all columns."""
+    def add(self, group: Group, *factors: float) -> None:
+        """x <- x * factor + bias, of all columns; of several factors column tiles have one in turn."""
         cols, piece = self._emitter.config.cols, self._emitter.config.stat_bank_rows
         for number, first in enumerate(range(0, group.tiles, piece), group.index):
             addr, tiles = self._regions[number % len(self._regions)], min(piece, group.tiles - first)
@@ -43,6 +43,7 @@ class ColumnBias:
                                     label=f"{self._name} bias")
             for tile in range(tiles):
                 part = Elem(group.addr + (first + tile) * group.pitch)
+                factor = factors[(first + tile) % len(factors)]
                 self._emitter.compute(Shape(rows=group.rows), Assign(
                     to=part, value=part * factor + Col(addr + tile, "bias"), label="add bias"))
 

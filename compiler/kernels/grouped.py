@@ -19,8 +19,9 @@ from ..dram import Matrix, index_list
 from ..emitter import Emitter
 from ..operands import Operand
 from ..schedule import GemmSchedule
+from ..tiles import activations
 from ..tiles.buffers import AS_MANY_AS_FIT, Buffer, Memory, align
-from ..tiles.expr import ACTIVATIONS, Assign, Codes, Col, Elem, Imm, Reduction, Row, Shape
+from ..tiles.expr import Assign, Codes, Col, Elem, Imm, Reduction, Row, Shape
 from .gemm import Gemm, GemmProblem, Group, Resident
 
 
@@ -51,20 +52,21 @@ class Block:
     rows: np.ndarray
 
 
-def gated_product(emitter: Emitter, group: Group, gated: int, to: Codes, *, gate: float, up: float, product: float,
-                  activation: str = "silu", weight: Row | None = None) -> None:
-    """Codes of activation(gate) * up of a group whose column tiles are gate and up in turn. gated: a region of its
-    size; gate, up, product: factors of both, and of the codes; weight: of what the activation takes, row by row."""
-    left, right, own = Elem(group.addr), Elem(group.addr + group.pitch), Elem(gated)
-    shape = Shape(rows=group.rows, tiles=group.tiles // 2, pitch=2 * group.pitch)
-    inside = left * gate
+def gated_product(emitter: Emitter, group: Group, gated: int, to: Codes, *, gate: float, up: float | None,
+                  product: float, activation: str = "silu", weight: Row | None = None) -> None:
+    """Codes of activation(gate) * up of a group whose column tiles are gate and up in turn, or, without an up, of
+    activation(gate). gated: a region of its size; gate, up, product: factors of both, and of the codes; weight: of what
+    the activation takes, row by row."""
+    sides = 1 if up is None else 2
+    left, own = Elem(group.addr), Elem(gated)
+    shape = Shape(rows=group.rows, tiles=group.tiles // sides, pitch=sides * group.pitch)
     if weight is not None:
-        emitter.compute(shape, Assign(to=own, value=left * weight, scale=gate, label="weigh input"))
-        inside = own
-    emitter.compute(
-        shape,
-        Assign(to=own, value=ACTIVATIONS[activation](inside), label=activation),
-        Assign(to=to, value=own * right, scale=up if to.relative_to is not None else up / product, label="product"))
+        emitter.compute(shape, Assign(to=left, value=left * weight, scale=gate, label="weigh input"))
+        gate = 1.0
+    right = {} if up is None else {"up": Elem(group.addr + group.pitch), "up_factor": up}
+    made = activations.product(activation, left, own, gate, **right)
+    scale = made.scale if to.relative_to is not None else made.scale / product
+    emitter.compute(shape, *made.statements, Assign(to=to, value=made.value, scale=scale, label="product"))
 
 
 def expert_blocks(experts: Sequence[Expert], m_tile: int) -> list[Block]:

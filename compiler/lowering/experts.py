@@ -197,6 +197,7 @@ def padded(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def alternate(sides: list[np.ndarray], cols: int) -> np.ndarray:
-    """Blocks of ``cols`` rows of the first and of the second array in turn."""
+    """Blocks of ``cols`` rows of each array in turn."""
     width, size = sides[0].shape
-    return np.stack([side.reshape(width // cols, cols, size) for side in sides], axis=1).reshape(2 * width, size)
+    tiles = [side.reshape(width // cols, cols, size) for side in sides]
+    return np.stack(tiles, axis=1).reshape(len(sides) * width, size)

@@ -1,5 +1,7 @@
 """Gated feed-forward nodes: gate and up in one GEMM, whose epilogue makes codes of their product.
 
+Without a gate there is one matrix, and the product is its activation.
+
 Rows of both weights alternate by column tile in DRAM, so that each group of results holds the operands of a product.
 The product goes through DRAM: it may be too wide for buffer A, and the second GEMM then has row blocks of its own.
 """
@@ -10,10 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from ...rtl.spec.errors import CompileError, DoesNotFit
 from ..auto_gemm import GROUP_BYTES, apart_or_packed, gemm_schedule
+from ..builder import ProgramBuilder
+from ..dram import Matrix, float_matrix
 from ..graph.ir import Node
-from ..graph.ops.gate import Gate
+from ..graph.ops.gate import Activate, Gate
+from ..kernels.bias import ColumnBias, column_bias_buffer
 from ..kernels.gemm import GemmProblem, Group, emit_gemm
 from ..kernels.grouped import gated_product, product_tiles
 from ..kernels.heads import stage_banks
@@ -28,11 +35,24 @@ from .steps import Job, Stage, Step
 
 @dataclass(kw_only=True, eq=False)
 class ToProduct(Step):
-    """gate, up: the Linears, of one x; product: the node of their product."""
+    """gate, up: the Linears, of one x; up: None without a gate. product: the node of their product."""
 
     gate: Node
-    up: Node
+    up: Node | None
     product: Node
+
+    @property
+    def sides(self) -> tuple[Node, ...]:
+        return (self.gate,) if self.up is None else (self.gate, self.up)
+
+    @property
+    def _count(self) -> int:
+        return len(self.sides)
+
+    @property
+    def biases(self) -> tuple[str, ...]:
+        """Of each side; none if they have none."""
+        return tuple(name for node in self.sides for name in node.inputs[2:])
 
     @property
     def x(self) -> str:
@@ -42,19 +62,19 @@ class ToProduct(Step):
     def problem(self) -> GemmProblem:
         rows, hidden = self.layer.shape(self.x)
         formats, width = self.layer.numerics.formats, padded_width(self.layer.shape(self.makes)[1], self.layer)
-        return GemmProblem(name=self.name, m=rows, n=2 * width, k=self.layer.padded(self.x, hidden), layer_k=hidden,
-                           a=formats.activations, b=formats.weights)
+        return GemmProblem(name=self.name, m=rows, n=self._count * width, k=self.layer.padded(self.x, hidden),
+                           layer_k=hidden, a=formats.activations, b=formats.weights)
 
     @property
     def _pair(self) -> int:
         """Column tiles whose products are whole blocks and bus beats."""
         config, x = self.layer.config, self.problem.a
-        return 2 * max(product_tiles(config, x), config.bus_bytes * 8 // x.bits // config.cols)
+        return self._count * max(product_tiles(config, x), config.bus_bytes * 8 // x.bits // config.cols)
 
     @property
     def _both(self) -> str:
         """The operand with the weights of gate and up."""
-        return f"{self.gate.inputs[1]} and {self.up.inputs[1]}"
+        return " and ".join(node.inputs[1] for node in self.sides)
 
     @property
     def _stored_k(self) -> int:
@@ -63,16 +83,17 @@ class ToProduct(Step):
 
     def _stage_pitch(self, tiles: int) -> int:
         config = self.layer.config
-        return align(self.problem.a.bytes_of(tiles // 2 * config.cols), max(config.a_word_bytes, config.bus_bytes)
-                     ) // config.lanes
+        row_bytes = self.problem.a.bytes_of(tiles // self._count * config.cols)
+        return align(row_bytes, max(config.a_word_bytes, config.bus_bytes)) // config.lanes
 
     def buffers(self, schedule: GemmSchedule) -> list[Buffer]:
         config, problem = self.layer.config, self.problem
         rows, tiles = problem.rows(schedule), min(schedule.group_tiles, problem.n // config.cols)
         keys, panels = "group_tiles of m_tile rows", -(-rows // config.rows)
+        biases = [column_bias_buffer(config, problem, schedule)] if self.biases else []
         return problem.buffers(schedule, config, [
-            Buffer(name="gated values", memory=Memory.ACC, sizes=(tiles * rows,), keys=keys,
-                   beside=frozenset({f"{problem.name} result group"})),
+            *biases, Buffer(name="gated values", memory=Memory.ACC, sizes=(tiles * rows,), keys=keys,
+                            beside=frozenset({f"{problem.name} result group"})),
             Buffer(name="staged products", memory=Memory.A, sizes=(panels * self._stage_pitch(schedule.group_tiles),),
                    most=2, keys=keys)])
 
@@ -89,13 +110,14 @@ class ToProduct(Step):
 
     def choose(self) -> dict[str, KernelSchedule]:
         config, pair, problem = self.layer.config, self._pair, self.problem
-        size = max(pair, min(align(2 * GROUP_BYTES // (4 * config.cols), pair), align(problem.n // config.cols, pair)))
+        wanted = align(self._count * GROUP_BYTES // (4 * config.cols), pair)
+        size = max(pair, min(wanted, align(problem.n // config.cols, pair)))
 
         def chosen(packed: bool, size: int = size) -> GemmSchedule:
             while True:
                 try:
                     return gemm_schedule(config, problem, self.name, self.buffers, group_tiles=size, packed=packed,
-                                         stage=lambda rows, tiles: stage_banks(config, rows, tiles // 2))
+                                         stage=lambda rows, tiles: stage_banks(config, rows, tiles // self._count))
                 except DoesNotFit:
                     if size == pair:
                         raise
@@ -108,8 +130,21 @@ class ToProduct(Step):
         layer.ask_input(job, self.x, problem.k)
         job.ask(Stage.WEIGHTS, self._both, lambda builder: place_operand(
             builder, self._both, problem.n, problem.k, problem.b, self._weights(job), chunk=k_tile, packed=True))
+        if self.biases:
+            job.ask(Stage.VECTORS, f"{self.name} biases", lambda builder: self._bias_matrix(builder, job))
         job.ask(Stage.RESULTS, self.makes, lambda builder: place_operand(
             builder, self.makes, problem.m, self._stored_k, problem.a, None))
+
+    def _bias_matrix(self, builder: ProgramBuilder, job: Job) -> Matrix:
+        """A row per column tile, those of gate and up in turn."""
+        cols, width = self.layer.config.cols, self.problem.n // self._count
+
+        def make() -> np.ndarray:
+            vectors = [padded(getattr(job.tensors, name)[:, None], (width, 1)) for name in self.biases]
+            return alternate(vectors, cols).reshape(-1, cols)
+
+        return float_matrix(builder, f"{self.name} biases", self.problem.n // cols, cols,
+                            make if job.tensors is not None else None)
 
     def _weights(self, job: Job):
         """What makes blocks of ``cols`` gate rows and ``cols`` up rows in turn; None without tensors."""
@@ -118,8 +153,9 @@ class ToProduct(Step):
             return None
 
         def make() -> StoredTensor:
-            names = (self.gate.inputs[1], self.up.inputs[1])
-            sides = [store(padded(getattr(tensors, name), (problem.n // 2, problem.layer_k)), problem.b,
+            names = [node.inputs[1] for node in self.sides]
+            shape = (problem.n // len(names), problem.layer_k)
+            sides = [store(padded(getattr(tensors, name), shape), problem.b,
                            job.scales[name], self.layer.numerics.scale_rule, square=True) for name in names]
             return StoredTensor(*(alternate([getattr(side, part) for side in sides], self.layer.config.cols)
                                   for part in ("codes", "scales")))
@@ -133,19 +169,24 @@ class ToProduct(Step):
             raise CompileError(f"{self.name}: group_tiles must be a multiple of {self._pair}, pairs of column tiles "
                                f"whose products fill bus beats, rows of buffer A and blocks of {target.format.name}, "
                                f"got {schedule.group_tiles}")
-        assert isinstance(self.product.op, Gate)
-        activation = self.product.op.activation
+        assert isinstance(self.product.op, Gate | Activate)
+        activation, count = self.product.op.activation, self._count
         stages, (gated,), own = regions["staged products"], regions["gated values"], scales[self.makes]
-        gate, up = (scales[self.x] * scales[node.inputs[1]] for node in (self.gate, self.up))
+        factors = [scales[self.x] * scales[node.inputs[1]] for node in self.sides]
+        bias = ColumnBias(emitter, regions, memory[f"{self.name} biases"], self.name) if self.biases else None
+        gate, up = [*([1.0] * count if bias else factors), None][:2]
+        assert gate is not None
 
         def finish(group: Group) -> None:
+            if bias is not None:
+                bias.add(group, *factors)
             stage, pitch = stages[group.index % len(stages)], self._stage_pitch(schedule.group_tiles)
             codes = Codes(addr=stage, pitch=pitch, quant=target.format.quant,
                           scale_rule=self.layer.numerics.scale_rule,
                           relative_to=Imm(own) if target.format.scaled else None)
             gated_product(emitter, group, gated, codes, gate=gate, up=up, product=own, activation=activation)
-            k0 = group.n0 // 2
-            size = min(group.tiles // 2 * config.cols, target.k - k0)
+            k0 = group.n0 // count
+            size = min(group.tiles // count * config.cols, target.k - k0)
             if size > 0:
                 emitter.store_operand(target, first_row=group.m0, rows=group.rows, k0=k0, size=size, addr=stage,
                                       pitch=pitch, label="store products")

@@ -16,7 +16,7 @@ from ..graph.ir import Graph, Node, Role, Slot
 from ..graph.layers import layer_graph
 from ..graph.ops.add import Add
 from ..graph.ops.experts import Experts
-from ..graph.ops.gate import Gate
+from ..graph.ops.gate import Activate, Gate
 from ..graph.ops.head_linear import HeadLinear
 from ..graph.ops.linear import Linear
 from ..graph.ops.rms_norm import RmsNorm
@@ -150,6 +150,10 @@ def _steps(layer: Layer) -> Iterator[Step]:
             fused |= {gated.name, up.name, gate.name}
             yield ToProduct(layer=layer, name=gate.output, reads=gated.inputs, makes=gate.output, gate=gated, up=up,
                             product=gate)
+        elif isinstance(node.op, Linear) and (only := _only_reader(graph, node)) and isinstance(only.op, Activate):
+            fused.add(only.name)
+            yield ToProduct(layer=layer, name=only.output, reads=node.inputs, makes=only.output, gate=node, up=None,
+                            product=only)
         elif isinstance(node.op, Linear):
             step, following = _linear(layer, node)
             fused |= {other.name for other in following}
@@ -227,8 +231,8 @@ def _gate(graph: Graph, linear: Node) -> Node | None:
     if gate is None or not isinstance(gate.op, Gate):
         return None
     sides = [node for node in graph.nodes if node.output in gate.inputs]
-    alike = len(sides) == 2 and all(isinstance(node.op, Linear) and not node.op.bias and
-                                    _only_reader(graph, node) is gate for node in sides)
+    alike = len(sides) == 2 and sides[0].op == sides[1].op and all(
+        isinstance(node.op, Linear) and _only_reader(graph, node) is gate for node in sides)
     return gate if alike and sides[0].inputs[0] == sides[1].inputs[0] else None
 
 

@@ -67,8 +67,9 @@ class ToWeights(Step):
         words = -(-rows // config.cols)
         bias = Buffer(name="the router's bias", memory=Memory.ACC, sizes=(problem.n // config.cols * rows,),
                       beside=frozenset({f"{problem.name} result group"}))
-        statistics = [Buffer(name=name, memory=Memory.STATISTICS, sizes=(words,), beside=frozenset())
-                      for name in self._statistics]
+        together = {"inverse maxima": {"sums"}} if self.scoring.epsilon else {}
+        statistics = [Buffer(name=name, memory=Memory.STATISTICS, sizes=(words,),
+                             beside=frozenset(together.get(name, ()))) for name in self._statistics]
         return problem.buffers(schedule, config, [bias, *statistics])
 
     @property

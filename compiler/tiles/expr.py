@@ -13,7 +13,7 @@ together (of two functions the left one), and `silu`, which is u * sigmoid(u) wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...rtl.spec.isa import Func, Quant, Reduce, ScaleRule
@@ -134,10 +134,6 @@ def sigmoid(of: Expr) -> Expr:
 
 def silu(of: Expr) -> Expr:
     return Apply(Func.SILU, of)
-
-
-ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {"silu": silu, "sigmoid": sigmoid, "relu": lambda of: maximum(of, 0)}
-"""Of gates, by name."""
 
 
 def leaves(expr: Expr) -> Iterator[Leaf]:

@@ -116,7 +116,7 @@ def test_keys_that_do_not_matter(changes: dict[str, Any], tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("family", "key"), [
     ("llama", "attention_multiplier"), ("granite", "is_llama_config"), ("llama", "num_experts"),
-    ("mixtral", "moe_intermediate_size"), ("qwen3_moe", "residual_multiplier"), ("mistral", "mlp_bias"),
+    ("mixtral", "moe_intermediate_size"), ("qwen3_moe", "residual_multiplier"), ("mistral", "use_bias"),
 ])  # fmt: skip
 def test_a_key_of_another_family_is_unknown(family: str, key: str, tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match=rf"not understood .*{key} = 1"):

@@ -413,7 +413,7 @@ NOT_BUILT_MOE: list[tuple[dict[str, Any], str]] = [
     ({"shared_expert_intermediate_size": 512}, "shared_expert_intermediate_size = 512"),
     ({"routed_scaling_factor": 2.5}, "routed_scaling_factor = 2.5"),
     ({"swiglu_limit": 7.0}, "swiglu_limit = 7.0"),
-    ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+    ({"hidden_act": "quick_gelu"}, "hidden_act = 'quick_gelu'"),
     ({"mlp_layer_types": ["hash_moe"]}, "hash routing"),
     ({"model_type": "phimoe"}, "model_type = 'phimoe' needs sparse-mixer routing, which is not built yet"),
     (_V2 | {"n_routed_experts": 6, "norm_topk_prob": True}, "norm_topk_prob = True needs"),

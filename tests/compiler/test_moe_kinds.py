@@ -19,6 +19,7 @@ from tilescore.compiler.layers import MoELayer, Workload
 from tilescore.compiler.numerics import DEFAULT
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.routing import route
+from tilescore.compiler.scores import choose, combine_weights
 from tilescore.compiler.scoring import Scoring
 from tilescore.compiler.tensors import synthetic
 from tilescore.rtl.spec.errors import WorkloadError
@@ -72,14 +73,14 @@ def test_a_router_is_printed() -> None:
 ])
 def test_ties_go_to_the_lowest_expert_and_group(scoring: Scoring, correction: np.ndarray | None,
                                                 expected: list[int]) -> None:
-    assert scoring.choose(np.zeros((1, 6), np.float32), 2, correction).tolist() == [expected]
+    assert choose(scoring, np.zeros((1, 6), np.float32), 2, correction).tolist() == [expected]
 
 
 def test_groups_are_ranked_by_their_largest_or_their_two_largest() -> None:
     logits = np.array([[3.0, 0, 0, 2, 2, 0]])
-    assert Scoring(groups=2).choose(logits, 2).tolist() == [[0, 1]]
-    assert Scoring(score="sigmoid", groups=2, group_score="top2").choose(logits, 2).tolist() == [[3, 4]]
-    assert Scoring(groups=2, kept_groups=2).choose(logits, 3).tolist() == [[0, 3, 4]]
+    assert choose(Scoring(groups=2), logits, 2).tolist() == [[0, 1]]
+    assert choose(Scoring(score="sigmoid", groups=2, group_score="top2"), logits, 2).tolist() == [[3, 4]]
+    assert choose(Scoring(groups=2, kept_groups=2), logits, 3).tolist() == [[0, 3, 4]]
 
 
 def test_a_correction_changes_the_choice_and_no_weight(rng: np.random.Generator) -> None:
@@ -94,7 +95,7 @@ def test_a_correction_changes_the_choice_and_no_weight(rng: np.random.Generator)
 def test_tiny_sigmoids_are_normalized_too() -> None:
     """A sum of them is below the grid of a row sum, 2**-24, and of the order of the epsilon."""
     logits = np.array([[-40.0, -41, -60]])
-    weights = Scoring(score="sigmoid", epsilon=1e-20).weights(logits, np.array([[0, 1]]), norm_topk=True)
+    weights = combine_weights(Scoring(score="sigmoid", epsilon=1e-20), logits, np.array([[0, 1]]), norm_topk=True)
     exact = np.exp([-40.0, -41])
     assert np.allclose(weights, exact / (exact.sum() + 1e-20))
 
@@ -119,7 +120,7 @@ def test_a_logit_that_is_not_finite_is_an_error(value: float) -> None:
     logits = np.zeros((3, 12))
     logits[1, 4] = value
     with pytest.raises(WorkloadError, match="router logits: token 1: expected finite numbers"):
-        DEEPSEEK.choose(logits, 3, np.zeros(12))
+        choose(DEEPSEEK, logits, 3, np.zeros(12))
 
 
 # On the tile -------------------------------------------------------------------------------------------

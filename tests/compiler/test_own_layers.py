@@ -127,7 +127,7 @@ def test_experts_with_different_activations(tile: TileConfig) -> None:
 
 
 def test_activations_are_named() -> None:
-    with pytest.raises(WorkloadError, match="experts: activation: expected one of silu, sigmoid, relu, got 'tanh'"):
+    with pytest.raises(WorkloadError, match=r"experts: activation: expected one of silu, .*, got 'tanh'"):
         unlike_experts(4, ("silu", "tanh"))
 
 

@@ -16,6 +16,7 @@ from tilescore.compiler.routing import (
     read_choice,
     route,
 )
+from tilescore.compiler.scores import combine_weights
 from tilescore.compiler.scoring import SOFTMAX
 from tilescore.rtl.spec.errors import WorkloadError
 
@@ -55,7 +56,7 @@ def test_logits_that_share_a_probability_are_still_ordered() -> None:
 def test_large_logits_do_not_overflow() -> None:
     logits = np.array([[3e38, -3e38, 0.0]], np.float32)
     for norm_topk in (False, True):
-        assert SOFTMAX.weights(logits, np.array([[0, 1]]), norm_topk=norm_topk).tolist() == [[1.0, 0.0]]
+        assert combine_weights(SOFTMAX, logits, np.array([[0, 1]]), norm_topk=norm_topk).tolist() == [[1.0, 0.0]]
 
 
 def test_lists_per_expert() -> None:

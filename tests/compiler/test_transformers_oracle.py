@@ -30,7 +30,14 @@ from tilescore.compiler.graph.evaluate import float64_layer  # noqa: E402
 from tilescore.compiler.layers import DecoderLayer, Workload  # noqa: E402
 from tilescore.compiler.models import attention_layer, decoder_layer, load_model, mlp_layer, moe_layer  # noqa: E402
 from tilescore.compiler.tensors import LayerTensors  # noqa: E402
-from tilescore.tests.compiler.tiny import FAMILIES, FEED_FORWARD_FAMILIES, MOE_FAMILIES, tiny_config, write_config  # noqa: E402
+from tilescore.tests.compiler.tiny import (  # noqa: E402
+    FAMILIES,
+    FEED_FORWARD_FAMILIES,
+    MLP_FAMILIES,
+    MOE_FAMILIES,
+    tiny_config,
+    write_config,
+)
 
 EXACT = 1e-12
 FLOAT32_STEP = 1e-6
@@ -205,6 +212,18 @@ def test_moe_equals_transformers(family: str, tmp_path: Path, seed: int) -> None
     workload = Workload(layer=moe_layer(load_model(tmp_path / "saved")), tokens=17, batch=2)
     tensors = from_safetensors(tmp_path / "saved", workload, seed=seed)
     assert error(float64_layer(tensors).out, their_experts(model, tensors.x)) < FLOAT32_STEP
+
+
+@pytest.mark.parametrize("family", MLP_FAMILIES)
+def test_mlp_equals_transformers(family: str, tmp_path: Path, seed: int) -> None:
+    """Other activations, no gate, biases, gate and up in one tensor."""
+    model = build(family, tmp_path, seed, attention="eager",
+                  **({"mlp_bias": True} if family in ("llama", "nemotron") else {}))
+    workload = Workload(layer=mlp_layer(load_model(tmp_path / "saved")), tokens=17)
+    tensors = from_safetensors(tmp_path / "saved", workload, seed=seed)
+    with torch.no_grad():
+        theirs = model.model.layers[0].mlp(torch.tensor(tensors.x).double()).numpy()
+    assert error(float64_layer(tensors).out, theirs) < EXACT
 
 
 @pytest.mark.parametrize("family", (*FAMILIES, "qwen2_moe", "glm4_moe", "minimax_m2", "granitemoeshared"))

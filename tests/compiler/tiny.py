@@ -131,6 +131,9 @@ _FEED_FORWARD: dict[str, dict[str, Any]] = {
                            "linear_key_head_dim": 8, "linear_value_head_dim": 8},
     "qwen3_5_moe_text": _QWEN | {"linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8,
                                  "linear_value_head_dim": 8},
+    "phi3": {"intermediate_size": 80, "pad_token_id": 0},
+    "starcoder2": {"intermediate_size": 80, "hidden_act": "gelu_pytorch_tanh", "use_bias": True},
+    "nemotron": {"intermediate_size": 80, "hidden_act": "relu2", "head_dim": 16, "partial_rotary_factor": 0.5},
     "llama4_text": {"intermediate_size": 32, "intermediate_size_mlp": 80, "num_local_experts": 6,
                     "num_experts_per_tok": 1, "head_dim": 16},
 }
@@ -139,8 +142,10 @@ _FEED_FORWARD: dict[str, dict[str, Any]] = {
 FAMILIES = tuple(_FAMILIES)
 KIND_FAMILIES = tuple(_KINDS)
 MOE_FAMILIES = tuple(family for family, keys in _FAMILIES.items() if "num_experts_per_tok" in keys)
-FEED_FORWARD_FAMILIES = ("deepseek_v2", "deepseek_v3", *_FEED_FORWARD, "qwen2_moe", "glm4_moe", "minimax_m2",
-                         "granitemoeshared")
+MLP_FAMILIES = ("starcoder2", "nemotron", "phi3", "gemma", "gemma2", "gemma3_text", "glm4", "olmo2", "cohere", "llama")
+"""Families with other kinds of dense feed-forward layers, and other places of their weights."""
+FEED_FORWARD_FAMILIES = ("deepseek_v2", "deepseek_v3", *(name for name in _FEED_FORWARD if name not in MLP_FAMILIES),
+                         "qwen2_moe", "glm4_moe", "minimax_m2", "granitemoeshared")
 
 
 def tiny_config(family: str, **changes: Any) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from ....rtl.spec.errors import WorkloadError
 from ....sim.lib.threads import map_runs
+from ...activation_names import check_activation
 from ..ir import Op, Shape, Slot
-from .gate import ACTIVATIONS, check_activation
+from .gate import gated
 
 if TYPE_CHECKING:
     from ..evaluate import Walk
@@ -62,7 +63,7 @@ class Experts(Op):
             rows = held_x[tokens].astype(np.float64)
             weight = weights[tokens, ranks][:, None]
             inside = linear(rows, gate) * weight if self.on_input else linear(rows, gate)
-            product = ACTIVATIONS[self.activation(expert)](inside) * linear(rows, up)
+            product = gated(self.activation(expert), inside, linear(rows, up))
             product = walk.hold((expert, "product"), Slot.ACTIVATIONS, product)
             return weight * linear(product, down)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ....rtl.spec.errors import WorkloadError
 from ...routing import route
+from ...scores import combine_weights
 from ...scoring import SOFTMAX, Scoring
 from ..ir import Op, Shape, Slot
 
@@ -51,7 +52,7 @@ class Router(Op):
         if routing.chosen.shape != wanted or routing.experts != logits.shape[1]:
             raise WorkloadError(f"routing: expected a choice of {wanted} among {logits.shape[1]} experts, got "
                                 f"{routing.chosen.shape} among {routing.experts}")
-        return self.scoring.weights(logits, routing.chosen, norm_topk=self.norm_topk)
+        return combine_weights(self.scoring, logits, routing.chosen, norm_topk=self.norm_topk)
 
     def vector_elements(self, logits: Shape, *_: Shape) -> int:
         """Each score is made."""

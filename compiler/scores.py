@@ -1,0 +1,67 @@
+"""What a router makes of its logits, in float64, by its `Scoring`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..rtl.spec.errors import WorkloadError
+from .scoring import SOFTMAX, Scoring
+
+
+def scores_of(scoring: Scoring, logits: np.ndarray) -> np.ndarray:
+    """(rows, experts) float64."""
+    exact = logits.astype(np.float64)
+    if scoring.score == "sigmoid":
+        return np.exp(-np.logaddexp(0.0, -exact))
+    shifted = np.exp(exact - exact.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def choose(scoring: Scoring, logits: np.ndarray, top_k: int, correction: np.ndarray | None = None) -> np.ndarray:
+    """(rows, top_k) int32, best first. Raises `WorkloadError` for logits that are not finite."""
+    check_logits(logits)
+    if scoring.correction != (correction is not None):
+        raise WorkloadError(f"router: correction: expected {'one' if scoring.correction else 'none'}, got "
+                            f"{'none' if correction is None else 'one'}")
+    values = logits.astype(np.float64)
+    if scoring.correction or (scoring.groups > 1 and scoring.group_score == "top2"):
+        values = scores_of(scoring, logits) + (0.0 if correction is None else correction.astype(np.float64))
+    if scoring.groups > 1:
+        values = np.where(_kept(scoring, values), values, -np.inf)
+    return best(values, top_k)
+
+
+def _kept(scoring: Scoring, values: np.ndarray) -> np.ndarray:
+    """(rows, experts) bool: those of the best groups."""
+    grouped = values.reshape(len(values), scoring.groups, -1)
+    count = 1 if scoring.group_score == "max" else 2
+    scores = np.sort(grouped, axis=2)[:, :, -count:].sum(axis=2)
+    kept = np.zeros(scores.shape, bool)
+    np.put_along_axis(kept, best(scores, scoring.kept_groups), True, axis=1)
+    return np.repeat(kept, grouped.shape[2], axis=1)
+
+
+def combine_weights(scoring: Scoring, logits: np.ndarray, chosen: np.ndarray, *, norm_topk: bool) -> np.ndarray:
+    """Combine weights of a choice, (rows, top_k) float64."""
+    chosen = chosen.astype(np.int64)
+    if scoring.score == "softmax" and norm_topk:  # right where all others dwarf the chosen, too
+        made = scores_of(SOFTMAX, np.take_along_axis(logits.astype(np.float64), chosen, axis=1))
+    else:
+        made = np.take_along_axis(scores_of(scoring, logits), chosen, axis=1)
+        if norm_topk:
+            made = made / (made.sum(axis=1, keepdims=True) + scoring.epsilon)
+    return made * scoring.scale
+
+
+def best(values: np.ndarray, count: int) -> np.ndarray:
+    """(rows, count) int32: where the largest values of each row are, the largest first, ties to the lowest."""
+    return np.argsort(-values, axis=1, kind="stable")[:, :count].astype(np.int32)
+
+
+def check_logits(logits: np.ndarray) -> None:
+    """Raise `WorkloadError` unless they are finite floats (tokens, experts)."""
+    if logits.ndim != 2 or not np.issubdtype(logits.dtype, np.floating):
+        raise WorkloadError(f"router logits: expected floats (tokens, experts), got {logits.dtype} {logits.shape}")
+    if not np.isfinite(logits).all():
+        token = int(np.argmin(np.isfinite(logits).all(axis=1)))
+        raise WorkloadError(f"router logits: token {token}: expected finite numbers, got {logits[token].tolist()[:4]}")
