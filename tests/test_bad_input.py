@@ -214,7 +214,7 @@ NOT_BUILT = [Case(f"{model} {layer}", f"run --model {model} --layer {layer} --to
     ("deepseek-v4-pro", "moe", ("hash routing", "scoring_func = 'sqrtsoftplus'")),
     ("deepseek-v3.2", "attention", ("index_topk", "sparse attention indexer", "allowed: absent")),
     ("gpt-oss-20b", "attention", ("sliding_window = 128", "sliding-window attention", "allowed: null")),
-    ("gpt-oss-20b", "moe", ("swiglu_limit", "a clamped SwiGLU", "allowed: null")),
+    ("deepseek-v4-flash", "moe", ("swiglu_limit", "a clamped SwiGLU", "allowed: null")),
     ("llama-4-scout", "attention", ("attention_chunk_size", "chunked attention", "allowed: absent")),
     ("gemma-3-27b", "attention", ("sliding_window", "sliding-window attention", "allowed: null")),
     ("gemma-4-26b-a4b", "moe", ("model_type = 'gemma4_text'", "allowed: mixtral")),
