@@ -88,7 +88,8 @@ class _StoredLayer:
         """What belongs to a value of the matrix in its place."""
         place = self.places[value.name]
         rows = both.T if place.transposed else both
-        return np.ascontiguousarray(np.split(rows, place.parts)[place.part])
+        own = rows[place.part::place.parts] if place.interleaved else np.split(rows, place.parts)[place.part]
+        return np.ascontiguousarray(own)
 
     def read(self, value: Value) -> np.ndarray:
         """A weight, float32."""

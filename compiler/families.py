@@ -34,8 +34,7 @@ Biases = Literal["none", "qkv", "all"]
 _DEEPSEEK = frozenset({*EXPERT_COUNT_KEYS, *TOP_K_KEYS, "norm_topk_prob", "moe_intermediate_size", "topk_group"})
 _DEEPSEEK_OUTSIDE = frozenset({
     "first_k_dense_replace", "max_window_layers", "moe_layer_freq", "ep_size", "num_nextn_predict_layers",
-    "num_mtp_layers", "seq_aux", "aux_loss_alpha", "output_router_logits", "mlp_layer_types_counts",
-    "layer_types_counts"}) | frozenset({
+    "num_mtp_layers", "seq_aux", "aux_loss_alpha", "output_router_logits"}) | frozenset({
     "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim", "v_head_dim", "rope_interleave", "index_head_dim",
     "index_n_heads", "indexer_types", "indexer_rope_interleave", "index_topk_freq"})
 """Which layer is of which kind, training, and sizes of the attention, which are read where it is built."""
@@ -83,7 +82,8 @@ class Family:
 
     activation: of its feed-forward layers, where the key ``activation_key`` is missing; renamed: names that mean others
     in it. gated: these have a gate. mlp_bias_key: their matrices have biases where it is true (``mlp_bias_default``
-    where it is missing).
+    where it is missing). expert_biases: experts have biases. clamped: their gate is clamped, by the keys
+    ``swiglu_limit`` and ``swiglu_alpha``, whose defaults these are.
     """
 
     scoring: Scoring = SOFTMAX
@@ -98,6 +98,8 @@ class Family:
     gated: bool = True
     mlp_bias_key: str | None = None
     mlp_bias_default: bool = False
+    expert_biases: bool = False
+    clamped: tuple[float, float] | None = None
     qk_norm: QkNorm = "none"
     experts: bool = False
     width_key: str = "moe_intermediate_size"
@@ -148,9 +150,11 @@ FAMILIES = {
                         shared="shared_expert_intermediate_size", shared_gated=True,
                         read=_EXPERT_KEYS | {"moe_intermediate_size"}, harmless=_ROUTER_TRAINING | _SPARSE_LAYERS,
                         window=Window(default=4096, switched=True, by_layer=True)),
-    "gpt_oss": Family(experts=True, width_key="intermediate_size", head_dim_needed=True, biases="all",
-                      bias_default=True, sinks=True, read=_EXPERT_KEYS, window=Window(default=128, by_layer=True),
-                      harmless=_ROUTER_TRAINING | {"swiglu_alpha", "initial_context_length", "experts_per_token"}),
+    "gpt_oss": Family(experts=True, always_normalised=True, scoring=Scoring(bias=True), expert_biases=True,
+                      clamped=(7.0, 1.702), width_key="intermediate_size", head_dim_needed=True, biases="all",
+                      bias_default=True, sinks=True, read=_EXPERT_KEYS | {"swiglu_alpha"},
+                      window=Window(default=128, by_layer=True),
+                      harmless=_ROUTER_TRAINING | {"initial_context_length", "experts_per_token"}),
     "glm4_moe": Family(qk_norm="head", qk_norm_key="use_qk_norm", experts=True, head_dim_needed=True, biases="qkv",
                        rotary_part=0.5, grouped=True, scaled=True, shared="n_shared_experts", scoring=_SIGMOID,
                        norm_default=True, read=_DEEPSEEK, harmless=_ROUTER_TRAINING | _DEEPSEEK_OUTSIDE),
@@ -201,7 +205,7 @@ FAMILIES = {
                     always_normalised=always, norm_default=True, read=_EXPERT_KEYS | {"moe_intermediate_size"},
                     harmless=_ROUTER_TRAINING | {
                         "decoder_sparse_step", "mlp_only_layers", "linear_conv_kernel_dim", "linear_key_head_dim",
-                        "linear_value_head_dim", "linear_num_value_heads", "layer_types_counts",
+                        "linear_value_head_dim", "linear_num_value_heads",
                         "full_attention_interval", "attn_output_gate", "mamba_ssm_dtype"})
        for name, always in (("qwen3_next", False), ("qwen3_5_moe_text", True))},
     "llama4_text": Family(experts=True, width_key="intermediate_size", shared="intermediate_size",
@@ -209,6 +213,6 @@ FAMILIES = {
                           harmless=_ROUTER_TRAINING | {
                               "intermediate_size_mlp", "interleave_moe_layer_step", "moe_layers", "no_rope_layers",
                               "no_rope_layer_interval", "attn_temperature_tuning", "floor_scale", "attn_scale",
-                              "for_llm_compressor", "layer_types_counts"}),
+                              "for_llm_compressor"}),
 }  # fmt: skip
 """Keys that are harmless here: those of training, and of which layer is of which kind."""

@@ -189,6 +189,7 @@ class MoELayer:
 
     ``shared``: width of an expert that every token uses beside them, 0 for none, with weight 1, or, ``shared_gated``,
     the sigmoid of a linear of x. ``activation``: of all experts, a name in `activation_names`.
+    ``biases``: each of an expert's matrices has one.
     """
 
     model: str = "custom"
@@ -201,6 +202,7 @@ class MoELayer:
     shared: int = 0
     shared_gated: bool = False
     activation: str = "silu"
+    biases: bool = False
 
     def __post_init__(self) -> None:
         where = f"MoE layer of {self.model}"
@@ -215,6 +217,9 @@ class MoELayer:
         _require_int(where, "shared", self.shared, 0, 1 << 20)
         _require_bool(where, "shared_gated", self.shared_gated)
         check_activation(where, self.activation)
+        _require_bool(where, "biases", self.biases)
+        if self.biases and self.scoring.on_input:
+            raise WorkloadError(f"{where}: biases: expected false with weights on the input, got true")
         if self.shared_gated and not self.shared:
             raise WorkloadError(f"{where}: shared_gated: expected false without a shared expert, got true")
 

@@ -184,7 +184,8 @@ MOE_RULES = (
     Rule("use_routing_bias", "a router without its correction", "true, in families with it",
          lambda raw: None if raw.get("use_routing_bias") in (None, _family(raw).scoring.correction) else
          raw["use_routing_bias"]),
-    Rule("swiglu_limit", "a clamped SwiGLU", "null", _present("swiglu_limit")),
+    Rule("swiglu_limit", "a clamped SwiGLU that its family does not have", "null",
+         lambda raw: None if _family(raw).clamped else raw.get("swiglu_limit")),
     Rule("mlp_bias", "biases of a shared expert", "false",
          lambda raw: raw.get("mlp_bias") or None if _family(raw).shared == "n_shared_experts" else None),
     Rule("hidden_act", "another activation", ", ".join(HUGGING_FACE), _activation),
@@ -195,7 +196,8 @@ MLP_RULES = (
          lambda raw: None if _family(raw).mlp_bias_key == "mlp_bias" else raw.get("mlp_bias") or None),
     Rule("hidden_act", "another activation", ", ".join(HUGGING_FACE), _activation),
 )
-RULED_KEYS = frozenset(rule.key for rule in (*ATTENTION_RULES, *MOE_RULES)) | {"use_sliding_window"}
+RULED_KEYS = frozenset(rule.key for rule in (*ATTENTION_RULES, *MOE_RULES)) | {
+    "use_sliding_window", "layer_types_counts", "mlp_layer_types_counts"}
 """Keys that a rule looks at: understood, whatever the family."""
 
 

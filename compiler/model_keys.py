@@ -85,7 +85,7 @@ ATTENTION_REASONS = {
 
 MOE_REASONS = {
     "hunyuan_v1_moe": "a shared expert", "granitemoehybrid": "a shared expert",
-    "gpt_oss": "biases and a clamped SwiGLU", "phimoe": "sparse-mixer routing",
+    "phimoe": "sparse-mixer routing",
     "dbrx": "the weights of all experts in one matrix", "arctic": "a dense branch beside the experts",
     "ernie4_5_moe": "a routing correction bias",
 }

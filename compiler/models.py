@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ..rtl.spec.errors import ConfigError, WorkloadError
-from .activation_names import HUGGING_FACE
+from .activation_names import HUGGING_FACE, Clamped
 from .config_fields import MAX_SIZE, ConfigFields
 from .families import EXPERT_COUNT_KEYS, FAMILIES, TOP_K_KEYS, Biases, Family
 from .latent import LatentAttentionLayer
@@ -228,7 +228,7 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
         "shared_width": read_shared_width(fields, built, width),
         "rope": rope,
         "rms_norm_eps": eps,
-        "activation": _activation(fields),
+        "activation": _activation(fields, built),
         "mlp_biases": built.mlp_bias_key is not None and fields.boolean(built.mlp_bias_key, built.mlp_bias_default),
         "qk_norm": built.qk_norm if built.qk_norm_key is None or fields.boolean(built.qk_norm_key, False) else "none",
         "biases": built.biases if _biased(fields, built) else "none",
@@ -310,10 +310,14 @@ def _biased(fields: ConfigFields, family: Family) -> bool:
     return family.bias_key is None or fields.boolean(family.bias_key, family.bias_default)
 
 
-def _activation(fields: ConfigFields) -> str:
+def _activation(fields: ConfigFields, family: Family) -> str:
     """In the names of `activation_names`; what is not built is a matter of its layer (`model_features`)."""
     for key in ("hidden_act", "hidden_activation"):
         fields.text(key)
+    if family.clamped is not None:
+        limit, alpha = (fields.number(key) or default for key, default in zip(
+            ("swiglu_limit", "swiglu_alpha"), family.clamped, strict=True))
+        return Clamped(limit, alpha).name
     name = activation_of(fields.raw)
     return HUGGING_FACE.get(name, "silu") if isinstance(name, str) else "silu"
 
@@ -419,6 +423,7 @@ def moe_layer(model: ModelConfig) -> MoELayer:
         norm_topk=model.norm_topk_prob,
         scoring=model.scoring,
         activation=model.activation,
+        biases=FAMILIES[model.model_type].expert_biases,
         shared=model.shared_width,
         shared_gated=bool(model.shared_width) and FAMILIES[model.model_type].shared_gated,
     )

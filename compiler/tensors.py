@@ -119,11 +119,15 @@ def check_tensor(where: str, name: str, value: object, shape: tuple[int, ...]) -
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExpertWeights:
-    """One SwiGLU expert, float32: ``gate, up (intermediate, hidden)``, ``down (hidden, intermediate)``."""
+    """One expert, float32: ``gate, up (intermediate, hidden)``, ``down (hidden, intermediate)``, and the biases of
+    their results where there are such."""
 
     gate: np.ndarray
     up: np.ndarray
     down: np.ndarray
+    gate_bias: np.ndarray | None = None
+    up_bias: np.ndarray | None = None
+    down_bias: np.ndarray | None = None
 
 
 class LayerTensors:

@@ -78,7 +78,8 @@ class Walk:
 
     def expert(self, number: int) -> dict[str, np.ndarray]:
         """Weights of one expert by name, float32."""
-        return vars(self.tensors.expert(number))  # type: ignore[union-attr]
+        held = vars(self.tensors.expert(number))  # type: ignore[union-attr]
+        return {name: part for name, part in held.items() if part is not None}
 
     def hold(self, key: Key, slot: Slot, x: np.ndarray) -> np.ndarray:
         """``x`` as the tile holds it; here unchanged, and its range is noted."""

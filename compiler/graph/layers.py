@@ -17,7 +17,19 @@ from .ops.rms_norm import RmsNorm
 from .ops.rotary import Rotary
 from .ops.router import Router
 from .ops.share import ScaleRows, Sigmoid
-from .stored import CORRECTION, EXPERTS, MLP, ROUTER, ROUTER_BIAS, SHARED, SHARED_GATE, Place, module
+from .stored import (
+    CORRECTION,
+    EXPERTS,
+    GPT_OSS,
+    GPT_OSS_BIASES,
+    MLP,
+    ROUTER,
+    ROUTER_BIAS,
+    SHARED,
+    SHARED_GATE,
+    Place,
+    module,
+)
 
 ATTENTION_INPUT, FEED_FORWARD_INPUT = "attention input", "feed-forward input"
 """Values of a decoder layer: what its norms make."""
@@ -94,16 +106,19 @@ def _attention(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
 def _moe(g: GraphBuilder, moe: MoELayer, x: str, out: str, role: Role) -> str:
     router = g.value("router", (moe.experts, moe.hidden), Role.WEIGHT, ROUTER)
     wide, narrow = (moe.experts, moe.intermediate, moe.hidden), (moe.experts, moe.hidden, moe.intermediate)
-    experts = [g.value(name, shape, Role.WEIGHT, EXPERTS[name], one_by_one=True)
-               for name, shape in (("gate", wide), ("up", wide), ("down", narrow))]
+    stored, shapes = GPT_OSS if moe.biases else EXPERTS, {"gate": wide, "up": wide, "down": narrow}
+    experts = [g.value(name, shape, Role.WEIGHT, stored[name], one_by_one=True) for name, shape in shapes.items()]
+    if moe.biases:
+        experts += [g.value(f"{name}_bias", shape[:2], Role.WEIGHT, GPT_OSS_BIASES[name], one_by_one=True)
+                    for name, shape in shapes.items()]
     logits = g.node("router", Linear(terms=True), x, router, output="logits")
     rule, vectors = moe.scoring, {"router_bias": ROUTER_BIAS, "correction": CORRECTION}
     used = [g.value(name, (moe.experts,), Role.WEIGHT, places)
             for (name, places), wanted in zip(vectors.items(), (rule.bias, rule.correction), strict=True) if wanted]
     weights = g.node("choice of experts", Router(top_k=moe.top_k, norm_topk=moe.norm_topk, scoring=rule), logits, *used,
                      output="combine weights")
-    plain = moe.activation == "silu"
-    op = Experts(on_input=rule.on_input, activations=() if plain else (moe.activation,) * moe.experts)
+    op = Experts(on_input=rule.on_input, biases=moe.biases,
+                 activations=() if moe.activation == "silu" else (moe.activation,) * moe.experts)
     if not moe.shared:
         return g.node("experts", op, x, weights, *experts, output=out, role=role)
     shared = _shared(g, moe, x)

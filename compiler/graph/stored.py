@@ -25,12 +25,13 @@ ROUTER_NAMES = ("gate.weight", "router.layer.weight", "router.weight")
 class Place:
     """A tensor of a checkpoint, or the ``part``-th of ``parts`` equal parts of its rows. ``{}`` in its name is the
     number of an expert; without, a weight of experts has them as its first axis. transposed: as it is stored, rows and
-    columns are exchanged."""
+    columns are exchanged. interleaved: the parts' rows take turns, and do not lie one above the other."""
 
     name: str
     part: int = 0
     parts: int = 1
     transposed: bool = False
+    interleaved: bool = False
 
     def bias(self) -> Place:
         """Where the bias stands of a weight that stands here."""
@@ -98,3 +99,10 @@ _LAYOUTS = [_gate_up_down(layout, block) for block in BLOCKS for layout in (*SPL
 _LAYOUTS += [_gate_up_down(STACKED[0], "feed_forward.", transposed=True)]
 EXPERTS = dict(zip(ExpertLayout._fields, zip(*_LAYOUTS, strict=True), strict=True))
 """Of gate, up and down."""
+
+GPT_OSS = {"gate": (Place("mlp.experts.gate_up_proj", 0, 2, transposed=True, interleaved=True),),
+           "up": (Place("mlp.experts.gate_up_proj", 1, 2, transposed=True, interleaved=True),),
+           "down": (Place("mlp.experts.down_proj", transposed=True),)}
+"""Of experts with biases: all in one tensor, as the model multiplies by it, gate and up in turn."""
+GPT_OSS_BIASES = {name: tuple(replace(place, name=f"{place.name}_bias", transposed=False) for place in places)
+                  for name, places in GPT_OSS.items()}

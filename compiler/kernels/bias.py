@@ -17,10 +17,10 @@ from .gemm import GemmProblem, Group
 NAME = "biases"
 
 
-def column_bias_buffer(config: TileConfig, problem: GemmProblem, schedule: GemmSchedule) -> Buffer:
+def column_bias_buffer(config: TileConfig, problem: GemmProblem, schedule: GemmSchedule, name: str = NAME) -> Buffer:
     """Values of the column tiles of a group, or of as many as a bank holds, twice."""
     tiles = min(schedule.group_tiles, -(-problem.n // config.cols), config.stat_bank_rows)
-    return Buffer(name=NAME, memory=Memory.STATISTICS, sizes=(tiles,), most=2)
+    return Buffer(name=name, memory=Memory.STATISTICS, sizes=(tiles,), most=2)
 
 
 def row_bias_buffer(config: TileConfig, rows: int) -> Buffer:
@@ -29,10 +29,11 @@ def row_bias_buffer(config: TileConfig, rows: int) -> Buffer:
 
 
 class ColumnBias:
-    """bias: a row per column tile."""
+    """bias: a row per column tile. buffer: where its values go."""
 
-    def __init__(self, emitter: Emitter, place: Mapping[str, Sequence[int]], bias: Matrix, name: str):
-        self._emitter, self._regions, self._bias, self._name = emitter, place[NAME], bias, name
+    def __init__(self, emitter: Emitter, place: Mapping[str, Sequence[int]], bias: Matrix, name: str,
+                 buffer: str = NAME):
+        self._emitter, self._regions, self._bias, self._name = emitter, place[buffer], bias, name
 
     def add(self, group: Group, *factors: float) -> None:
         """x <- x * factor + bias, of all columns; of several factors column tiles have one in turn."""

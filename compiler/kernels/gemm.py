@@ -67,7 +67,7 @@ class GemmProblem:
     """What one GEMM multiplies: C (m, n) from A (m, k) in format ``a`` and B (n, k) in ``b``.
 
     k: elements of one term, padded; layer_k: those of the layer, from which the headroom follows. cut: are block scales
-    of A cut by ``k_tile`` in DRAM, as those of B are?
+    of A cut by ``k_tile`` in DRAM, as those of B are? biased: does a grouped kernel's epilogue add a bias to C?
     """
 
     name: str
@@ -79,6 +79,7 @@ class GemmProblem:
     b: TensorFormat
     products: Products = SINGLE
     cut: bool = False
+    biased: bool = False
 
     @property
     def terms(self) -> int:

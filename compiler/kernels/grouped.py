@@ -22,6 +22,7 @@ from ..schedule import GemmSchedule
 from ..tiles import activations
 from ..tiles.buffers import AS_MANY_AS_FIT, Buffer, Memory, align
 from ..tiles.expr import Assign, Codes, Col, Elem, Imm, Reduction, Row, Shape
+from .bias import ColumnBias, column_bias_buffer
 from .gemm import Gemm, GemmProblem, Group, Resident
 
 
@@ -29,7 +30,8 @@ from .gemm import Gemm, GemmProblem, Group, Resident
 class Expert:
     """One member of the list. rows: those that it takes, ascending. gate_up: blocks of ``cols`` gate rows and ``cols``
     up rows in turn; down: the second GEMM's B. gate, up, product, weigh: factors of what the GEMMs make and of the
-    product's codes; activation: of the gate; on_input: rows are weighted before it too."""
+    product's codes; activation: of the gate; on_input: rows are weighted before it too; biases:
+    of both GEMMs, a row per column tile."""
 
     number: int
     rows: np.ndarray
@@ -41,6 +43,7 @@ class Expert:
     weigh: float
     activation: str = "silu"
     on_input: bool = False
+    biases: tuple[Matrix, Matrix] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,11 @@ def product_tiles(config: TileConfig, activations: TensorFormat) -> int:
     return max(1, row_bytes * 8 // activations.bits // config.cols, activations.block // config.cols)
 
 
+def biases_of(problem: GemmProblem) -> str:
+    """The buffer with biases of a problem."""
+    return f"{problem.name} biases"
+
+
 def grouped_buffers(config: TileConfig, gate_up: GemmProblem, down: GemmProblem, gate_up_schedule: GemmSchedule,
                     down_schedule: GemmSchedule) -> list[Buffer]:
     """Everything that blocks of rows need. Two copies of what belongs to one block, so that the next block can be
@@ -104,8 +112,10 @@ def grouped_buffers(config: TileConfig, gate_up: GemmProblem, down: GemmProblem,
     tokens, products = ((panels * operand_pitch(config, problem),) for problem in (gate_up, down))
     b = [replace(problem.b_pieces(schedule, config), alive=frozenset({problem.name}))
          for problem, schedule in ((gate_up, gate_up_schedule), (down, down_schedule))]
+    biases = [column_bias_buffer(config, problem, schedule, biases_of(problem))
+              for problem, schedule in ((gate_up, gate_up_schedule), (down, down_schedule)) if problem.biased]
     return [
-        gate_up.results(gate_up_schedule, config), down.results(down_schedule, config),
+        gate_up.results(gate_up_schedule, config), down.results(down_schedule, config), *biases,
         Buffer(name="gated values", memory=Memory.ACC, sizes=(tiles * rows,), keys="group_tiles of m_tile rows",
                beside=frozenset({f"{gate_up.name} result group"})),
         Buffer(name="gathered combine weights", memory=Memory.ACC, sizes=(rows,), keys="m_tile rows",
@@ -168,6 +178,7 @@ class Grouped:
                                       for name in ("gathered tokens", "expert products"))
         self.rows = gate_up.rows(schedules[0])
         self.x_pitch, self.h_pitch = operand_pitch(config, gate_up), operand_pitch(config, down)
+        self.regions, self.problems = regions, problems
         self.gemm_gate_up = Gemm(emitter, gate_up, schedules[0], regions)
         self.gemm_down = Gemm(emitter, down, schedules[1], regions)
 
@@ -225,19 +236,32 @@ class Grouped:
         self.gemm_down.block(m0=0, rows=rows, a=Resident(h, self.h_pitch), b=block.expert.down,
                              epilogue=lambda group: self._weigh(group, block, weights))
 
+    def _bias(self, expert: Expert, part: int) -> ColumnBias | None:
+        if expert.biases is None:
+            return None
+        name = self.problems[part].name
+        return ColumnBias(self.emitter, self.regions, expert.biases[part], f"expert {expert.number} {name}",
+                          biases_of(self.problems[part]))
+
     def _gate(self, group: Group, expert: Expert, h: int, weights: int) -> None:
         """product = activation(gate) * up, quantized into A."""
-        scaled = self.activations.scaled
+        scaled, gate, up = self.activations.scaled, expert.gate, expert.up
+        if (bias := self._bias(expert, 0)) is not None:
+            bias.add(group, gate, up)
+            gate = up = 1.0
         product = Codes(addr=h + self.activations.bytes_of(group.n0 // 2) // self.config.lanes, pitch=self.h_pitch,
                         quant=self.activations.quant, scale_rule=self.data.rule,
                         relative_to=Imm(expert.product) if scaled else None)
-        gated_product(self.emitter, group, self.gated, product, gate=expert.gate, up=expert.up, product=expert.product,
+        gated_product(self.emitter, group, self.gated, product, gate=gate, up=up, product=expert.product,
                       activation=expert.activation, weight=Row(weights) if expert.on_input else None)
 
     def _weigh(self, group: Group, block: Block, weights: int) -> None:
-        data = self.data
+        data, scale = self.data, block.expert.weigh
+        if (bias := self._bias(block.expert, 1)) is not None:
+            bias.add(group, scale)
+            scale = None
         self.emitter.compute(group.shape, Assign(to=Elem(group.addr), value=Elem(group.addr) * Row(weights),
-                                                 scale=block.expert.weigh, label="weigh"))
+                                                 scale=scale, label="weigh"))
         width = min(group.tiles * self.config.cols, data.columns - group.n0)
         self.emitter.store_acc(data.slots, first_row=block.first, rows=group.rows, first_byte=4 * group.n0,
                                row_bytes=4 * width, addr=group.addr, pitch=group.pitch, label="store slots")

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..auto import gather_add_schedule, grouped_schedules
 from ..builder import ProgramBuilder
-from ..dram import float_matrix
+from ..dram import Matrix, float_matrix
 from ..graph.ir import Node
 from ..graph.ops.experts import Experts
 from ..kernels.gather_add import GatherAdd
@@ -52,6 +52,11 @@ class ToSlots(Step):
     def _parts(self) -> tuple[str, str]:
         return f"{self.name}.gate_up", f"{self.name}.down"
 
+    @property
+    def op(self) -> Experts:
+        assert isinstance(self.node.op, Experts)
+        return self.node.op
+
     @cached_property
     def problems(self) -> tuple[GemmProblem, GemmProblem]:
         """Gate and up, and down, for blocks of at most as many rows as one expert has."""
@@ -60,9 +65,9 @@ class ToSlots(Step):
         formats, width = self.layer.numerics.formats, padded_width(intermediate, self.layer)
         rows = int(routing_of(self.layer).counts.max())
         return (GemmProblem(name="gate_up", m=rows, n=2 * width, k=self.layer.padded(x, hidden), layer_k=hidden,
-                            a=formats.activations, b=formats.weights),
+                            a=formats.activations, b=formats.weights, biased=self.op.biases),
                 GemmProblem(name="down", m=rows, n=hidden, k=width, layer_k=intermediate, a=formats.activations,
-                            b=formats.weights))
+                            b=formats.weights, biased=self.op.biases))
 
     def kernels(self) -> Mapping[str, type[KernelSchedule]]:
         return dict.fromkeys(self._parts, GemmSchedule)
@@ -93,6 +98,9 @@ class ToSlots(Step):
         for expert in routing.active:
             job.ask(Stage.WEIGHTS, f"{self.name} {expert}",
                     lambda builder, expert=expert: self._weights(builder, job, expert))
+            if self.op.biases:
+                job.ask(Stage.WEIGHTS, f"{self.name} {expert} biases",
+                        lambda builder, expert=expert: self._biases(builder, job, expert))
         job.ask(Stage.RESULTS, slots_key(self.node), lambda builder: float_matrix(
             builder, "slots", rows * routing.chosen.shape[1], down.n))
 
@@ -121,11 +129,26 @@ class ToSlots(Step):
             for part, problem, make in zip(self._parts, problems, made, strict=True))
         return first, second
 
+    def _biases(self, builder: ProgramBuilder, job: Job, expert: int) -> tuple[Matrix, Matrix]:
+        """Of one expert, a row per column tile: those of gate and up in turn, and of down."""
+        (_, down), cols, tensors = self.problems, builder.config.cols, job.tensors
+
+        def column(name: str, width: int) -> np.ndarray:
+            assert tensors is not None
+            return padded(getattr(tensors.expert(expert), f"{name}_bias")[:, None], (width, 1))
+
+        def made(names: tuple[str, ...], width: int) -> Matrix:
+            def make() -> np.ndarray:
+                return alternate([column(name, width) for name in names], cols).reshape(-1, cols)
+            return float_matrix(builder, f"expert{expert}.{'_'.join(names)} biases", len(names) * width // cols, cols,
+                                make if tensors is not None else None)
+
+        return made(("gate", "up"), down.k), made(("down",), align(down.n, cols))
+
     def emit(self, job: Job) -> None:
         memory, scales = job.memory, job.scales
         x, weights, *_ = self.node.inputs
-        routing, op = routing_of(self.layer), self.node.op
-        assert isinstance(op, Experts)
+        routing, op = routing_of(self.layer), self.op
 
         def expert(number: int) -> Expert:
             gate_up, down = memory[f"{self.name} {number}"]
@@ -133,7 +156,8 @@ class ToSlots(Step):
             return Expert(number=number, rows=routing.tokens_of(number)[0], gate_up=gate_up, down=down,
                           gate=scales[x] * scales[number, "gate"], up=scales[x] * scales[number, "up"],
                           product=product, weigh=product * scales[number, "down"],
-                          activation=op.activation(number), on_input=op.on_input)
+                          activation=op.activation(number), on_input=op.on_input,
+                          biases=memory[f"{self.name} {number} biases"] if op.biases else None)
 
         data = GroupedData(x=memory[x], weights=memory[weights], one_hot=memory[f"{self.name} one-hot"],
                            zeros=memory[f"{self.name} zeros"], slots=memory[slots_key(self.node)],

@@ -19,7 +19,7 @@ BUILT_ATTENTION = {
 }  # fmt: skip
 BUILT_MOE = (BUILT_ATTENTION - {"llama-3-8b", "llama-3-70b"}) | {
     "deepseek-v2", "deepseek-v3", "deepseek-v3.2", "kimi-k2", "glm-4.5", "glm-5", "qwen3-next-80b-a3b",
-    "qwen3.5-35b-a3b", "llama-4-scout", "llama-4-maverick"}
+    "qwen3.5-35b-a3b", "llama-4-scout", "llama-4-maverick", "gpt-oss-20b", "gpt-oss-120b"}
 
 
 # ---- construction ----

@@ -50,6 +50,9 @@ KINDS = {
     "biased": moe(experts=5, scoring=Scoring(bias=True)),
     "on the input": moe(experts=5, top_k=1, norm_topk=False, shared=16,
                         scoring=Scoring(score="sigmoid", on_input=True)),
+    "gpt-oss": moe(experts=5, top_k=2, scoring=Scoring(bias=True), biases=True,
+                   activation="clamped_swiglu(1.5, 1.702)"),
+    "relu2": moe(experts=5, top_k=2, activation="relu2", shared=16),
     "sigmoids": moe(experts=5, top_k=2, scoring=Scoring(score="sigmoid", bias=True, correction=True)),
 }
 EACH_KIND = pytest.mark.parametrize("layer", KINDS.values(), ids=KINDS)

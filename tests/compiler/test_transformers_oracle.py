@@ -208,7 +208,7 @@ def their_experts(model: Any, x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("family", (*MOE_FAMILIES, *FEED_FORWARD_FAMILIES))
 def test_moe_equals_transformers(family: str, tmp_path: Path, seed: int) -> None:
     """The same experts: one that differs is an error of the order of the output."""
-    model = build(family, tmp_path, seed)
+    model = build(family, tmp_path, seed, attention="eager")
     workload = Workload(layer=moe_layer(load_model(tmp_path / "saved")), tokens=17, batch=2)
     tensors = from_safetensors(tmp_path / "saved", workload, seed=seed)
     assert error(float64_layer(tensors).out, their_experts(model, tensors.x)) < FLOAT32_STEP

@@ -145,7 +145,7 @@ MOE_FAMILIES = tuple(family for family, keys in _FAMILIES.items() if "num_expert
 MLP_FAMILIES = ("starcoder2", "nemotron", "phi3", "gemma", "gemma2", "gemma3_text", "glm4", "olmo2", "cohere", "llama")
 """Families with other kinds of dense feed-forward layers, and other places of their weights."""
 FEED_FORWARD_FAMILIES = ("deepseek_v2", "deepseek_v3", *(name for name in _FEED_FORWARD if name not in MLP_FAMILIES),
-                         "qwen2_moe", "glm4_moe", "minimax_m2", "granitemoeshared")
+                         "qwen2_moe", "glm4_moe", "minimax_m2", "granitemoeshared", "gpt_oss")
 
 
 def tiny_config(family: str, **changes: Any) -> dict[str, Any]:

@@ -31,14 +31,22 @@ class Experts(Op):
 
     activations: names in `gate.ACTIVATIONS`, of each expert; empty: SiLU of all. on_input: each weight multiplies what
     its expert reads, x[t], and not what it makes; of what follows only the activation is not linear, so that w is put
-    into the activation, and once outside, where it replaces that of the up projection."""
+    into the activation, and once outside, where it replaces that of the up projection. biases: of each expert's three
+    results, further inputs (experts, f), (experts, f) and (experts, hidden)."""
 
     activations: tuple[str, ...] = ()
     on_input: bool = False
+    biases: bool = False
 
-    slots = (Slot.ACTIVATIONS, Slot.FP32, Slot.WEIGHTS, Slot.WEIGHTS, Slot.WEIGHTS)
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        added = (Slot.FP32,) * 3 if self.biases else ()
+        return Slot.ACTIVATIONS, Slot.FP32, Slot.WEIGHTS, Slot.WEIGHTS, Slot.WEIGHTS, *added
 
-    def shape(self, x: Shape, weights: Shape, gate: Shape, up: Shape, down: Shape) -> Shape:
+    def shape(self, x: Shape, weights: Shape, gate: Shape, up: Shape, down: Shape, *biases: Shape) -> Shape:
+        if biases and (biases != (gate[:2], gate[:2], down[:2]) or self.on_input):
+            raise WorkloadError(f"experts: biases: expected {gate[:2]} twice, {down[:2]} and weights on the output, "
+                                f"got {', '.join(map(str, biases))}{', and weights on the input' * self.on_input}")
         if gate != up or down != (gate[0], gate[2], gate[1]) or x != (weights[0], gate[2]) or weights[1] > gate[0]:
             raise WorkloadError(f"experts: x {x}, combine weights {weights}, gate {gate}, up {up} and down {down} do "
                                 "not fit together")
@@ -58,14 +66,15 @@ class Experts(Op):
 
         def compute(expert: int) -> np.ndarray:
             tokens, ranks = routing.tokens_of(expert)
-            gate, up, down = (walk.hold((expert, name), Slot.WEIGHTS, part)
-                              for name, part in walk.expert(expert).items())
+            own = walk.expert(expert)
+            gate, up, down = (walk.hold((expert, name), Slot.WEIGHTS, own[name]) for name in ("gate", "up", "down"))
+            of_gate, of_up, of_down = (own.get(f"{name}_bias", 0.0) for name in ("gate", "up", "down"))
             rows = held_x[tokens].astype(np.float64)
             weight = weights[tokens, ranks][:, None]
-            inside = linear(rows, gate) * weight if self.on_input else linear(rows, gate)
-            product = gated(self.activation(expert), inside, linear(rows, up))
+            inside = linear(rows, gate) * weight if self.on_input else linear(rows, gate) + of_gate
+            product = gated(self.activation(expert), inside, linear(rows, up) + of_up)
             product = walk.hold((expert, "product"), Slot.ACTIVATIONS, product)
-            return weight * linear(product, down)
+            return weight * (linear(product, down) + of_down)
 
         out = np.zeros(x.shape)
         for start in range(0, len(routing.active), _EXPERTS_AT_ONCE):
