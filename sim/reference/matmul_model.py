@@ -61,8 +61,12 @@ def _masked(i: Instruction, config: TileConfig) -> np.ndarray:
     """(m_rows, n_tiles, cols) bool: above the upper limit or below the lower one."""
     column = np.arange(i.n_tiles * config.cols).reshape(i.n_tiles, config.cols)
     row = np.arange(i.m_rows)[:, None, None]
-    above = column > i.mask_base + i.mask_step * row if i.mask else np.bool_(False)
-    return above | (column < i.mask_low_base + i.mask_low_step * row) if i.mask_low else above
+    masked = np.zeros((i.m_rows, i.n_tiles, config.cols), bool)
+    if i.mask:
+        masked |= column > i.mask_base + i.mask_step * row
+    if i.mask_low:
+        masked |= column < i.mask_low_base + i.mask_low_step * row
+    return masked
 
 
 def _product(i: Instruction, config: TileConfig, a: np.ndarray, b: np.ndarray, a_scale: np.ndarray,

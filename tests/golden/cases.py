@@ -153,6 +153,7 @@ def odd_cases() -> Iterator[Case]:
                 yield Case(group=f"odd/formats/{formats}", name=f"{layer.kind}/{tile.name}/{phase}", tile=tile,
                            workload=_workload(layer, PHASES[phase]), numerics=Numerics(formats=PRESETS[formats]))
     yield from _scheduled_cases()
+    yield from _reach_cases()
 
 
 def _workload(layer: Layer, request: dict) -> Workload:
@@ -182,6 +183,14 @@ def _scheduled_cases() -> Iterator[Case]:
         "experts.gate_up": GemmSchedule(**small), "experts.down": GemmSchedule(**small, k_outer=True),
         "combine": GatherAddSchedule(m_tile=5, n_tiles=3)})
     yield Case(group="odd/schedules", name="moe", workload=workload, tile=NANO, schedule=schedule)
+
+
+def _reach_cases() -> Iterator[Case]:
+    """Windows and chunks, shorter than a softmax block and longer."""
+    for label, reach in (("window of 13", {"window": 13}), ("window of 45", {"window": 45}), ("chunk", {"chunk": 24})):
+        for tile, phase in ((NANO, "prefill"), (TALL, "chunk"), (EDGE, "decode")):
+            yield Case(group=f"odd/reach/{label}", name=f"{tile.name}/{phase}", tile=tile,
+                       numerics=Numerics(softmax_block=32), workload=_workload(_attention(**reach), PHASES[phase]))
 
 
 def all_cases() -> dict[str, Case]:
