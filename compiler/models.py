@@ -120,7 +120,7 @@ class ModelConfig:
     tie_word_embeddings: bool = False
     softmax_scale: float | None = None
     residual_scale: float = 1.0
-    latent: Mapping[str, int | None] | None = None
+    latent: Mapping[str, Any] | None = None
     part: str = ""
     unknown: tuple[str, ...] = ()
     quantization: str | None = None
@@ -248,7 +248,7 @@ def _softmax_scale(fields: ConfigFields, family: Family) -> float | None:
     return (fields.number("attention_multiplier") or 1.0) if family.multipliers else None
 
 
-def _latent(fields: ConfigFields) -> dict[str, int | None]:
+def _latent(fields: ConfigFields) -> dict[str, Any]:
     """Sizes of latent attention; ``head_dim``: of q and k."""
     kv_rank, nope, rope, value = (fields.required(key) for key in (
         "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))

@@ -23,6 +23,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 from ...rtl.spec.isa import ScaleRule, Space
@@ -197,14 +198,15 @@ class _Keys:
         self._core, self._shared = core, shared
         self.first, self.count = first, count
         self._k: dict[int, int] = {}
-        self._v: dict[int, int] = {}
+        self._v: dict[tuple[int, int], int] = {}
         place, starts = core.place, range(0, count, core.place.kv_tile)
         if len(place.k_ring) >= place.pieces:
             for start in starts:
                 self.k(start)
-        if len(place.v_ring) >= 2 * place.pieces:
+        if len(place.v_ring) >= 2 * place.pieces * place.value_parts:
             for start in starts:
-                self.v(start)
+                for part in range(place.value_parts):
+                    self.v(start, part)
 
     def k(self, start: int) -> int:
         """Address in B of the piece of keys from the block's key ``start`` on."""
@@ -221,17 +223,18 @@ class _Keys:
                                              (padded - tiles) * place.k_groups)
         return self._k[start]
 
-    def v(self, start: int) -> int:
-        """Address in B of the piece of values."""
+    def v(self, start: int, part: int) -> int:
+        """Address in B of a part of the piece of values."""
         core, place = self._core, self._core.place
-        if start not in self._v:
-            self._v[start] = place.v_ring[core.loaded_v % len(place.v_ring)]
+        if (start, part) not in self._v:
+            addr = self._v[start, part] = place.v_ring[core.loaded_v % len(place.v_ring)]
             core.loaded_v += 1
+            row, rows = part * place.value_tiles * core.config.cols, place.value_tiles * core.config.cols
             first, width = self.first + start, align(min(place.kv_tile, self.count - start), core.config.bus_bytes)
-            core.emitter.load_operand(Space.B, self._shared.v, first_row=self._shared.v_row,
-                                      rows=core.problem.value_width, first_byte=first, row_bytes=width,
-                                      addr=self._v[start], pitch=place.v_groups, label=f"load v {first}")
-        return self._v[start]
+            core.emitter.load_operand(Space.B, self._shared.v, first_row=self._shared.v_row + row,
+                                      rows=min(rows, core.problem.value_width - row), first_byte=first, row_bytes=width,
+                                      addr=addr, pitch=place.v_groups, label=f"load v {first}")
+        return self._v[start, part]
 
 
 @dataclass(frozen=True)
@@ -306,12 +309,14 @@ class _Step:
     def multiply_values(self) -> None:
         """PV, the merge into O, and after the sub-tile's last block the output."""
         core, place, config, pieces = self.core, self.core.place, self.core.config, self._pieces()
-        for start, count in pieces:
+        for (start, count), part in product(pieces, range(place.value_parts)):
+            first = part * place.value_tiles
             core.emitter.matmul(
                 label="PV", a_addr=self.at.p.addr + start // config.lanes, a_pitch=place.p_pitch,
-                b_addr=self.keys.v(start), b_pitch=place.v_groups,
+                b_addr=self.keys.v(start, part), b_pitch=place.v_groups,
                 k_steps=align(count, config.bus_bytes) // config.lanes, m_rows=self.tile.rows,
-                n_tiles=place.head_tiles, acc_addr=self.at.part.addr, acc_pitch=place.rows, merge=int(start > 0),
+                n_tiles=min(place.value_tiles, place.head_tiles - first),
+                acc_addr=self.at.part.addr + first * place.rows, acc_pitch=place.rows, merge=int(start > 0),
                 raw=int((start, count) != pieces[-1]), **core.mix_mode)
         self.compute(core.softmax.merge(self.at, self.first))
         if self.keys.first + self.keys.count >= core.visible(self.tile):

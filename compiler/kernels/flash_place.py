@@ -54,8 +54,9 @@ class FlashPlacement:
 
     head_tiles, out_tiles: column tiles of an output, and of one in whole blocks.
     columns: of a block's scores; kv_tile: keys per piece, ``pieces`` of which make a block. scores, partial, p, q,
-    stage: addresses of the copies. packed: may banks be shared? partial holds raw accumulators when there are several pieces.
-    k_ring, v_ring: addresses of pieces in buffer B, as many as fit.
+    stage: addresses of the copies. packed: may banks be shared? partial holds raw accumulators when there are several
+    pieces. k_ring, v_ring: addresses of pieces in buffer B, as many as fit; those of values come in ``value_parts``
+    parts of ``value_tiles`` column tiles.
     """
 
     def __init__(self, config: TileConfig, problem: FlashProblem, schedule: FlashSchedule, packed: bool = True):
@@ -80,7 +81,21 @@ class FlashPlacement:
         self.o_pitch = self._pitch(problem.out.bytes_of(self.out_tiles * config.cols))
         self.tile_groups = -(-self.rows // config.rows) * self.q_pitch
         self.k_groups, self.v_groups = self.head_bytes // config.lanes, self.kv_tile // config.lanes
+        self.value_tiles, self._beside = self._value_parts(problem)
+        self.value_parts = -(-self.head_tiles // self.value_tiles)
         self._place(packed)
+
+    def _value_parts(self, problem: FlashProblem) -> tuple[int, int]:
+        """Column tiles of a part of the values of a piece, and parts beside each piece of keys: all in one, unless
+        buffer B does not hold it beside the keys; then so large that there is room for two, if they can be."""
+        config = self._config
+        keys, values = self.kv_tile // config.cols * self.k_groups, self.head_tiles * self.v_groups
+        room = config.b_banks - -(-keys // config.b_bank_groups)
+        if keys + values <= config.b_banks * config.b_bank_groups or problem.value_width % config.cols or room < 1:
+            return self.head_tiles, 1
+        tiles = min(self.head_tiles, max(1, max(1, room // 2) * config.b_bank_groups // self.v_groups))
+        banks = -(-tiles * self.v_groups // config.b_bank_groups)
+        return tiles, max(1, min(-(-self.head_tiles // tiles), room // banks))
 
     def _place(self, packed: bool) -> None:
         tiles, config = self._schedule.q_tiles, self._config
@@ -91,8 +106,9 @@ class FlashPlacement:
         factors = found["rescale factors"]
         self.alpha = factors if len(factors) == 2 else [factors[0], factors[0] + self.words]
         self.p, self.q, self.stage = found["probabilities"], found["queries"], found["staged outputs"]
-        self.k_ring, self.v_ring = found["keys and values"][::2], found["keys and values"][1::2]
-        if tiles > 1 and len(self.k_ring) < self.pieces:
+        step, ring = 1 + self._beside, found["keys and values"]
+        self.k_ring, self.v_ring = ring[::step], [addr for number, addr in enumerate(ring) if number % step]
+        if tiles > 1 and (len(self.k_ring) < self.pieces or len(self.v_ring) < self.pieces * self.value_parts):
             raise CompileError(f"{self.name}: q_tiles must be 1 where buffer B does not hold all {self.pieces} pieces "
                                f"(kv_tile) of a softmax block, {len(self.k_ring)} on tile {config.name}, got {tiles}")
 
@@ -134,4 +150,5 @@ class FlashPlacement:
                    keys="q_rows, q_tiles times"),
             Buffer(name="staged outputs", memory=Memory.A, sizes=(panels * self.o_pitch,), most=2, keys="q_rows"),
             Buffer(name="keys and values", memory=Memory.B, most=AS_MANY_AS_FIT, keys="kv_tile",
-                   sizes=(self.kv_tile // config.cols * self.k_groups, self.head_tiles * self.v_groups))]
+                   sizes=(self.kv_tile // config.cols * self.k_groups,
+                          *[self.value_tiles * self.v_groups] * self._beside))]

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import cycle, product
+from math import lcm
 
 import numpy as np
 
 from ...rtl.spec.errors import CompileError, DoesNotFit
 from ...rtl.spec.isa import Space
 from ...rtl.spec.tensor_formats import TensorFormat
-from ..auto_gemm import gemm_schedule
+from ..auto_gemm import first_that, gemm_schedule
 from ..graph.ir import Node, Slot
 from ..graph.ops.head_linear import HeadLinear
 from ..kernels.gemm import Epilogue, Gemm, GemmProblem, Group, Moves, Resident
@@ -27,9 +29,11 @@ from ..schedule import GemmSchedule, KernelSchedule
 from ..tiles.buffers import Buffer, align
 from ..tiles.expr import Assign, Codes, Elem, Imm
 from .head_sizes import mixed_head
+from .kv_layout import ask_queries, rows_key
 from .ports import Ports
-from .projections import Projection, ToValues, ask_queries, rows_key
+from .projections import Projection
 from .steps import Job, Stage
+from .values import ToValues
 
 IDENTITY = "identity of latents"
 
@@ -72,8 +76,8 @@ class Turned(ToValues):
 
 @dataclass(kw_only=True, eq=False)
 class PerHead(Projection):
-    """A HeadLinear: a GEMM per head, of rows of x that stay in buffer A for all heads. core: reads what it makes as a
-    part of its queries, or None."""
+    """A HeadLinear: a GEMM per head, of rows of x that are loaded for many heads at once. core: reads what it makes as
+    a part of its queries, or None."""
 
     core: Node | None
 
@@ -147,16 +151,27 @@ class PerHead(Projection):
             return align(Ports.of(self.layer.graph, self.core).width, self.layer.config.bus_bytes)
         return mixed_head(self.problem.n, self.layer.config.bus_bytes, self.layer.numerics.formats)
 
-    @property
-    def _row_groups(self) -> int:
-        """Groups between panels of x on chip."""
+    def _row_groups(self, heads: int) -> int:
+        """Groups between panels of rows of so many heads."""
         config = self.layer.config
-        row = self.problem.a.bytes_of(self.layer.padded(self.x, self.op.heads * self._pitch))
-        return align(row, max(config.bus_bytes, config.a_word_bytes)) // config.lanes
+        return align(self.problem.a.bytes_of(heads * self._pitch), max(config.bus_bytes, config.a_word_bytes)
+                     ) // config.lanes
+
+    def _at_once(self, schedule: GemmSchedule) -> int:
+        """Heads of x that are loaded together: whose scales fill bus beats, and as many as half of buffer A holds."""
+        config, own = self.layer.config, max(1, self.problem.a.scale_bytes_of(self._pitch))
+        unit = lcm(own, config.bus_bytes) // own if self.problem.a.scaled else 1
+        panels, room = self._panels(schedule), config.a_banks * config.a_bank_groups // 2
+        most = first_that(range(-(-self.op.heads // unit), 0, -1),
+                          lambda count: panels * self._row_groups(count * unit) <= room)
+        return min(self.op.heads, unit * (most or 1))
+
+    def _panels(self, schedule: GemmSchedule) -> int:
+        return -(-self.problem.rows(schedule) // self.layer.config.rows)
 
     def buffers(self, schedule: GemmSchedule) -> list[Buffer]:
-        panels = -(-self.problem.rows(schedule) // self.layer.config.rows)
-        return [replace(buffer, sizes=(panels * self._row_groups,), most=1) if buffer.name == self._block else buffer
+        size = self._panels(schedule) * self._row_groups(self._at_once(schedule))
+        return [replace(buffer, sizes=(size,), most=2) if buffer.name == self._block else buffer
                 for buffer in super().buffers(schedule)]
 
     @property
@@ -179,16 +194,24 @@ class PerHead(Projection):
         schedule, emitter, problem, x = job.schedule[self.name], job.emitter, self.problem, job.memory[self.x]
         self._check(schedule)
         regions, weight = self.place(job.schedule), job.memory[self.held_weight]
-        gemm, rows, groups = Gemm(emitter, problem, schedule, regions), problem.rows(schedule), self._row_groups
-        step = problem.a.bytes_of(self._pitch) // emitter.config.lanes
-        for m0 in range(0, problem.m, rows):
-            addr, count = regions[self._block][0], min(rows, problem.m - m0)
-            emitter.load_piece(Space.A, x, first_row=m0, rows=count, addr=addr, pitch=groups,
-                               label=f"{self.name} a m{m0}")
-            for head in range(self.op.heads):
+        gemm, rows, heads = Gemm(emitter, problem, schedule, regions), problem.rows(schedule), self._at_once(schedule)
+        step, slots = problem.a.bytes_of(self._pitch) // emitter.config.lanes, cycle(regions[self._block])
+        for m0, first in product(range(0, problem.m, rows), range(0, self.op.heads, heads)):
+            addr, count, some = next(slots), min(rows, problem.m - m0), min(heads, self.op.heads - first)
+            pitch = self._row_groups(some)
+            emitter.load_piece(Space.A, self._heads(x, first, some), first_row=m0, rows=count, addr=addr, pitch=pitch,
+                               label=f"{self.name} a m{m0} h{first}")
+            for head in range(first, first + some):
                 finish, moves = self._epilogue(job, regions["staged results"], head)
-                gemm.block(m0=m0, rows=count, a=Resident(addr + head * step, groups), b=self._head(weight, head),
-                           epilogue=finish, moves=moves)
+                gemm.block(m0=m0, rows=count, a=Resident(addr + (head - first) * step, pitch),
+                           b=self._head(weight, head), epilogue=finish, moves=moves)
+
+    def _heads(self, x: Operand, first: int, count: int) -> Operand:
+        """x of some heads."""
+        k0, k = first * self._pitch, count * self._pitch
+        matrix = replace(x.matrix, addr=x.matrix.at(0, x.format.bytes_of(k0)), row_bytes=x.format.bytes_of(k))
+        scales = x.scales and replace(x.scales, addr=x.scales.addr + x.format.scale_bytes_of(k0), chunk=k)
+        return Operand(matrix, k, x.format, scales)
 
     def _epilogue(self, job: Job, stages: list[int], head: int) -> tuple[Epilogue, Moves]:
         """Quantizes and stores results of one head."""

@@ -34,10 +34,11 @@ from .experts import FromSlots, ToSlots, slots_key
 from .gated import ToProduct
 from .latent import PerHead, Turned, turned_key
 from .ports import Ports, is_core
-from .projections import ToHeads, ToRows, ToValues
+from .projections import ToHeads, ToRows
 from .router import ToWeights
 from .rows import ToFormats
 from .steps import Job, Layer, Step
+from .values import ToValues
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,7 +86,7 @@ class Ports:
         """The order of a part's features on the tile. Raises `CompileError` where that of queries and keys differs."""
         number = (self.queries if part in self.queries else self.keys).index(part)
         orders = [head_order(self._rotary(parts[number]), self._size(part)) for parts in (self.queries, self.keys)]
-        if not np.array_equal(*orders):
+        if not np.array_equal(orders[0], orders[1]):
             raise CompileError(f"{self.queries[number]} and {self.keys[number]} are rotated in different pairs of "
                                "features")
         return orders[0]

@@ -1,17 +1,15 @@
 """Linear nodes: a GEMM, with the epilogue that the following nodes are, or the quantizer of the operand that is read.
 
-Projections to heads of queries, keys or values write q, or the caches of the sequences whose rows these are. Values
-are produced transposed by exchanging the operands: the weight's rows are the result's rows, so that the second matmul
-of the core finds its k (the keys) contiguous and no transposer is needed.
+Projections to heads of queries or keys write q, or the caches of the sequences whose rows these are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import lcm
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,17 +22,18 @@ from ..graph.ir import Node, Role, Slot
 from ..graph.ops.linear import Linear
 from ..graph.ops.rms_norm import RmsNorm
 from ..graph.ops.rotary import Rotary
-from ..kernels.bias import ColumnBias, RowBias, column_bias_buffer, row_bias_buffer
+from ..kernels.bias import ColumnBias, column_bias_buffer
 from ..kernels.gemm import GemmProblem, Group, emit_gemm
-from ..kernels.heads import Heads, HeadsData, HeadsEpilogue, rotary_lanes, stage_banks, stage_buffer, stage_pitch
-from ..operands import WIDEST_BUS, Operand, k_unit, place_operand, place_scales
+from ..kernels.heads import Heads, HeadsData, HeadsEpilogue, rotary_lanes, stage_banks, stage_buffer
+from ..operands import WIDEST_BUS, k_unit, place_operand
 from ..quantize import StoredTensor, store
 from ..schedule import GemmSchedule, KernelSchedule, Schedule
 from ..tiles.buffers import Buffer, Memory, align, place
-from ..tiles.expr import Assign, Codes, Elem, Reduction, Row, Shape
+from ..tiles.expr import Assign, Elem, Reduction, Row, Shape
 from .head_sizes import mixed_head, rotated_head, spread_heads
+from .kv_layout import ask_queries, key_caches, row_segments, rows_key
 from .ports import CORES, Ports
-from .steps import Job, Layer, Stage, Step, scales_key
+from .steps import Job, Stage, Step
 
 if TYPE_CHECKING:
     from ..layers import Workload
@@ -301,176 +300,6 @@ class ToHeads(Projection):
         where = query_at if self._queries else keys_at
         emit_gemm(emitter, self.problem, schedule, memory[self.x], memory[self.held_weight], regions, epilogue,
                   lambda group: epilogue.moves(group, partial(where, group)))
-
-
-def ask_queries(job: Job, layer: Layer, ports: Ports) -> None:
-    """Ask for the queries, all parts of a head together."""
-    rows, heads, _ = layer.shape(ports.queries[0])
-    job.ask(Stage.RESULTS, ports.queries[0], lambda builder: code_matrix(
-        builder, ports.queries[0], rows, heads * align(ports.width, layer.config.bus_bytes)))
-
-
-def key_caches(builder: ProgramBuilder, job: Job, layer: Layer, core: Node) -> tuple[tuple[Matrix, ...], ...]:
-    """Keys of each sequence and head, a row each, all parts together; old ones from the caches."""
-    ports, kv, tensors = Ports.of(layer.graph, core), layer.format(Slot.KV), job.tensors
-    assert isinstance(core.op, CORES)
-    workload, old = core.op.workload, ports.old
-
-    def cache(sequence: int, head: int) -> Matrix:
-        def fill() -> np.ndarray:
-            rows = np.zeros((workload.keys, ports.width), np.uint8)
-            for part, name in zip(ports.keys, ports.key_caches, strict=True):
-                held, first = getattr(tensors, name)[sequence, head], ports.offset(part)
-                order = ports.order(part)
-                rows[:old, first:first + len(order)] = store(held[:, order], kv, job.scales[ports.keys[0]]).codes
-            return rows
-        name = (ports.key_caches or ports.keys)[0]
-        return code_matrix(builder, f"{name}.{sequence}.{head}", workload.keys, ports.width,
-                           fill if tensors and old else None)
-
-    return tuple(tuple(cache(s, h) for h in range(ports.kv_heads)) for s in range(workload.batch))
-
-
-def rows_key(part: str) -> str:
-    """The operand with new tokens' rows of keys that are values too, one after another."""
-    return f"{part} rows"
-
-
-def row_segments(tokens: int, first: int, count: int) -> list[tuple[int, int, int, int]]:
-    """Cut rows first .. first+count-1 by sequences of ``tokens``: (sequence, first token, offset, number)."""
-    segments, at = [], 0
-    while at < count:
-        sequence, token = divmod(first + at, tokens)
-        size = min(count - at, tokens - token)
-        segments.append((sequence, token, at, size))
-        at += size
-    return segments
-
-
-@dataclass(kw_only=True, eq=False)
-class ToValues(Projection):
-    """Values, transposed: rows are features, columns are tokens. core: reads them."""
-
-    cache_suffix: ClassVar[str] = ""
-
-    core: Node
-
-    @property
-    def ports(self) -> Ports:
-        return Ports.of(self.layer.graph, self.core)
-
-    @property
-    def _workload(self) -> Workload | Sequences:
-        assert isinstance(self.core.op, CORES)
-        return self.core.op.workload
-
-    @cached_property
-    def problem(self) -> GemmProblem:
-        rows, hidden = self.layer.shape(self.x)
-        _, heads, size = self.layer.shape(self.makes)
-        return GemmProblem(name=self.name, m=heads * size, n=rows,
-                           k=self.layer.padded(self.x, hidden), layer_k=hidden, cut=True,
-                           a=self.layer.format(Slot.TURNED_WEIGHTS), b=self.layer.numerics.formats.activations)
-
-    def ask(self, job: Job) -> None:
-        problem, layer, schedule = self.problem, self.layer, job.schedule[self.name]
-        if self.bias is not None:
-            job.ask(Stage.VECTORS, self.bias, lambda builder: self._bias_matrix(builder, job))
-        layer.ask_input(job, self.x, problem.k)
-        if problem.b.scaled:
-            make = layer.stored(job, self.x, problem.b)
-            scales = (lambda: make().scales) if make else None
-            job.ask(Stage.OTHER_FORMS, self._scales, lambda builder: place_scales(
-                builder, self._scales, problem.n, problem.k, problem.b, scales,
-                chunk=schedule.k_tile, packed=layer.graph.values[self.x].role is Role.INPUT))
-        make = layer.stored(job, self.weight, problem.a, square=True)
-        job.ask(Stage.WEIGHTS, self.held_weight, lambda builder: place_operand(
-            builder, self.held_weight, problem.m, problem.k, problem.a, (lambda: self.own(make())) if make else None,
-            chunk=problem.k if schedule.a_resident else schedule.k_tile))
-        self.ask_caches(job)
-
-    def epilogue_buffers(self, schedule: GemmSchedule) -> list[Buffer]:
-        added = [row_bias_buffer(self.layer.config, self.problem.rows(schedule))] if self.bias else []
-        return [*super().epilogue_buffers(schedule), *added]
-
-    def _bias_matrix(self, builder: ProgramBuilder, job: Job) -> Matrix:
-        """The bias, a row per block of rows of the result."""
-        name, rows, tensors = self.bias, self.problem.rows(job.schedule[self.name]), job.tensors
-        assert name is not None
-        blocks, width = -(-self.problem.m // rows), align(rows, builder.config.cols)
-
-        def fill() -> np.ndarray:
-            values = np.asarray(getattr(tensors, name), np.float32)
-            return np.pad(np.pad(values, (0, blocks * rows - len(values))).reshape(blocks, rows),
-                          ((0, 0), (0, width - rows)))
-
-        return float_matrix(builder, name, blocks, width, fill if tensors else None)
-
-    @property
-    def _scales(self) -> str:
-        """The block scales of x, cut as this GEMM loads them."""
-        return scales_key(self.x, self.node.output)
-
-    def ask_caches(self, job: Job) -> None:
-        """Ask for the values of all sequences."""
-        job.ask(Stage.RESULTS, self.makes, lambda builder: self._caches(builder, job))
-
-    def _caches(self, builder: ProgramBuilder, job: Job) -> tuple[Matrix, ...]:
-        """(heads * head_dim, keys) of each sequence, keys padded with zero codes; old ones from the cache."""
-        workload, tensors, kv = self._workload, job.tensors, self.layer.format(Slot.KV)
-        name, (_, heads, size) = self.ports.value_cache, self.layer.shape(self.ports.values)
-
-        def cache(sequence: int) -> Matrix:
-            def fill() -> np.ndarray:
-                rows = np.zeros((heads, size, workload.keys), np.uint8)
-                flat = getattr(tensors, name)[sequence].reshape(-1, size)
-                codes = store(flat, kv, job.scales[self.ports.values]).codes
-                rows[:, :, :old] = codes.reshape(heads, old, size).transpose(0, 2, 1)
-                return rows.reshape(heads * size, workload.keys)
-            return code_matrix(builder, f"{name or self.makes}.{sequence}{self.cache_suffix}", heads * size,
-                               workload.keys, fill if tensors and old else None)
-
-        old = self.ports.old
-        return tuple(cache(s) for s in range(workload.batch))
-
-    def emit(self, job: Job) -> None:
-        memory, schedule, workload, emitter = job.memory, job.schedule[self.name], self._workload, job.emitter
-        config, regions, caches = emitter.config, self.place(job.schedule), memory[self.makes]
-        stages, quant = regions["staged results"], self.layer.format(Slot.KV).quant
-        old, (dequant, out) = self.ports.old, self.factors(job)
-        bias = RowBias(emitter, regions, memory[self.bias], self.name, self.problem.rows(schedule)) \
-            if self.bias else None
-
-        def finish(group: Group) -> None:
-            stage, pitch = stages[group.index % len(stages)], stage_pitch(config, group.tiles)
-            codes = Codes(addr=stage, pitch=pitch, quant=quant)
-            statement = Assign(to=codes, value=Elem(group.addr), scale=dequant / out, label="quantize v")
-            if bias is not None:
-                statement = Assign(to=codes, value=Elem(group.addr) * dequant + bias.load(group), scale=1 / out,
-                                   label="add bias, quantize v")
-            emitter.compute(group.shape, statement)
-            columns = min(group.tiles * config.cols, self.problem.n - group.n0)
-            for sequence, token, at, count in row_segments(workload.keys - old, group.n0, columns):
-                emitter.store_codes(caches[sequence], first_row=group.m0, rows=group.rows,
-                                    first_byte=old + token, row_bytes=count, addr=stage, pitch=pitch,
-                                    src_byte=at, label="store v")
-
-        def moves(group: Group) -> tuple[Hashable, list[int]]:
-            columns = min(group.tiles * config.cols, self.problem.n - group.n0)
-            segments = row_segments(workload.keys - old, group.n0, columns)
-            turn, added = bias.moves(group) if bias is not None else ((), [])
-            return (group.index % len(stages), turn, *(segment[2:] for segment in segments)), [
-                *(caches[sequence].at(group.m0, old + token) for sequence, token, _, _ in segments), *added]
-
-        emit_gemm(emitter, self.problem, schedule, *self.operands(job), regions, finish, moves)
-
-    def operands(self, job: Job) -> tuple[Operand, Operand]:
-        """The weight and x."""
-        return job.memory[self.held_weight], replace(job.memory[self.x], scales=job.memory.get(self._scales))
-
-    def factors(self, job: Job) -> tuple[float, float]:
-        """What a result is multiplied with, and the factor of the codes it becomes."""
-        return job.scales[self.x] * job.scales[self.weight], job.scales[self.makes]
 
 
 @dataclass(kw_only=True, eq=False)

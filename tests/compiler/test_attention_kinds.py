@@ -14,19 +14,25 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.formats import PRESETS
+from tilescore.compiler.graph.calibrate import calibrate
+from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.graph.layers import layer_graph
 from tilescore.compiler.latent import LatentAttentionLayer, absorbs
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.models import attention_layer, load_model
 from tilescore.compiler.numerics import Numerics
+from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.tensors import LayerTensors
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import WorkloadError
 from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.simulate import simulate
-from tilescore.tests.compiler.lowering.test_attention_layers import check
-from tilescore.tests.compiler.play import EDGE, NANO, TALL
+from tilescore.testing.quantized_layer import quantized_layer
+from tilescore.tests.compiler.lowering.test_attention_layers import FP32_ROUNDINGS, check
+from tilescore.tests.compiler.play import EDGE, NANO, SERVER, TALL, compile_and_play
 from tilescore.tests.compiler.tiny import KIND_FAMILIES
+from tilescore.tests.golden.cases import every_format
 
 KINDS: dict[str, dict[str, Any]] = {
     "partial rotary": {"rotary_dim": 8},
@@ -113,6 +119,16 @@ def test_absorbed_decode_at_real_widths() -> None:
     """Latents of 512 + 64, 16 heads and more keys than a softmax block on `edge`: timing, and the result."""
     assert absorbs(FULL_WIDTH, LONG) and LONG.keys > Numerics().softmax_block
     check(LONG, EDGE)
+    check(LONG, SERVER)  # values come in parts, beside the keys buffer B does not hold them
+
+
+@pytest.mark.parametrize("name", ["nvfp4", "w4a8-mxfp4", "deepseek"])
+def test_absorbed_form_in_formats_with_block_scales(name: str) -> None:
+    numerics, tile = Numerics(formats=PRESETS[name]), every_format(EDGE)
+    layer = dataclasses.replace(FULL_WIDTH, heads=3, kv_heads=3, kv_rank=128, form="absorbed")
+    compiled, result = compile_and_play(Workload(layer=layer, tokens=2, context=21), tile, numerics=numerics)
+    scales = calibrate(float64_layer(compiled.tensors).ranges, numerics)
+    assert rel_rms_error(result, quantized_layer(compiled.tensors, scales, numerics)) < FP32_ROUNDINGS
 
 
 @pytest.mark.slow
@@ -156,7 +172,6 @@ def test_equal_to_transformers(name: str, tmp_path: Path, seed: int) -> None:
     pytest.importorskip("torch", reason="needs the oracle extra (torch, transformers)")
     pytest.importorskip("transformers", reason="needs the oracle extra (torch, transformers)")
     from tilescore.compiler.checkpoint import from_safetensors
-    from tilescore.compiler.graph.evaluate import float64_layer
     from tilescore.tests.compiler.test_transformers_oracle import (
         EXACT,
         FLOAT32_STEP,

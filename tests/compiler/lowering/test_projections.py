@@ -9,7 +9,7 @@ from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layers import AttentionLayer, Workload
-from tilescore.compiler.lowering.projections import row_segments
+from tilescore.compiler.lowering.kv_layout import row_segments
 from tilescore.compiler.tensors import LayerTensors, synthetic
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.element_values import decode_e4m3_float
