@@ -54,7 +54,8 @@ class FlashPlacement:
 
     head_tiles, out_tiles: column tiles of an output, and of one in whole blocks.
     columns: of a block's scores; kv_tile: keys per piece, ``pieces`` of which make a block. scores, partial, p, q,
-    stage: addresses of the copies. packed: may banks be shared? partial holds raw accumulators when there are several pieces.
+    stage: addresses of the copies. packed: may banks be shared? partial holds raw accumulators when there are several
+    pieces.
     k_ring, v_ring: addresses of pieces in buffer B, as many as fit.
     """
 
