@@ -3,8 +3,10 @@
 Those of a single GEMM are in `auto_gemm.py`.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError, DoesNotFit
@@ -22,9 +24,9 @@ from .emitter import VECTOR_TILES
 from .kernels.flash_place import FlashPlacement, FlashProblem, key_unit
 from .kernels.gather_add import GatherAdd
 from .kernels.gemm import GemmProblem
-from .kernels.grouped import grouped_buffers, operand_pitch, product_tiles
+from .kernels.grouped import grouped_buffers, operand_pitch, pair_tiles, product_tiles
 from .schedule import FlashSchedule, GatherAddSchedule, GemmSchedule
-from .tiles.buffers import Buffer, align, fits
+from .tiles.buffers import Buffer, align, fits, why_not
 
 
 def flash_schedule(problem: FlashProblem, config: TileConfig) -> FlashSchedule:
@@ -40,7 +42,7 @@ def flash_schedule(problem: FlashProblem, config: TileConfig) -> FlashSchedule:
                      f"buffer A of {config.a_banks} banks of {config.a_bank_groups} groups, buffer B of "
                      f"{config.b_banks} banks of {config.b_bank_groups}, accumulator buffer of {config.acc_banks} "
                      f"banks of {config.acc_bank_rows} rows, {config.stat_banks} statistics banks of "
-                     f"{config.stat_bank_rows} (8 are used)" + _why_not_flash(problem, config))
+                     f"{config.stat_bank_rows}" + _why_not_flash(problem, config))
 
 
 def _why_not_flash(problem: FlashProblem, config: TileConfig) -> str:
@@ -88,9 +90,44 @@ def _halves(most: int, unit: int) -> Iterator[int]:
 
 def grouped_schedules(config: TileConfig, gate_up: GemmProblem,
                       down: GemmProblem) -> tuple[GemmSchedule, GemmSchedule]:
-    """gate_up and down with the most rows for which blocks of tokens and products fit in A, two of each if
-    possible."""
-    return apart_or_packed(lambda packed: _grouped(config, gate_up, down, packed))
+    """gate_up and down with the most rows for which blocks of tokens and products fit in A, two of each if possible;
+    else with one or both of them streamed."""
+    choices = [*((lambda packed=packed: _grouped(config, gate_up, down, packed)) for packed in (False, True)),
+               *((lambda packed=packed, kept=kept: _grouped_streamed(config, gate_up, down, packed, *kept))
+                 for packed, kept in product((False, True), ((False, True), (True, False), (False, False))))]
+    for choice in choices[:-1]:
+        with contextlib.suppress(DoesNotFit):
+            return choice()
+    return choices[-1]()
+
+
+def _grouped_streamed(config: TileConfig, gate_up: GemmProblem, down: GemmProblem, packed: bool, keep_tokens: bool,
+                      keep_products: bool) -> tuple[GemmSchedule, GemmSchedule]:
+    """The most rows with which chunks of what is not kept in A fit, then the largest groups and chunks."""
+    pair = pair_tiles(config, gate_up.a, keep_products)
+    groups = [pair << power for power in range(2, -1, -1)]
+    chunks = [[size for size in _halves(problem.k, problem.k_unit(config, kept))
+               if has_pieces(config, problem, 1, min(size, problem.k), 1 if packed else 2, packed)]
+              for problem, kept in ((gate_up, keep_tokens), (down, keep_products))]
+
+    def fitting(rows: int) -> tuple[GemmSchedule, GemmSchedule] | None:
+        for group, first_k, second_k in product(groups, *chunks):
+            first = GemmSchedule(m_tile=rows, k_tile=first_k, n_tiles=1, group_tiles=group, stage_banks=0,
+                                 a_resident=keep_tokens, k_outer=not keep_tokens)
+            second = GemmSchedule(m_tile=rows, k_tile=second_k, n_tiles=1, group_tiles=max(1, group // 2),
+                                  stage_banks=0, a_resident=keep_products, k_outer=not keep_products)
+            if fits(grouped_buffers(config, gate_up, down, first, second), config, packed):
+                return first, second
+        return None
+
+    rows = first_that(list(row_counts(config, gate_up.m)), lambda rows: fitting(rows) is not None)
+    if rows is not None and (found := fitting(rows)) is not None:
+        return found
+    smallest = [GemmSchedule(m_tile=1, k_tile=problem.k_unit(config, kept), n_tiles=1, stage_banks=0, group_tiles=size,
+                             a_resident=kept, k_outer=not kept)
+                for problem, kept, size in ((gate_up, keep_tokens, pair), (down, keep_products, 1))]
+    raise DoesNotFit(_no_experts(config, gate_up, down)
+                     + why_not(grouped_buffers(config, gate_up, down, *smallest), config, "experts"))
 
 
 def _grouped(config: TileConfig, gate_up: GemmProblem, down: GemmProblem,
@@ -114,13 +151,17 @@ def _grouped(config: TileConfig, gate_up: GemmProblem, down: GemmProblem,
                           lambda rows, copies=copies: fitting(rows, copies) is not None)
         if rows is not None and (found := fitting(rows, copies)) is not None:
             return found
+    raise DoesNotFit(_no_experts(config, gate_up, down))
+
+
+def _no_experts(config: TileConfig, gate_up: GemmProblem, down: GemmProblem) -> str:
     x_panel, h_panel = operand_pitch(config, gate_up), operand_pitch(config, down)
-    raise DoesNotFit(f"experts: no tiling of hidden = {gate_up.layer_k}, intermediate = {down.layer_k} fits tile "
-                     f"{config.name}: a panel of tokens and one of products need {x_panel} and {h_panel} groups per "
-                     f"slice of buffer A, in banks of {config.a_bank_groups}, it has "
-                     f"{config.a_banks * config.a_bank_groups}; buffer B has {config.b_banks} banks of "
-                     f"{config.b_bank_groups} groups for weights, the accumulator buffer {config.acc_banks} banks of "
-                     f"{config.acc_bank_rows} rows for the results of both projections")
+    return (f"experts: no tiling of hidden = {gate_up.layer_k}, intermediate = {down.layer_k} fits tile "
+            f"{config.name}: a panel of tokens and one of products need {x_panel} and {h_panel} groups per "
+            f"slice of buffer A, in banks of {config.a_bank_groups}, it has "
+            f"{config.a_banks * config.a_bank_groups}; buffer B has {config.b_banks} banks of "
+            f"{config.b_bank_groups} groups for weights, the accumulator buffer {config.acc_banks} banks of "
+            f"{config.acc_bank_rows} rows for the results of both projections")
 
 
 def _down(config: TileConfig, gate_up: GemmProblem, down: GemmProblem, schedule: GemmSchedule,
@@ -149,12 +190,11 @@ def _gather_add(kernel: GatherAdd, config: TileConfig, packed: bool) -> GatherAd
         return fits(kernel.buffers(config, GatherAddSchedule(m_tile=rows, n_tiles=tiles)), config, packed)
 
     counts = sorted({kernel.rows, *range(1, min(kernel.rows, config.index_entries) + 1)}, reverse=True)
-    rows = first_that(counts, lambda rows: works(rows, 1))
+    whole = [rows for rows in counts if kernel.terms_at_once(config, GatherAddSchedule(m_tile=rows, n_tiles=1)) > 1]
+    rows = first_that(whole, lambda rows: works(rows, 1)) or first_that(counts, lambda rows: works(rows, 1))
     if rows is None:
-        raise DoesNotFit(f"{kernel.name}: index_entries = {config.index_entries} of tile {config.name} do not hold two "
-                         f"lists of top_k = {kernel.terms} indices per token for a bus beat of "
-                         f"{config.bus_bytes // 4} tokens, or its accumulator buffer of {config.acc_banks} banks five "
-                         "regions")
+        raise DoesNotFit(f"{kernel.name}: no tiling fits tile {config.name}" + why_not(
+            kernel.buffers(config, GatherAddSchedule(m_tile=1, n_tiles=1)), config, kernel.name))
     most = min(-(-kernel.columns // config.cols), VECTOR_TILES)
     tiles = first_that(range(most, 0, -1), lambda tiles: works(rows, tiles))
     assert tiles is not None

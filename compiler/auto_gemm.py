@@ -61,14 +61,15 @@ def chunk_sizes(k: int, unit: int) -> list[int]:
 
 
 def largest_chunk(config: TileConfig, problem: GemmProblem, purpose: str, packed: bool = False) -> int:
-    """The largest chunk of k of which `PIECES` single-tile pieces fit, or fewer; at least two must unless ``packed``."""
+    """The largest chunk of k of which `PIECES` single-tile pieces fit, or fewer, but two, or one if ``packed``."""
     unit = k_unit(config, problem.a, problem.b)
     sizes = chunk_sizes(problem.k, unit)
     for wanted in range(PIECES, 0 if packed else 1, -1):
         size = first_that(sizes, lambda size, wanted=wanted: has_pieces(config, problem, 1, size, wanted, packed))
         if size is not None:
             return size
-    raise DoesNotFit(f"{purpose}: buffer B of tile {config.name} does not hold a piece of {unit} elements of k for "
+    pieces = "a piece" if packed else "two pieces"
+    raise DoesNotFit(f"{purpose}: buffer B of tile {config.name} does not hold {pieces} of {unit} elements of k for "
                      f"{config.cols} columns")
 
 

@@ -42,10 +42,11 @@ class Emitter:
         fields = source.dma_fields(first_row, k0, size or source.k, self.config)
         self.builder.emit(Load(space=space, rows=rows, addr=addr, pitch=pitch, **fields), label)
 
-    def gather_operand(self, source: Operand, *, index_addr: int, rows: int, addr: int, pitch: int,
-                       label: str = "") -> None:
-        """Rows of ``source`` chosen by the index memory, with their block scales, to A."""
-        fields = source.dma_fields(0, 0, source.k, self.config)
+    def gather_operand(self, source: Operand, *, index_addr: int, rows: int, addr: int, pitch: int, k0: int = 0,
+                       size: int | None = None, label: str = "") -> None:
+        """``size`` elements from element ``k0`` of rows of ``source`` chosen by the index memory, with their block
+        scales, to A."""
+        fields = source.dma_fields(0, k0, size or source.k, self.config)
         self.builder.emit(Gather(space=Space.A, rows=rows, addr=addr, pitch=pitch, index_addr=index_addr, **fields),
                           label)
 

@@ -1,9 +1,9 @@
 """Random tiles: `TileConfig`s that differ in every key, for tests of what must work on any tile.
 
-Every key is drawn over its own range (`tile_keys.KEYS`), within the relations that `TileConfig` checks: powers of two by
-their exponents, other counts and depths so that each order of magnitude is as likely, few of them powers of two. So most
-tiles are unlike any that a person would draw: many banks of a few groups, one of thousands, a bus narrower than a
-group or wider than the array, fewer statistics than rows.
+Every key is drawn over its own range (`tile_keys.KEYS`), within the relations that `TileConfig` checks: powers of two
+by their exponents, other counts and depths so that each order of magnitude is as likely, few of them powers of two. So
+most tiles are unlike any that a person would draw: many banks of a few groups, one of thousands, a bus wider than the
+array, fewer statistics than rows.
 """
 
 import dataclasses

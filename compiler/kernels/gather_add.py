@@ -31,13 +31,18 @@ class GatherAdd:
 
     def buffers(self, config: TileConfig, schedule: GatherAddSchedule) -> list[Buffer]:
         rows, keys = min(schedule.m_tile, self.rows), "m_tile * n_tiles"
-        entries = align(rows, config.bus_bytes // 4) * self.terms
+        entries = align(rows, config.bus_bytes // 4) * self.terms_at_once(config, schedule)
         size = (rows * schedule.n_tiles,)
         return [Buffer(name="sums", memory=Memory.ACC, sizes=size, least=2, most=2, keys=keys, few=1),
                 Buffer(name="gathered slots", memory=Memory.ACC, sizes=size, least=REGIONS, most=REGIONS, keys=keys,
                        few=1),
                 Buffer(name="lists of slots", memory=Memory.INDEX, sizes=(entries,), least=2, most=2, keys="m_tile",
                        few=1)]
+
+    def terms_at_once(self, config: TileConfig, schedule: GatherAddSchedule) -> int:
+        """Terms whose indices are on chip at once: all, or one where the index memory does not hold those of all."""
+        return self.terms if align(min(schedule.m_tile, self.rows), config.bus_bytes // 4
+                                   ) * self.terms <= config.index_entries else 1
 
     def emit(self, emitter: Emitter, schedule: GatherAddSchedule, lists: np.ndarray, source: Matrix,
              target: Matrix, regions: Mapping[str, list[int]], base: Matrix | None = None) -> None:
@@ -47,7 +52,7 @@ class GatherAdd:
         if tiles > VECTOR_TILES:
             raise CompileError(f"{self.name}: n_tiles must be at most {VECTOR_TILES}, got {tiles}")
         sums, parts, indices = regions["sums"], regions["gathered slots"], regions["lists of slots"]
-        step = align(rows_max, config.bus_bytes // 4)
+        step, at_once = align(rows_max, config.bus_bytes // 4), self.terms_at_once(config, schedule)
         starts = range(0, self.rows, rows_max)
         blocks = np.zeros((len(starts), self.terms, step), np.uint32)
         for block, start in enumerate(starts):
@@ -57,8 +62,9 @@ class GatherAdd:
         width, turn, call = tiles * config.cols, 0, 0
         for block, start in enumerate(starts):
             rows, index = min(rows_max, self.rows - start), indices[block % len(indices)]
-            emitter.load_index(matrix, first=block * step * self.terms, count=step * self.terms, addr=index,
-                               label=f"{self.name} list {start}")
+            if at_once == self.terms:
+                emitter.load_index(matrix, first=block * step * self.terms, count=step * self.terms, addr=index,
+                                   label=f"{self.name} list {start}")
             for n0 in range(0, self.columns, width):
                 columns = min(width, self.columns - n0)
                 total, turn = sums[turn % len(sums)], turn + 1
@@ -69,8 +75,13 @@ class GatherAdd:
                     begun = j > 0 or base is not None
                     to = parts[call % len(parts)] if begun else total
                     call += begun
+                    if at_once < self.terms:
+                        index = indices[call % len(indices)]
+                        emitter.load_index(matrix, first=(block * self.terms + j) * step, count=step, addr=index,
+                                           label=f"{self.name} list {start} slot {j}")
                     emitter.load_rows(source, first_row=0, rows=rows, first_byte=4 * n0, row_bytes=4 * columns,
-                                      addr=to, pitch=rows, index_addr=index + j * step, label=f"{self.name} slot {j}")
+                                      addr=to, pitch=rows, index_addr=index + j % at_once * step,
+                                      label=f"{self.name} slot {j}")
                     if begun:
                         emitter.compute(Shape(rows=rows, tiles=-(-columns // config.cols), pitch=rows), Assign(
                             to=Elem(total), value=Elem(total) + Elem(to), label="add"))

@@ -1,19 +1,21 @@
 """Two GEMMs for each block of rows of one expert: gather, gate and up, product, down, weigh, store.
 
 Gate and up rows alternate by column tile in DRAM, so that one GEMM makes both and each group holds the activation's
-and the product's operands. The product stays on chip: it is quantized straight into buffer A, where the second GEMM
-reads it. A row's weight for an expert comes as one bus beat (its neighbours' weights with it); a one-hot row picks the
-lane.
+and the product's operands. Gathered rows and the product stay on chip: it is quantized straight into buffer A, where
+the second GEMM reads it. Where buffer A is too small for that (``a_resident`` = false), rows are gathered again, a
+chunk of k at a time, for every group of column tiles, and products go through DRAM. A row's weight for an expert comes
+as one bus beat (its neighbours' weights with it); a one-hot row picks the lane.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 
 import numpy as np
 
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import CompileError
-from ...rtl.spec.isa import Reduce, ScaleRule
+from ...rtl.spec.isa import Reduce, ScaleRule, Space
 from ...rtl.spec.tensor_formats import TensorFormat
 from ..dram import Matrix, index_list
 from ..emitter import Emitter
@@ -23,7 +25,7 @@ from ..tiles import activations
 from ..tiles.buffers import AS_MANY_AS_FIT, Buffer, Memory, align
 from ..tiles.expr import Assign, Codes, Col, Elem, Imm, Reduction, Row, Shape
 from .bias import ColumnBias, column_bias_buffer
-from .gemm import Gemm, GemmProblem, Group, Resident
+from .gemm import Gemm, GemmProblem, Group, Resident, Stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,17 @@ def biases_of(problem: GemmProblem) -> str:
     return f"{problem.name} biases"
 
 
+def pair_tiles(config: TileConfig, activations: TensorFormat, resident: bool) -> int:
+    """Column tiles of gate and up whose products fill places of buffer A, and bus beats where they go through DRAM."""
+    beats = 1 if resident else config.bus_bytes * 8 // activations.bits // config.cols
+    return 2 * max(product_tiles(config, activations), beats)
+
+
+def staged_pitch(config: TileConfig, activations: TensorFormat, tiles: int) -> int:
+    """Groups between panels of the staged products of ``tiles`` column tiles of gate and up."""
+    return align(activations.bytes_of(tiles // 2 * config.cols), config.a_word_bytes) // config.lanes
+
+
 def grouped_buffers(config: TileConfig, gate_up: GemmProblem, down: GemmProblem, gate_up_schedule: GemmSchedule,
                     down_schedule: GemmSchedule) -> list[Buffer]:
     """Everything that blocks of rows need. Two copies of what belongs to one block, so that the next block can be
@@ -109,7 +122,21 @@ def grouped_buffers(config: TileConfig, gate_up: GemmProblem, down: GemmProblem,
     rows, beat = gate_up.rows(gate_up_schedule), config.bus_bytes // 4
     tiles = min(gate_up_schedule.group_tiles, gate_up.n // config.cols)
     words, panels = -(-rows // config.cols), -(-rows // config.rows)
-    tokens, products = ((panels * operand_pitch(config, problem),) for problem in (gate_up, down))
+    keys = "m_tile rows"
+
+    def resident(name: str, problem: GemmProblem) -> list[Buffer]:
+        sizes = (panels * operand_pitch(config, problem),)
+        return [Buffer(name=name, memory=Memory.A, sizes=sizes, keys=keys),
+                Buffer(name=f"more {name}", memory=Memory.A, sizes=sizes, least=0)]
+
+    tokens = resident("gathered tokens", gate_up)
+    if not gate_up_schedule.a_resident:
+        tokens = [replace(gate_up.a_blocks(gate_up_schedule, config), name="gathered tokens")]
+    products = resident("expert products", down)
+    if not down_schedule.a_resident:
+        staged = panels * staged_pitch(config, down.a, gate_up_schedule.group_tiles)
+        products = [replace(down.a_blocks(down_schedule, config), name="expert products"),
+                    Buffer(name="staged products", memory=Memory.A, sizes=(staged,), most=2, keys="group_tiles")]
     b = [replace(problem.b_pieces(schedule, config), alive=frozenset({problem.name}))
          for problem, schedule in ((gate_up, gate_up_schedule), (down, down_schedule))]
     biases = [column_bias_buffer(config, problem, schedule, biases_of(problem))
@@ -124,24 +151,19 @@ def grouped_buffers(config: TileConfig, gate_up: GemmProblem, down: GemmProblem,
                sizes=(beat,), beside=frozenset()),
         Buffer(name="combine weights", memory=Memory.STATISTICS, sizes=(words,), least=2, most=2, few=1,
                beside=frozenset()),
-        Buffer(name="gathered tokens", memory=Memory.A, sizes=tokens, keys="m_tile rows"),
-        Buffer(name="expert products", memory=Memory.A, sizes=products, keys="m_tile rows"),
-        Buffer(name="more gathered tokens", memory=Memory.A, sizes=tokens, least=0),
-        Buffer(name="more expert products", memory=Memory.A, sizes=products, least=0),
+        tokens[0], products[0], *tokens[1:], *products[1:],
         Buffer(name="token lists", memory=Memory.INDEX, sizes=(align(rows, beat),), least=2, most=AS_MANY_AS_FIT,
                keys="m_tile rows", few=1), *b]
 
 
 def check_schedules(config: TileConfig, activations: TensorFormat, gate_up: GemmSchedule, down: GemmSchedule) -> None:
-    """Rules beyond those of a `Gemm`: both share the blocks of rows, and products stay in buffer A."""
-    unit = 2 * product_tiles(config, activations)
+    """Rules beyond those of a `Gemm`: both share the blocks of rows, and products have whole places."""
+    unit = pair_tiles(config, activations, down.a_resident)
     if gate_up.group_tiles % unit:
+        beats = "" if down.a_resident else f"bus beats of {config.bus_bytes} bytes, "
         raise CompileError(f"gate_up: group_tiles must be a multiple of {unit}, pairs of column tiles whose "
-                           f"products fill rows of {max(config.lanes, config.cols)} bytes of buffer A and blocks "
-                           f"of {activations.name}, got {gate_up.group_tiles} tiles of {config.cols}")
-    for name, gemm in (("gate_up", gate_up), ("down", down)):
-        if not gemm.a_resident:
-            raise CompileError(f"{name}: a_resident must be true, tokens and products of a block stay in buffer A")
+                           f"products fill {beats}rows of {max(config.lanes, config.cols)} bytes of buffer A and "
+                           f"blocks of {activations.name}, got {gate_up.group_tiles} tiles of {config.cols}")
     if down.m_tile != gate_up.m_tile:
         raise CompileError(f"down: m_tile must be that of gate_up, {gate_up.m_tile}, got {down.m_tile}")
 
@@ -150,7 +172,7 @@ def check_schedules(config: TileConfig, activations: TensorFormat, gate_up: Gemm
 class GroupedData:
     """Matrices of one program. x: rows that are gathered; weights: FP32, a column per expert; one_hot: FP32, a row per
     lane of a bus beat; zeros: FP32 rows. slots: FP32, where weighted results go, in the order of the blocks. rule: of
-    products with block scales."""
+    products with block scales. products: of one block, where they go through DRAM."""
 
     x: Operand
     weights: Matrix
@@ -159,6 +181,7 @@ class GroupedData:
     slots: Matrix
     columns: int
     rule: ScaleRule
+    products: Operand | None = None
 
 
 class Grouped:
@@ -174,8 +197,10 @@ class Grouped:
         (self.gated,), (self.weight_rows,), (self.one_hot,) = (regions[name] for name in (
             "gated values", "gathered combine weights", "one-hot rows"))
         self.row_weights, self.index_slots = regions["combine weights"], regions["token lists"]
-        self.x_slots, self.h_slots = ([*regions[name], *regions[f"more {name}"]]
+        self.x_slots, self.h_slots = ([*regions[name], *regions.get(f"more {name}", [])]
                                       for name in ("gathered tokens", "expert products"))
+        self.stages, self.schedules = regions.get("staged products", []), schedules
+        self._x_chunks, self._h_chunks = cycle(self.x_slots), cycle(self.h_slots)
         self.rows = gate_up.rows(schedules[0])
         self.x_pitch, self.h_pitch = operand_pitch(config, gate_up), operand_pitch(config, down)
         self.regions, self.problems = regions, problems
@@ -189,7 +214,7 @@ class Grouped:
         emitter.load_rows(data.zeros, first_row=0, rows=self.rows, addr=self.weight_rows, label="clear")
         fetched: tuple[int, Block] | None = None
         lists = self._index_lists()
-        ahead = len(self.x_slots) > 1
+        ahead = len(self.x_slots) > 1 and self.schedules[0].a_resident
         for number, block in enumerate(self.blocks):
             if ahead:
                 self._fetch(number, block, lists[number])
@@ -218,8 +243,9 @@ class Grouped:
         index, expert = self.index_slots[number % len(self.index_slots)], block.expert.number
         label = f"expert {expert}"
         emitter.load_index(where[0], first=where[1], count=rows, addr=index, label=f"{label} tokens")
-        emitter.gather_operand(data.x, index_addr=index, rows=rows, addr=self.x_slots[number % len(self.x_slots)],
-                               pitch=self.x_pitch, label=f"{label} gather x")
+        if self.schedules[0].a_resident:
+            emitter.gather_operand(data.x, index_addr=index, rows=rows, addr=self.x_slots[number % len(self.x_slots)],
+                                   pitch=self.x_pitch, label=f"{label} gather x")
         lanes = config.bus_bytes // 4
         emitter.load_rows(data.weights, first_row=0, rows=rows, first_byte=expert // lanes * config.bus_bytes,
                           row_bytes=config.bus_bytes, addr=self.weight_rows, index_addr=index,
@@ -230,10 +256,13 @@ class Grouped:
 
     def _compute(self, number: int, block: Block) -> None:
         rows, h = len(block.rows), self.h_slots[number % len(self.h_slots)]
-        x, weights = self.x_slots[number % len(self.x_slots)], self.row_weights[number % len(self.row_weights)]
-        self.gemm_gate_up.block(m0=0, rows=rows, a=Resident(x, self.x_pitch), b=block.expert.gate_up,
+        weights = self.row_weights[number % len(self.row_weights)]
+        x = (Resident(self.x_slots[number % len(self.x_slots)], self.x_pitch) if self.schedules[0].a_resident
+             else self._gathered(self.index_slots[number % len(self.index_slots)], block))
+        self.gemm_gate_up.block(m0=0, rows=rows, a=x, b=block.expert.gate_up,
                                 epilogue=lambda group: self._gate(group, block.expert, h, weights))
-        self.gemm_down.block(m0=0, rows=rows, a=Resident(h, self.h_pitch), b=block.expert.down,
+        products = Resident(h, self.h_pitch) if self.data.products is None else self._loaded(self.data.products, rows)
+        self.gemm_down.block(m0=0, rows=rows, a=products, b=block.expert.down,
                              epilogue=lambda group: self._weigh(group, block, weights))
 
     def _bias(self, expert: Expert, part: int) -> ColumnBias | None:
@@ -243,17 +272,45 @@ class Grouped:
         return ColumnBias(self.emitter, self.regions, expert.biases[part], f"expert {expert.number} {name}",
                           biases_of(self.problems[part]))
 
+    def _gathered(self, index: int, block: Block) -> Stream:
+        """Chunks of a block's rows of x."""
+        def chunk(k0: int, size: int) -> int:
+            addr = next(self._x_chunks)
+            self.emitter.gather_operand(self.data.x, index_addr=index, rows=len(block.rows), k0=k0, size=size,
+                                        addr=addr, pitch=self.data.x.format.bytes_of(size) // self.config.lanes,
+                                        label=f"expert {block.expert.number} gather x k{k0}")
+            return addr
+        return chunk
+
+    def _loaded(self, products: Operand, rows: int) -> Stream:
+        """Chunks of the products of a block of so many rows."""
+        def chunk(k0: int, size: int) -> int:
+            addr = next(self._h_chunks)
+            self.emitter.load_piece(Space.A, products, first_row=0, rows=rows, k0=k0, size=size, addr=addr,
+                                    pitch=products.format.bytes_of(size) // self.config.lanes,
+                                    label=f"load products k{k0}")
+            return addr
+        return chunk
+
     def _gate(self, group: Group, expert: Expert, h: int, weights: int) -> None:
-        """product = activation(gate) * up, quantized into A."""
+        """product = activation(gate) * up, quantized into A; from there to DRAM, where it goes through that."""
         scaled, gate, up = self.activations.scaled, expert.gate, expert.up
         if (bias := self._bias(expert, 0)) is not None:
             bias.add(group, gate, up)
             gate = up = 1.0
-        product = Codes(addr=h + self.activations.bytes_of(group.n0 // 2) // self.config.lanes, pitch=self.h_pitch,
-                        quant=self.activations.quant, scale_rule=self.data.rule,
-                        relative_to=Imm(expert.product) if scaled else None)
-        gated_product(self.emitter, group, self.gated, product, gate=gate, up=up, product=expert.product,
+        stored, k0, config = self.data.products, group.n0 // 2, self.config
+        addr, pitch = h + self.activations.bytes_of(k0) // config.lanes, self.h_pitch
+        if stored is not None:
+            addr = self.stages[group.index % len(self.stages)]
+            pitch = staged_pitch(config, self.activations, self.schedules[0].group_tiles)
+        codes = Codes(addr=addr, pitch=pitch, quant=self.activations.quant, scale_rule=self.data.rule,
+                      relative_to=Imm(expert.product) if scaled else None)
+        gated_product(self.emitter, group, self.gated, codes, gate=gate, up=up, product=expert.product,
                       activation=expert.activation, weight=Row(weights) if expert.on_input else None)
+        if stored is not None:
+            size = min(group.tiles // 2 * config.cols, stored.k - k0)
+            self.emitter.store_operand(stored, first_row=0, rows=group.rows, k0=k0, size=size, addr=addr, pitch=pitch,
+                                       label="store products")
 
     def _weigh(self, group: Group, block: Block, weights: int) -> None:
         data, scale = self.data, block.expert.weigh

@@ -15,7 +15,7 @@ from ..graph.ir import Node
 from ..graph.ops.experts import Experts
 from ..kernels.gather_add import GatherAdd
 from ..kernels.gemm import GemmProblem
-from ..kernels.grouped import Expert, Grouped, GroupedData, check_schedules, grouped_buffers, product_tiles
+from ..kernels.grouped import Expert, Grouped, GroupedData, check_schedules, grouped_buffers, pair_tiles
 from ..operands import Operand, k_unit, place_operand
 from ..quantize import StoredTensor, store
 from ..routing import Routing
@@ -81,7 +81,7 @@ class ToSlots(Step):
         config, (gate_up, _) = self.layer.config, self.problems
         if key == "k_tile":
             return k_unit(config, gate_up.a, gate_up.b)
-        return 2 * product_tiles(config, gate_up.a) if (kernel, key) == (self._parts[0], "group_tiles") else 1
+        return pair_tiles(config, gate_up.a, True) if (kernel, key) == (self._parts[0], "group_tiles") else 1
 
     def choose(self) -> dict[str, KernelSchedule]:
         return dict(zip(self._parts, grouped_schedules(self.layer.config, *self.problems), strict=True))
@@ -103,6 +103,9 @@ class ToSlots(Step):
                         lambda builder, expert=expert: self._biases(builder, job, expert))
         job.ask(Stage.RESULTS, slots_key(self.node), lambda builder: float_matrix(
             builder, "slots", rows * routing.chosen.shape[1], down.n))
+        if not job.schedule[self._parts[1]].a_resident:
+            job.ask(Stage.RESULTS, f"{self.name} products", lambda builder: place_operand(
+                builder, "products", down.rows(job.schedule[self._parts[1]]), down.k, down.a, None))
 
     def _weights(self, builder: ProgramBuilder, job: Job, expert: int) -> tuple[Operand, Operand]:
         """Of one expert: blocks of ``cols`` gate rows and ``cols`` up rows in turn, and down."""
@@ -161,7 +164,8 @@ class ToSlots(Step):
 
         data = GroupedData(x=memory[x], weights=memory[weights], one_hot=memory[f"{self.name} one-hot"],
                            zeros=memory[f"{self.name} zeros"], slots=memory[slots_key(self.node)],
-                           columns=self.problems[1].n, rule=self.layer.numerics.scale_rule)
+                           columns=self.problems[1].n, rule=self.layer.numerics.scale_rule,
+                           products=memory.get(f"{self.name} products"))
         first, second = (job.schedule[part] for part in self._parts)
         Grouped(job.emitter, self.problems, (first, second), [expert(e) for e in routing.active], data,
                 self.place(job.schedule)).emit()

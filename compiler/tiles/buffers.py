@@ -319,8 +319,10 @@ def _pack(buffers: list[Buffer], counts: list[int], banks: _Banks, purpose: str)
             region = next((region for region in _candidates(buffer, size, banks, taken)
                            if all(region.leaves_room(other, banks) for other in taken)), None)
             if region is None:
-                raise DoesNotFit(_no_room(buffer, size, _bank(buffer.memory, banks.config), (1 << banks.count) - 1,
-                                          purpose))
+                own = _bank(buffer.memory, banks.config)
+                busy = {bank - own.first for other in taken if buffer.alive_with(other.buffer)
+                        for start, end in other.spans(banks) for bank in range(start // own.step, -(-end // own.step))}
+                raise DoesNotFit(_no_room(buffer, size, own, sum(1 << bank for bank in busy if bank >= 0), purpose))
             taken.append(region)
             found[buffer.name].append(region.start)
     return found

@@ -82,7 +82,7 @@ def schedules(draw: st.DrawFn, tile: TileConfig) -> GemmSchedule:
     n_tiles = draw(st.integers(1, 3))
     m_tile, group_tiles = draw(st.integers(1, 2 * tile.rows)), n_tiles * draw(st.integers(1, 3))
     groups = Buffer(name="c", memory=Memory.ACC, sizes=(m_tile * group_tiles,), least=2, most=2, raw=True)
-    hypothesis.assume(fits([groups], tile, "c"))
+    hypothesis.assume(fits([groups], tile))
     return GemmSchedule(m_tile=m_tile, k_tile=tile.bus_bytes * draw(st.integers(1, 6)), n_tiles=n_tiles,
                         group_tiles=group_tiles, a_resident=draw(st.booleans()), k_outer=draw(st.booleans()))
 

@@ -96,8 +96,8 @@ def test_block_size_changes_no_bit_and_larger_blocks_are_faster() -> None:
 @pytest.mark.parametrize("changes, message", [
     ({"gate_up": {"group_tiles": 6, "n_tiles": 1}}, r"gate_up: group_tiles must be a multiple of 4, pairs of column "
                                                     r"tiles whose products fill rows of 8 bytes .*got 6 tiles of 4"),
-    ({"gate_up": {"a_resident": False}}, "gate_up: a_resident must be true"),
-    ({"down": {"a_resident": False}}, "down: a_resident must be true"),
+    ({"down": {"a_resident": False}, "gate_up": {"group_tiles": 4, "n_tiles": 1}},
+     r"gate_up: group_tiles must be a multiple of 8, pairs of column tiles whose products fill bus beats of 16 bytes"),
     ({"down": {"m_tile": 1}}, r"down: m_tile must be that of gate_up, \d+, got 1"),
     ({"gate_up": {"m_tile": 40}, "down": {"m_tile": 40}}, r"experts: no room for .* \(.*m_tile rows\)"),
 ])
