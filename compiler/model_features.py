@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .families import FAMILIES, Family
+from .layer_patterns import window_of
 from .model_keys import (
     ATTENTION_FAMILIES,
     ATTENTION_REASONS,
@@ -67,15 +68,6 @@ def _varies(key: str) -> Callable[[Mapping[str, Any]], Any]:
     return lambda raw: PER_LAYER if raw.get(key) == PER_LAYER else None
 
 
-def _window(raw: Mapping[str, Any]) -> Any:
-    """Qwen carries a window size that ``use_sliding_window: false`` (its class default) switches off."""
-    default = not str(raw.get("model_type", "")).startswith("qwen")
-    if not raw.get("use_sliding_window", default):
-        return None
-    missing = 4096 if raw.get("model_type") == "mistral" else None  # MistralConfig's class default
-    return raw.get("sliding_window", missing)
-
-
 def _kinds(raw: Mapping[str, Any], key: str) -> list[Any]:
     """The kinds of layers that a list, or the bundled table's count by kind, names."""
     kinds = raw.get(key) or raw.get(f"{key}_counts") or ()
@@ -126,7 +118,7 @@ ATTENTION_RULES = (
     Rule("q_lora_rank", "multi-head latent attention (MLA)", "absent", _present("q_lora_rank")),
     Rule("linear_num_key_heads", "linear attention", "absent", _present("linear_num_key_heads")),
     Rule("attention_chunk_size", "chunked attention", "absent", _present("attention_chunk_size")),
-    Rule("sliding_window", "sliding-window attention", "null, or use_sliding_window = false", _window),
+    Rule("sliding_window", "sliding-window attention", "null, or use_sliding_window = false", window_of),
     Rule("layer_types", "another kind of attention layer", "full_attention only", _other_layer_types),
     Rule("head_dim", "sizes that vary by layer", "an integer", _varies("head_dim")),
     Rule("num_key_value_heads", "sizes that vary by layer", "an integer", _varies("num_key_value_heads")),

@@ -77,7 +77,8 @@ class ModelConfig:
     ``source`` is what messages call the file, with the part of it that was read. ``raw`` is that part, for features
     this class does not type. ``expert_width`` is the intermediate size of one routed expert, whatever the family calls
     it. ``part``: the nested object that was read ("": the whole file). ``unknown``: keys that nothing here
-    understands, as "key = value". ``quantization``: how the configuration says its checkpoint is stored, if it does.
+    understands, as "key = value"; ``ignored``: those taken as not mattering. ``quantization``: how the configuration
+    says its checkpoint is stored, if it does.
     """
 
     name: str
@@ -105,6 +106,7 @@ class ModelConfig:
     residual_scale: float = 1.0
     part: str = ""
     unknown: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     quantization: str | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -167,7 +169,8 @@ def parse_config(raw: Mapping[str, Any], *, name: str, source: str, part: str = 
         rest += moe_blockers(raw, family) if FAMILIES[family].experts else []
         rest += _not_understood((*unknown, *values["rope"].unknown))
         raise ConfigError(f"{source}: {'; '.join(dict.fromkeys(fields.problems + rest))}")
-    return ModelConfig(name=name, source=source, part=part, unknown=unknown, raw=dict(raw), **values)
+    return ModelConfig(name=name, source=source, part=part, unknown=unknown, ignored=tuple(ignore_keys), raw=dict(raw),
+                       **values)
 
 
 def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
