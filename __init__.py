@@ -4,7 +4,7 @@ The public names. Everything else may change between versions. Each is imported 
 ``import tilescore`` costs nothing and a run of the timing model never loads the hardware.
 
 Describe: `load_model`, `list_models`, `attention_layer`, `moe_layer`, `mlp_layer`, `norm_layer`, `decoder_layer`,
-`Workload`, `load_tile`, `TileConfig`.
+`embedding_layer`, `head_layer`, `Workload`, `load_tile`, `TileConfig`.
 Compile: `compile_layer`, `CompiledLayer`, `Schedule`, `GemmSchedule`, `FlashSchedule`, `GatherAddSchedule`,
 `RowwiseSchedule`, `Numerics`, `bounds`.
 Schedules: `load_schedule`, `save_schedule`, `schedule_differences`, `listing`.
@@ -21,11 +21,22 @@ if typing.TYPE_CHECKING:
     from tilescore.compiler.bounds import bounds
     from tilescore.compiler.comparison import Comparison, compare
     from tilescore.compiler.compile import CompiledLayer, compile_layer
-    from tilescore.compiler.layers import AttentionLayer, DecoderLayer, MlpLayer, MoELayer, NormLayer, Workload
+    from tilescore.compiler.layers import (
+        AttentionLayer,
+        DecoderLayer,
+        EmbeddingLayer,
+        HeadLayer,
+        MlpLayer,
+        MoELayer,
+        NormLayer,
+        Workload,
+    )
     from tilescore.compiler.listing import listing
     from tilescore.compiler.models import (
         attention_layer,
         decoder_layer,
+        embedding_layer,
+        head_layer,
         list_models,
         load_model,
         mlp_layer,
@@ -66,19 +77,21 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttentionLayer", "Comparison", "CompileError", "CompiledLayer", "ConfigError", "DecoderLayer", "DoesNotFit",
-    "FlashSchedule", "GatherAddSchedule", "GemmSchedule", "MlpLayer", "MoELayer", "NormLayer", "Numerics", "Program",
-    "ProgramError", "Result", "RowwiseSchedule", "Schedule", "SimulationError", "SweepTable", "TileConfig",
-    "TilescoreError", "ToolError", "Workload", "WorkloadError", "attention_layer", "bounds", "compare", "compile_layer",
-    "decoder_layer", "list_models", "listing", "load_model", "load_schedule", "load_tile", "mlp_layer", "moe_layer",
-    "norm_layer", "report_compiled", "save_schedule", "schedule_differences", "simulate", "sweep", "verify",
+    "EmbeddingLayer", "FlashSchedule", "GatherAddSchedule", "GemmSchedule", "HeadLayer", "MlpLayer", "MoELayer",
+    "NormLayer", "Numerics", "Program", "ProgramError", "Result", "RowwiseSchedule", "Schedule", "SimulationError",
+    "SweepTable", "TileConfig", "TilescoreError", "ToolError", "Workload", "WorkloadError", "attention_layer",
+    "bounds", "compare", "compile_layer", "decoder_layer", "embedding_layer", "head_layer", "list_models", "listing",
+    "load_model", "load_schedule", "load_tile", "mlp_layer", "moe_layer", "norm_layer", "report_compiled",
+    "save_schedule", "schedule_differences", "simulate", "sweep", "verify",
 ]
 
 _HOME = {
     "compiler.bounds": ("bounds",),
     "compiler.compile": ("CompiledLayer", "compile_layer"),
-    "compiler.layers": ("AttentionLayer", "DecoderLayer", "MlpLayer", "MoELayer", "NormLayer", "Workload"),
-    "compiler.models": ("attention_layer", "decoder_layer", "list_models", "load_model", "mlp_layer", "moe_layer",
-                        "norm_layer"),
+    "compiler.layers": ("AttentionLayer", "DecoderLayer", "EmbeddingLayer", "HeadLayer", "MlpLayer", "MoELayer",
+                        "NormLayer", "Workload"),
+    "compiler.models": ("attention_layer", "decoder_layer", "embedding_layer", "head_layer", "list_models",
+                        "load_model", "mlp_layer", "moe_layer", "norm_layer"),
     "compiler.comparison": ("Comparison", "compare"),
     "compiler.listing": ("listing",),
     "compiler.numerics": ("Numerics",),

@@ -14,7 +14,7 @@ from typing import Any
 from ..rtl.spec.errors import WorkloadError
 from .families import EXPERT_COUNT_KEYS, FAMILIES
 from .layer_patterns import CHUNKED, DENSE, FULL, SLIDING, SPARSE, LayerKind, layer_kinds
-from .layers import Layer
+from .layers import OUTER, Layer
 from .models import LAYERS, ModelConfig, parse_config
 
 _FEED_FORWARDS = {"moe": SPARSE, "mlp": DENSE}
@@ -75,6 +75,10 @@ def layer_of(model: ModelConfig, name: str, index: int | None = None) -> ChosenL
 
     Raises WorkloadError where there is no such layer, or it is not built, with every reason.
     """
+    if name in OUTER:
+        if index is not None:
+            raise WorkloadError(f"{model.source}: layer index {index}: {name} is part of no decoder layer")
+        return ChosenLayer(layer=LAYERS[name](model), index=None)
     if index is None and (model.num_hidden_layers is None or model.model_type not in FAMILIES):
         return ChosenLayer(layer=LAYERS[name](model), index=None)
     kinds = model_layer_kinds(model)

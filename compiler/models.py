@@ -27,9 +27,20 @@ from pathlib import Path
 from typing import Any
 
 from ..rtl.spec.errors import ConfigError, WorkloadError
+from . import outer_layers
 from .config_fields import MAX_SIZE, ConfigFields
 from .families import EXPERT_COUNT_KEYS, FAMILIES, TOP_K_KEYS, Biases, Family
-from .layers import AttentionLayer, DecoderLayer, Layer, MlpLayer, MoELayer, NormLayer, QkNorm
+from .layers import (
+    AttentionLayer,
+    DecoderLayer,
+    EmbeddingLayer,
+    HeadLayer,
+    Layer,
+    MlpLayer,
+    MoELayer,
+    NormLayer,
+    QkNorm,
+)
 from .model_features import RULED_KEYS, attention_blockers, mlp_blockers, moe_blockers
 from .model_files import config_file, model_name, read_json_object, suggestion, text_part
 from .model_keys import ATTENTION_FAMILIES, family_problem, has_experts, unknown_keys
@@ -404,6 +415,17 @@ def decoder_layer(model: ModelConfig) -> DecoderLayer:
                         residual_scale=model.residual_scale)
 
 
+def embedding_layer(model: ModelConfig) -> EmbeddingLayer:
+    """The rows that tokens choose from the embedding. Raises WorkloadError naming what is not built or understood."""
+    return outer_layers.embedding_layer(model.raw, model.source, norm_layer(model))
+
+
+def head_layer(model: ModelConfig) -> HeadLayer:
+    """Final norm and LM head. Raises WorkloadError naming what is not built or understood."""
+    return outer_layers.head_layer(model.raw, model.source, norm_layer(model))
+
+
 LAYERS: Mapping[str, Callable[[ModelConfig], Layer]] = {
-    "attention": attention_layer, "moe": moe_layer, "mlp": mlp_layer, "norm": norm_layer, "decoder": decoder_layer}
+    "attention": attention_layer, "moe": moe_layer, "mlp": mlp_layer, "norm": norm_layer, "decoder": decoder_layer,
+    "embedding": embedding_layer, "head": head_layer}
 """How to read each kind of layer from a model."""

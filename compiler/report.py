@@ -34,7 +34,7 @@ BOUNDS = ("compute_cycles", "dram_cycles", "vector_cycles")
 """Fields of `Bounds` that are reported."""
 
 
-MAY_BE_ZERO = ("context", "layer_index", "flipped_tokens", "useful_macs", "compute_cycles")
+MAY_BE_ZERO = ("context", "layer_index", "flipped_tokens", "useful_macs", "compute_cycles", "vector_cycles")
 """Of a description: a norm multiplies no matrices."""
 
 

@@ -31,6 +31,8 @@ class Place:
     part: int = 0
     parts: int = 1
     transposed: bool = False
+    outer: bool = False
+    """Is it part of no decoder layer?"""
 
     @property
     def split(self) -> bool:
@@ -68,6 +70,11 @@ def module(name: str, part: str = "weight") -> tuple[Place, ...]:
 
 
 MLP = {name: module(f"mlp.{name}_proj") for name in ("gate", "up", "down")}
+def outer_module(name: str) -> tuple[Place, ...]:
+    """The weight of a module beside the decoder layers."""
+    return (Place(f"{name}.weight", outer=True),)
+
+
 ROUTER = tuple(Place(block + name) for block in BLOCKS for name in ROUTER_NAMES)
 ROUTER_BIAS = tuple(Place(block + name.replace("weight", "bias")) for block in BLOCKS for name in ROUTER_NAMES)
 CORRECTION = tuple(Place(block + name) for block in BLOCKS

@@ -23,6 +23,7 @@ from ..dram import Matrix, code_matrix, float_matrix
 from ..emitter import Emitter
 from ..graph.ir import Node, Role, Slot
 from ..graph.ops.attention import Attention
+from ..graph.ops.linear import Linear
 from ..graph.ops.rms_norm import RmsNorm
 from ..graph.ops.rotary import Rotary
 from ..kernels.bias import ColumnBias, RowBias, column_bias_buffer, row_bias_buffer
@@ -476,7 +477,9 @@ class ToRows(Projection):
 
     def emit(self, job: Job) -> None:
         emitter, schedule, target = job.emitter, job.schedule[self.name], job.memory[self.layer.floats_key(self.makes)]
-        factor, regions = job.scales[self.x] * job.scales[self.weight], self.place(job.schedule)
+        assert isinstance(self.node.op, Linear)
+        factor = job.scales[self.x] * job.scales[self.weight] * self.node.op.scale
+        regions = self.place(job.schedule)
         bias = ColumnBias(emitter, regions, job.memory[self.bias], self.name) if self.bias else None
         weights = job.memory[self.weights] if self.weights else None
 
