@@ -9,7 +9,7 @@ Compile: `compile_layer`, `CompiledLayer`, `Schedule`, `GemmSchedule`, `FlashSch
 `RowwiseSchedule`, `Numerics`, `bounds`.
 Schedules: `load_schedule`, `save_schedule`, `schedule_differences`, `listing`.
 Check and run: `verify`, `simulate`, `Program`, `Result`.
-Report and compare: `report_compiled`, `compare`, `Comparison`.
+Report and compare: `report_compiled`, `compare`, `Comparison`, `model_report`.
 Many points, and why: `sweep`, `SweepTable`.
 Errors: `TilescoreError` and its subclasses.
 """
@@ -32,6 +32,7 @@ if typing.TYPE_CHECKING:
         Workload,
     )
     from tilescore.compiler.listing import listing
+    from tilescore.compiler.model_report import model_report
     from tilescore.compiler.models import (
         attention_layer,
         decoder_layer,
@@ -81,8 +82,8 @@ __all__ = [
     "NormLayer", "Numerics", "Program", "ProgramError", "Result", "RowwiseSchedule", "Schedule", "SimulationError",
     "SweepTable", "TileConfig", "TilescoreError", "ToolError", "Workload", "WorkloadError", "attention_layer",
     "bounds", "compare", "compile_layer", "decoder_layer", "embedding_layer", "head_layer", "list_models", "listing",
-    "load_model", "load_schedule", "load_tile", "mlp_layer", "moe_layer", "norm_layer", "report_compiled",
-    "save_schedule", "schedule_differences", "simulate", "sweep", "verify",
+    "load_model", "load_schedule", "load_tile", "mlp_layer", "model_report", "moe_layer", "norm_layer",
+    "report_compiled", "save_schedule", "schedule_differences", "simulate", "sweep", "verify",
 ]
 
 _HOME = {
@@ -94,6 +95,7 @@ _HOME = {
                         "load_model", "mlp_layer", "moe_layer", "norm_layer"),
     "compiler.comparison": ("Comparison", "compare"),
     "compiler.listing": ("listing",),
+    "compiler.model_report": ("model_report",),
     "compiler.numerics": ("Numerics",),
     "compiler.report": ("report_compiled",),
     "compiler.schedule": ("FlashSchedule", "GatherAddSchedule", "GemmSchedule", "RowwiseSchedule", "Schedule",

@@ -43,9 +43,15 @@ def layer_options(command: argparse.ArgumentParser) -> None:
     add("--mask", choices=("causal", "none"), default="causal", help="of attention and decoder: causal or none")
     tile_options(command)
     add("--routing", metavar="balanced|zipf-S|FILE", help="of moe and decoder; default: the router's own top k")
-    add("--softmax-block", type=int, metavar="N", help="keys per block of attention's softmax, part of its numerics; "
-        f"default: {SOFTMAX_BLOCK}")
-    add("--scale-rule", choices=SCALE_RULE_NAMES, help="of power-of-two block scales; default: floor")
+    numerics_options(command)
+
+
+def numerics_options(command: argparse.ArgumentParser) -> None:
+    """What decides bits, beside the formats."""
+    command.add_argument("--softmax-block", type=int, metavar="N", help="keys per block of attention's softmax, part "
+                         f"of its numerics; default: {SOFTMAX_BLOCK}")
+    command.add_argument("--scale-rule", choices=SCALE_RULE_NAMES, help="of power-of-two block scales; default: "
+                         "floor")
 
 
 def workload_options(command: argparse.ArgumentParser) -> None:

@@ -75,10 +75,13 @@ def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTenso
     if tensors is not None and tensors.workload != workload:
         raise CompileError(f"tensors: expected those of {workload}, got those of {tensors.workload}")
     check_built(workload, config, numerics)
-    if tensors is None and (data or routed):
+    timed = not data and routing is not None
+    if tensors is None and (data or (routed and not timed)):
         tensors = synthetic(workload, seed)
     choice, flips = None, None
-    if routed:
+    if timed and routing is not None:
+        choice = _load(graph, routing, seed)
+    elif routed:
         assert tensors is not None
         choice = choose_experts(graph, tensors, routing, seed, numerics)
         if routing is None and given_to_router(graph):
@@ -97,6 +100,15 @@ def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTenso
                      expected=trace.out, flipped=None if flips is None else int(flips.sum()),
                      expected_routed=None if flips is None else
                      float64_routed(tensors, trace.out, flips))
+
+
+def _load(graph: Graph, routing: str, seed: int) -> Routing:
+    """A forced choice with equal weights, for timing only: no cycle depends on them."""
+    node = next(node for node in graph.nodes if isinstance(node.op, Router))
+    assert isinstance(node.op, Router)
+    rows, experts = graph.values[node.inputs[0]].shape
+    chosen = forced_choice(routing, tokens=rows, experts=experts, top_k=node.op.top_k, seed=seed)
+    return Routing(experts=experts, chosen=chosen, weights=np.ones(chosen.shape, np.float32))
 
 
 def _compiled(workload: Workload, program: Program, schedule: Schedule, numerics: Numerics,
