@@ -11,8 +11,8 @@ from ..sim.hardware.toolchain import doctor_report
 
 
 def models(arguments: argparse.Namespace) -> int:
-    """Print the bundled models, which of their layers are built (of a mixture the first of a kind), and whether all that
-    `tilescore model` needs are; of those built, which presets do not fit and why."""
+    """Print the bundled models, which of their layers are built (of a mixture the first of a kind), and whether all are
+    that `tilescore model` needs; of those built, which presets do not fit and why."""
     from ..compiler.model_report import model_parts
     from ..compiler.preset_fit import preset_exceptions  # asks `auto`, which loads numpy; `doctor` need not
 

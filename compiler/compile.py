@@ -13,7 +13,7 @@ import numpy as np
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError
 from ..sim.program import Program
-from .choice import choose_experts, given_to_router, own_route
+from .choice import choose_experts, experts_by_load, given_to_router, own_route
 from .fit import Change, smallest_change
 from .flips import flipped_tokens, float64_logits, float64_routed
 from .graph.calibrate import Scales, calibrate
@@ -80,7 +80,7 @@ def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTenso
         tensors = synthetic(workload, seed)
     choice, flips = None, None
     if timed and routing is not None:
-        choice = _load(graph, routing, seed)
+        choice = experts_by_load(graph, routing, seed)
     elif routed:
         assert tensors is not None
         choice = choose_experts(graph, tensors, routing, seed, numerics)
@@ -100,15 +100,6 @@ def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTenso
                      expected=trace.out, flipped=None if flips is None else int(flips.sum()),
                      expected_routed=None if flips is None else
                      float64_routed(tensors, trace.out, flips))
-
-
-def _load(graph: Graph, routing: str, seed: int) -> Routing:
-    """A forced choice with equal weights, for timing only: no cycle depends on them."""
-    node = next(node for node in graph.nodes if isinstance(node.op, Router))
-    assert isinstance(node.op, Router)
-    rows, experts = graph.values[node.inputs[0]].shape
-    chosen = forced_choice(routing, tokens=rows, experts=experts, top_k=node.op.top_k, seed=seed)
-    return Routing(experts=experts, chosen=chosen, weights=np.ones(chosen.shape, np.float32))
 
 
 def _compiled(workload: Workload, program: Program, schedule: Schedule, numerics: Numerics,
