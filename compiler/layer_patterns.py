@@ -142,12 +142,13 @@ FEED_FORWARD_PATTERNS: Mapping[str, Pattern] = {
 """Of families with experts in some layers only."""
 
 _NO_PATTERN = Pattern((), lambda *_: None)
+_COUNTS = frozenset({"layer_types_counts", "mlp_layer_types_counts"})
 
 
 def pattern_keys(family: str) -> frozenset[str]:
     """Keys that say which layer of the family is of which kind, beside ``layer_types`` and ``mlp_layer_types``."""
     tables = (ATTENTION_PATTERNS, FEED_FORWARD_PATTERNS)
-    return frozenset(key for table in tables for key in table.get(family, _NO_PATTERN).keys)
+    return _COUNTS | {key for table in tables for key in table.get(family, _NO_PATTERN).keys}
 
 
 def layer_kinds(raw: Raw, layers: int, *, experts: bool, source: str) -> tuple[LayerKind, ...]:

@@ -57,12 +57,18 @@ def model_parts(model: ModelConfig) -> tuple[ModelPart, ...]:
     def read(name: str, index: int | None = None) -> Layer | None:
         try:
             return layer_of(model, name, index).layer
-        except WorkloadError as error:
+        except TilescoreError as error:
             problems.append(str(error).removeprefix(f"{model.source}: "))
             return None
 
     found.append(("embedding", read("embedding"), 1, ""))
-    for distinct in distinct_layers(model):
+    try:
+        kinds = distinct_layers(model)
+    except TilescoreError as error:
+        kinds = ()
+        read("decoder")
+        problems.append(str(error).removeprefix(f"{model.source}: "))
+    for distinct in kinds:
         kind, first = distinct.kind, distinct.indices[0]
         parts = [read("attention", first), read("moe" if kind.feed_forward != "dense" else "mlp", first)]
         layer = None if None in parts else read("decoder", first)

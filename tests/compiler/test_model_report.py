@@ -123,7 +123,7 @@ def test_wrong_requests(keys: dict[str, Any], problem: str) -> None:
 
 PARAMETERS = {"llama-3-8b": 8.030, "llama-3-70b": 70.55, "mixtral-8x7b": 46.70, "olmoe-1b-7b": 6.92,
               "qwen3-30b-a3b": 30.53, "qwen3-235b-a22b": 235.1, "granite-3.0-1b-a400m": 1.335,
-              "granite-3.0-3b-a800m": 3.30}
+              "granite-3.0-3b-a800m": 3.30, "glm-4.5": 352.8}
 """In 10^9, of `torch.nn.Module.parameters` of the published configurations on PyTorch's meta device."""
 
 
@@ -145,13 +145,21 @@ def test_kv_cache_of_published_models() -> None:
     assert 2 * model_kv_bytes(model_parts(_model(**LLAMA_405B))) == 516_096
 
 
-def test_training_operations_per_token() -> None:
-    """Of Llama-3.1-405B at 4,096 tokens, forward and twice that backward: 2.47e12 by 6 times the weights that multiply
-    and the causal half of the scores (arXiv 2505.09343, table 2, has 2.448e12)."""
-    parts = model_parts(_model(**LLAMA_405B))
+QWEN_72B = {"hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8,
+            "intermediate_size": 29568, "vocab_size": 152064, "model_type": "qwen2", "rope_theta": 1e6,
+            "rms_norm_eps": 1e-6}
+
+
+@pytest.mark.parametrize(("keys", "wanted"), [(LLAMA_405B, 2.473e12), (QWEN_72B, 445e9)], ids=["llama", "qwen"])
+def test_training_operations_per_token(keys: dict[str, Any], wanted: float) -> None:
+    """At 4,096 tokens, forward and twice that backward: 6 times the weights that multiply and the causal half of the
+    scores (arXiv 2505.09343, table 2, has 2.448e12 for Llama-3.1-405B; its 394e9 for Qwen2.5-72B is below 6 times its
+    72.7e9 parameters)."""
+    config = keys if "model_type" in keys else tiny_config("llama", **keys)
+    parts = model_parts(parse_config(config, name="m", source="m"))
     macs = sum(part.count * useful_macs(Workload(layer=part.layer, tokens=4096)) for part in parts
                if isinstance(part.layer, DecoderLayer) or part.name == "head")
-    assert 6 * macs / 4096 == pytest.approx(2.473e12, rel=1e-3)
+    assert 6 * macs / 4096 == pytest.approx(wanted, rel=1e-3)
 
 
 def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

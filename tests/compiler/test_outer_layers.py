@@ -23,7 +23,8 @@ from tilescore.tests.compiler.tiny import tiny_config
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}), "tied": ("qwen3", {"tie_word_embeddings": True}),
     "granite": ("granite", {"embedding_multiplier": 12.0, "logits_scaling": 6.0, "residual_multiplier": 0.22}),
-    "mixture": ("qwen3_moe", {"mlp_only_layers": [0]}),
+    "mixture": ("qwen3_moe", {"mlp_only_layers": [0]}), "shared": ("qwen2_moe", {"mlp_only_layers": [1]}),
+    "first dense": ("glm4_moe", {"first_k_dense_replace": 1}), "minimax_m2": ("minimax_m2", {}),
 }
 
 
