@@ -4,12 +4,12 @@ The public names. Everything else may change between versions. Each is imported 
 ``import tilescore`` costs nothing and a run of the timing model never loads the hardware.
 
 Describe: `load_model`, `list_models`, `attention_layer`, `moe_layer`, `mlp_layer`, `norm_layer`, `decoder_layer`,
-`Workload`, `load_tile`, `TileConfig`.
+`embedding_layer`, `head_layer`, `Workload`, `load_tile`, `TileConfig`.
 Compile: `compile_layer`, `CompiledLayer`, `Schedule`, `GemmSchedule`, `FlashSchedule`, `GatherAddSchedule`,
 `RowwiseSchedule`, `Numerics`, `bounds`.
 Schedules: `load_schedule`, `save_schedule`, `schedule_differences`, `listing`.
 Check and run: `verify`, `simulate`, `Program`, `Result`.
-Report and compare: `report_compiled`, `compare`, `Comparison`.
+Report and compare: `report_compiled`, `compare`, `Comparison`, `model_report`.
 Many points, and why: `sweep`, `SweepTable`.
 Errors: `TilescoreError` and its subclasses.
 """
@@ -21,11 +21,23 @@ if typing.TYPE_CHECKING:
     from tilescore.compiler.bounds import bounds
     from tilescore.compiler.comparison import Comparison, compare
     from tilescore.compiler.compile import CompiledLayer, compile_layer
-    from tilescore.compiler.layers import AttentionLayer, DecoderLayer, MlpLayer, MoELayer, NormLayer, Workload
+    from tilescore.compiler.layers import (
+        AttentionLayer,
+        DecoderLayer,
+        EmbeddingLayer,
+        HeadLayer,
+        MlpLayer,
+        MoELayer,
+        NormLayer,
+        Workload,
+    )
     from tilescore.compiler.listing import listing
+    from tilescore.compiler.model_report import model_report
     from tilescore.compiler.models import (
         attention_layer,
         decoder_layer,
+        embedding_layer,
+        head_layer,
         list_models,
         load_model,
         mlp_layer,
@@ -66,21 +78,24 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttentionLayer", "Comparison", "CompileError", "CompiledLayer", "ConfigError", "DecoderLayer", "DoesNotFit",
-    "FlashSchedule", "GatherAddSchedule", "GemmSchedule", "MlpLayer", "MoELayer", "NormLayer", "Numerics", "Program",
-    "ProgramError", "Result", "RowwiseSchedule", "Schedule", "SimulationError", "SweepTable", "TileConfig",
-    "TilescoreError", "ToolError", "Workload", "WorkloadError", "attention_layer", "bounds", "compare", "compile_layer",
-    "decoder_layer", "list_models", "listing", "load_model", "load_schedule", "load_tile", "mlp_layer", "moe_layer",
-    "norm_layer", "report_compiled", "save_schedule", "schedule_differences", "simulate", "sweep", "verify",
+    "EmbeddingLayer", "FlashSchedule", "GatherAddSchedule", "GemmSchedule", "HeadLayer", "MlpLayer", "MoELayer",
+    "NormLayer", "Numerics", "Program", "ProgramError", "Result", "RowwiseSchedule", "Schedule", "SimulationError",
+    "SweepTable", "TileConfig", "TilescoreError", "ToolError", "Workload", "WorkloadError", "attention_layer",
+    "bounds", "compare", "compile_layer", "decoder_layer", "embedding_layer", "head_layer", "list_models", "listing",
+    "load_model", "load_schedule", "load_tile", "mlp_layer", "model_report", "moe_layer", "norm_layer",
+    "report_compiled", "save_schedule", "schedule_differences", "simulate", "sweep", "verify",
 ]
 
 _HOME = {
     "compiler.bounds": ("bounds",),
     "compiler.compile": ("CompiledLayer", "compile_layer"),
-    "compiler.layers": ("AttentionLayer", "DecoderLayer", "MlpLayer", "MoELayer", "NormLayer", "Workload"),
-    "compiler.models": ("attention_layer", "decoder_layer", "list_models", "load_model", "mlp_layer", "moe_layer",
-                        "norm_layer"),
+    "compiler.layers": ("AttentionLayer", "DecoderLayer", "EmbeddingLayer", "HeadLayer", "MlpLayer", "MoELayer",
+                        "NormLayer", "Workload"),
+    "compiler.models": ("attention_layer", "decoder_layer", "embedding_layer", "head_layer", "list_models",
+                        "load_model", "mlp_layer", "moe_layer", "norm_layer"),
     "compiler.comparison": ("Comparison", "compare"),
     "compiler.listing": ("listing",),
+    "compiler.model_report": ("model_report",),
     "compiler.numerics": ("Numerics",),
     "compiler.report": ("report_compiled",),
     "compiler.schedule": ("FlashSchedule", "GatherAddSchedule", "GemmSchedule", "RowwiseSchedule", "Schedule",

@@ -15,7 +15,7 @@ from ..sim.energy import load_table
 from ..sim.lib.progress import Progress
 from .files import check_targets, write_text
 from .ignored import check_layer_options, refuse
-from .layer import model_of, note, workload_of
+from .layer import chosen_layer, model_of, note, workload_of
 from .tiles import tile_of
 
 WIDTH = 100
@@ -24,7 +24,7 @@ WIDTH = 100
 def run(arguments: argparse.Namespace) -> int:
     if arguments.model is None or arguments.layer is None:
         raise WorkloadError(f"explain needs --model (see `tilescore models`) and --layer ({', '.join(LAYER_KINDS)})")
-    refuse(arguments, ("weights", "layer_index"), "times that depend on weights are those of the routing: write one to "
+    refuse(arguments, ("weights",), "times that depend on weights are those of the routing: write one to "
            "a file and name it with --routing")
     check_layer_options(arguments, (arguments.layer,), data=False)
     kinds = _kinds(arguments.only)
@@ -34,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         check_targets([arguments.schedule_out])
     model = model_of(arguments)
     schedule = load_schedule(arguments.schedule) if arguments.schedule else None
-    task = Task(workload=workload_of(arguments, arguments.layer, model), config=tile_of(arguments),
+    task = Task(workload=workload_of(arguments, chosen_layer(arguments, arguments.layer, model)),
+                config=tile_of(arguments),
                 numerics=from_options(arguments.format, softmax_block=arguments.softmax_block,
                                       scale_rule=arguments.scale_rule),
                 schedule=schedule, routing=arguments.routing,

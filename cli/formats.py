@@ -17,7 +17,7 @@ from ..rtl.spec.errors import WorkloadError
 from ..sim.energy import load_table
 from ..sim.lib.progress import Progress
 from .ignored import OF_A_LAYER, check_layer_options, refuse
-from .layer import model_of, note, workload_of
+from .layer import chosen_layer, model_of, note, workload_of
 from .tiles import tile_of
 
 
@@ -41,7 +41,7 @@ def formats(arguments: argparse.Namespace) -> int:
         parts["tensor"] = tensor_errors(read_tensor(arguments.tensor, arguments.tensor_name), rule)
     if arguments.model:
         model, config = model_of(arguments), tile_of(arguments)
-        workload = workload_of(arguments, arguments.layer, model)
+        workload = workload_of(arguments, chosen_layer(arguments, arguments.layer, model))
         with Progress(f"compile {arguments.layer}"):
             parts["layer"] = layer_costs(workload, config, load_table(arguments.energy), arguments.routing,
                                          from_options("e4m3", softmax_block=arguments.softmax_block).softmax_block)

@@ -7,7 +7,7 @@ from ..compiler.layers import ATTENDING, ROUTED, Workload
 from ..rtl.spec.errors import WorkloadError
 
 OF_A_LAYER = ("layer", "phase", "tokens", "context", "batch", "mask", "routing", "weights", "schedule",
-              "softmax_block", "ignore_key")
+              "softmax_block", "ignore_key", "layer_index")
 """Options that mean nothing without a layer; those that a command does not have are not given."""
 
 
@@ -27,8 +27,6 @@ def check_layer_options(arguments: argparse.Namespace, layers: tuple[str, ...], 
         refuse(arguments, ("mask", "context", "softmax_block"), f"only attention has one, this one is {kinds}")
     if not set(layers) & set(ROUTED):
         refuse(arguments, ("routing",), f"only MoE experts are routed, this one is {kinds}")
-    if not getattr(arguments, "weights", None):
-        refuse(arguments, ("layer_index",), "--weights is needed too")
     if not data:
         if not set(layers) & set(ROUTED):
             refuse(arguments, ("weights", "seed"), f"the times of {kinds} do not depend on data")

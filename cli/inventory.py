@@ -3,33 +3,43 @@
 import argparse
 import json
 
+from ..compiler.layers import OUTER
+from ..compiler.model_layers import layer_of
 from ..compiler.models import LAYERS, list_models, load_model
 from ..rtl.spec.errors import TilescoreError
 from ..sim.hardware.toolchain import doctor_report
 
 
 def models(arguments: argparse.Namespace) -> int:
-    """Print the bundled models and which of their layers are built; of those, which presets do not fit and why."""
+    """Print the bundled models, which of their layers are built (of a mixture the first of a kind), and whether all are
+    that `tilescore model` needs; of those built, which presets do not fit and why."""
+    from ..compiler.model_report import model_parts
     from ..compiler.preset_fit import preset_exceptions  # asks `auto`, which loads numpy; `doctor` need not
 
     rows = []
     for name in list_models():
         model, built, exceptions = load_model(name), {}, {}
-        for layer, make in LAYERS.items():
+        for layer in LAYERS:
             try:
-                exceptions[f"{layer}_exceptions"] = preset_exceptions(make(model))
+                exceptions[f"{layer}_exceptions"] = preset_exceptions(layer_of(model, layer).layer)
                 built[layer] = None
             except TilescoreError as error:
                 built[layer], exceptions[f"{layer}_exceptions"] = str(error), {}
+        try:
+            model_parts(model)
+            built["whole_model"] = None
+        except TilescoreError as error:
+            built["whole_model"] = str(error)
         rows.append({"model": name, **built, **exceptions})
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return 0
     for row in rows:
         print(f"{row['model']:24} " + "   ".join(
-            f"{layer}: {'built' if row[layer] is None else 'not built'}" for layer in LAYERS))
+            f"{layer.replace('_', ' ')}: {'built' if row[layer] is None else 'not built'}"
+            for layer in (*LAYERS, "whole_model")))
         for layer in LAYERS:
-            if row[layer] is not None and layer not in ("norm", "decoder"):  # these say what their parts say
+            if row[layer] is not None and layer not in ("norm", "decoder", *OUTER):  # these say what their parts say
                 print(f"{'':24} {layer} not built: {row[layer]}")
             for preset, reason in row[f"{layer}_exceptions"].items():
                 print(f"{'':24} {layer} not on {preset}: {reason}")

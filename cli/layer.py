@@ -12,7 +12,8 @@ import numpy as np
 from ..compiler.checkpoint import from_safetensors
 from ..compiler.compile import CompiledLayer, compile_layer, fitting_change
 from ..compiler.layers import ATTENDING, ROUTED, Workload
-from ..compiler.models import LAYERS, ModelConfig, load_model
+from ..compiler.model_layers import ChosenLayer, layer_of
+from ..compiler.models import ModelConfig, load_model
 from ..compiler.numerics import from_options
 from ..compiler.report import describe, layer_report
 from ..compiler.schedule import load_schedule
@@ -48,15 +49,20 @@ def note(model: ModelConfig, weights: Path | None = None) -> None:
               f"this layer in {weights} are not, and were read as they are", file=sys.stderr)
 
 
-def workload_of(arguments: argparse.Namespace, layer: str, model: ModelConfig) -> Workload:
+def chosen_layer(arguments: argparse.Namespace, layer: str, model: ModelConfig) -> ChosenLayer:
+    """The layer of the model that the options name."""
+    return layer_of(model, layer, arguments.layer_index)
+
+
+def workload_of(arguments: argparse.Namespace, chosen: ChosenLayer) -> Workload:
     """What the layer options describe; only attention has a mask and a context."""
-    description = LAYERS[layer](model)
+    description = chosen.layer
     tokens = arguments.tokens
     if tokens is None:
         if arguments.phase != "decode":
             raise WorkloadError("--tokens is needed for prefill")
         tokens = 1
-    if layer not in ATTENDING:
+    if description.kind not in ATTENDING:
         return Workload(layer=description, phase=arguments.phase, tokens=tokens, batch=arguments.batch)
     return Workload(layer=description, phase=arguments.phase, tokens=tokens, context=arguments.context,
                     batch=arguments.batch, mask=arguments.mask)
@@ -77,8 +83,10 @@ def build(arguments: argparse.Namespace, layer: str, data: bool, config: TileCon
     start = time.perf_counter()
     with Progress(f"compile {layer}"):
         model = model_of(arguments)
-        compiled = _compiled(arguments, layer, data, config, model)
+        chosen = chosen_layer(arguments, layer, model)
+        compiled = _compiled(arguments, chosen, data, config, model)
         compiled.program.meta.update(describe(compiled, config, seed=arguments.seed))
+        compiled.program.meta.update(layer_index=chosen.index, layer_of_model=str(chosen))
         compiled.program.meta["data"] = data
         filling = compiled.program.filling_dram() if "reference" in levels else None
         try:
@@ -91,9 +99,9 @@ def build(arguments: argparse.Namespace, layer: str, data: bool, config: TileCon
     return Built(layer=compiled, seconds=time.perf_counter() - start, filling=filling)
 
 
-def _weights(arguments: argparse.Namespace, model: ModelConfig, workload: Workload) -> LayerTensors:
+def _weights(arguments: argparse.Namespace, model: ModelConfig, workload: Workload, index: int | None) -> LayerTensors:
     try:
-        return from_safetensors(arguments.weights, workload, layer_index=arguments.layer_index, seed=arguments.seed)
+        return from_safetensors(arguments.weights, workload, layer_index=index or 0, seed=arguments.seed)
     except WorkloadError as error:
         if model.quantization is None:
             raise
@@ -101,17 +109,18 @@ def _weights(arguments: argparse.Namespace, model: ModelConfig, workload: Worklo
                             "expected one that stores this layer in F32, F16 or BF16)") from None
 
 
-def _compiled(arguments: argparse.Namespace, layer: str, data: bool, config: TileConfig,
+def _compiled(arguments: argparse.Namespace, chosen: ChosenLayer, data: bool, config: TileConfig,
               model: ModelConfig) -> CompiledLayer:
-    workload = workload_of(arguments, layer, model)
+    workload = workload_of(arguments, chosen)
     check_seed(arguments, workload)
     schedule = load_schedule(arguments.schedule) if arguments.schedule else None
     tensors = None
     if arguments.weights:
-        tensors = _weights(arguments, model, workload)
-    given = {"tensors": tensors, "schedule": schedule, "routing": arguments.routing if layer in ROUTED else None,
-             "seed": arguments.seed, "numerics": from_options(arguments.format, softmax_block=arguments.softmax_block,
-                                                            scale_rule=arguments.scale_rule)}
+        tensors = _weights(arguments, model, workload, chosen.index)
+    given = {"tensors": tensors, "schedule": schedule,
+             "routing": arguments.routing if chosen.layer.kind in ROUTED else None, "seed": arguments.seed,
+             "numerics": from_options(arguments.format, softmax_block=arguments.softmax_block,
+                                      scale_rule=arguments.scale_rule)}
     try:
         return compile_layer(workload, config, data=data, **given)
     except DoesNotFit as error:

@@ -33,6 +33,8 @@ def layer_options(command: argparse.ArgumentParser) -> None:
     add("--ignore-key", action="append", metavar="KEY", help="a key of the config.json that is not understood and does "
         "not change the layer; may be repeated")
     add("--layer", choices=LAYER_KINDS, help=", ".join(LAYER_KINDS))
+    add("--layer-index", type=int, metavar="N", help="decoder layer of the model, from 0; default: the first that has "
+        "the kind asked for")
     add("--phase", choices=("prefill", "decode"), default="prefill", help="prefill or decode")
     add("--tokens", type=int, metavar="N", help="new tokens per sequence; default for decode: 1")
     add("--context", type=int, metavar="T", help="cached tokens per sequence; default for prefill: 0, for decode "
@@ -41,9 +43,15 @@ def layer_options(command: argparse.ArgumentParser) -> None:
     add("--mask", choices=("causal", "none"), default="causal", help="of attention and decoder: causal or none")
     tile_options(command)
     add("--routing", metavar="balanced|zipf-S|FILE", help="of moe and decoder; default: the router's own top k")
-    add("--softmax-block", type=int, metavar="N", help="keys per block of attention's softmax, part of its numerics; "
-        f"default: {SOFTMAX_BLOCK}")
-    add("--scale-rule", choices=SCALE_RULE_NAMES, help="of power-of-two block scales; default: floor")
+    numerics_options(command)
+
+
+def numerics_options(command: argparse.ArgumentParser) -> None:
+    """What decides bits, beside the formats."""
+    command.add_argument("--softmax-block", type=int, metavar="N", help="keys per block of attention's softmax, part "
+                         f"of its numerics; default: {SOFTMAX_BLOCK}")
+    command.add_argument("--scale-rule", choices=SCALE_RULE_NAMES, help="of power-of-two block scales; default: "
+                         "floor")
 
 
 def workload_options(command: argparse.ArgumentParser) -> None:
@@ -52,7 +60,6 @@ def workload_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--weights", type=Path, metavar="PATH", help="safetensors file, index or folder; default: seeded "
         "synthetic tensors")
-    add("--layer-index", type=int, default=0, metavar="I", help="layer in the safetensors file")
     add("--schedule", type=Path, metavar="FILE", help="a schedule in TOML; default: chosen by rule")
     add("--format", default="e4m3", metavar="NAME|W:A:KV", help=f"{', '.join(PRESET_NAMES)}, or formats of weights, "
         "activations and KV cache")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..compiler.format_names import PRESET_NAMES
 from ..rtl.spec.config import PRESETS
 from ..rtl.spec.errors import did_you_mean
 from .completion import SHELLS
@@ -19,6 +20,7 @@ from .options import (
     energy_options,
     json_option,
     layer_options,
+    numerics_options,
     simulation_options,
     tile_options,
     tile_set_option,
@@ -123,8 +125,8 @@ def parser() -> Parser:
                  epilog="COMMAND --help has the options of a command and examples.")
     top.add_argument("--version", action=_Version, help="show the version and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_run, _compile, _simulate, _compare, _explain, _sweep, _study, _tile, _verilog, _export, _self_test,
-                _image, _check, _isa, _formats, _models, _doctor, _completion):
+    for add in (_run, _model, _compile, _simulate, _compare, _explain, _sweep, _study, _tile, _verilog, _export,
+                _self_test, _image, _check, _isa, _formats, _models, _doctor, _completion):
         add(commands)
     return top
 
@@ -157,6 +159,31 @@ def _run(commands: argparse._SubParsersAction) -> None:
     run.add_argument("--trace", type=Path, metavar="FILE", help="write a trace for ui.perfetto.dev, as out.pftrace")
     run.add_argument("--baseline", type=Path, metavar="PATH", help="report.json or a folder of `run --out`: the page "
                      "shows changes against it")
+
+
+def _model(commands: argparse._SubParsersAction) -> None:
+    model = _command(commands, "model", "a whole model on a tile -> time to first token, tokens per second, joules per "
+                     "token", ("model", "run"),
+                     "granite-3.0-1b-a400m --prefill 128 --decode-context 256 --batch 1,4",
+                     "llama-3-70b --tile server --prefill 4096 --decode-context 32768 --batch 64 --dram 192GB")
+    add = model.add_argument
+    add("model", metavar="NAME|PATH", help="bundled model (see `tilescore models`) or a config.json")
+    add("--ignore-key", action="append", metavar="KEY", help="a key of the config.json that is not understood and does "
+        "not change the model; may be repeated")
+    tile_options(model)
+    add("--prefill", type=int, default=1024, metavar="N", help="tokens of a prompt")
+    add("--prefill-batch", type=int, default=1, metavar="P", help="prompts of one prefill pass")
+    add("--decode-context", type=int, default=1024, metavar="C", help="cached tokens per request in decode")
+    add("--batch", default="1", metavar="B[,B...]", help="requests of a decode step; several numbers for the curve of "
+        "throughput against interactivity")
+    add("--routing", default="balanced", metavar="balanced|zipf-S", help="load of the experts")
+    add("--seed", type=int, default=0, metavar="S", help="of the routing")
+    add("--format", default="e4m3", metavar="NAME|W:A:KV", help=f"{', '.join(PRESET_NAMES)}, or formats of weights, "
+        "activations and KV cache")
+    numerics_options(model)
+    add("--dram", metavar="SIZE", help="of the tile's DRAM, as 80GiB or 96GB: say whether weights and KV cache fit")
+    energy_options(model)
+    json_option(model)
 
 
 def _compile(commands: argparse._SubParsersAction) -> None:

@@ -117,7 +117,8 @@ def _show(arguments: argparse.Namespace, done: _Done, demo: bool) -> None:
 
 def _fill_in_demo(arguments: argparse.Namespace) -> None:
     """The workload of `tilescore run` without a model."""
-    refuse(arguments, ("layer", "tokens", "context", "routing", "weights", "schedule", "ignore_key"),
+    refuse(arguments, ("layer", "tokens", "context", "routing", "weights", "schedule", "ignore_key",
+                       "layer_index"),
            "--model is needed too")
     arguments.model = DEFAULT_MODEL
     arguments.tokens = DEFAULT_TOKENS if arguments.phase == "prefill" else None

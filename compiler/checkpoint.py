@@ -20,7 +20,7 @@ from .checkpoint_files import Checkpoint
 from .graph.ir import Graph, Role, Value
 from .graph.layers import layer_graph
 from .graph.stored import Place
-from .layers import Workload
+from .layers import OUTER, Workload
 from .tensors import ExpertWeights, LayerTensors, synthetic_value
 
 _NOT_NEEDED = ("rotary_emb.inv_freq", "k_scale", "v_scale")
@@ -38,7 +38,8 @@ def from_safetensors(
     if isinstance(layer_index, bool) or not isinstance(layer_index, int) or layer_index < 0:
         raise WorkloadError(f"{path}: layer index: expected a non-negative integer, got {layer_index!r}")
     checkpoint = Checkpoint(path)
-    layer = _StoredLayer(checkpoint, checkpoint.prefix(layer_index), layer_graph(workload))
+    prefix = "" if workload.layer.kind in OUTER else checkpoint.prefix(layer_index)
+    layer = _StoredLayer(checkpoint, prefix, layer_graph(workload))
     arrays = {}
     for name, value in layer.graph.given().items():
         if value.role is not Role.WEIGHT:
@@ -82,7 +83,8 @@ class _StoredLayer:
         return {value.name: value.places[best] for value in weights}
 
     def _name(self, value: Value, expert: int = 0) -> str:
-        return self.prefix + self.places[value.name].name.format(expert)
+        place = self.places[value.name]
+        return self.checkpoint.outer(place.name) if place.outer else self.prefix + place.name.format(expert)
 
     def _own(self, value: Value, both: np.ndarray) -> np.ndarray:
         """What belongs to a value of the matrix in its place."""
@@ -128,7 +130,8 @@ class _StoredLayer:
     def check_nothing_else(self) -> None:
         """Raise where the checkpoint has more in the modules whose weights are read."""
         names = {name for value in self.graph.weights().values() for name in self._names(value)}
-        modules = {f"{self.prefix}{name.removeprefix(self.prefix).partition('.')[0]}." for name in names}
+        modules = {f"{self.prefix}{name.removeprefix(self.prefix).partition('.')[0]}." if self.prefix else
+                   f"{name.rpartition('.')[0]}." for name in names}
         for name in (name for module in sorted(modules) for name in self.checkpoint.under(module)):
             if name in names or name.endswith(_NOT_NEEDED):
                 continue

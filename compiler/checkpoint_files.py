@@ -76,6 +76,10 @@ class Checkpoint:
             f"{self.path}: layer {layer_index}: expected tensors model.layers.{layer_index}.*, found none"
         )
 
+    def outer(self, name: str) -> str:
+        """The full name of a tensor that is part of no decoder layer; ``name`` where there is none."""
+        return next((start + name for start in PREFIXES if start + name in self._files), name)
+
     def _holder(self, name: str, shape: tuple[int, ...]) -> SafetensorsFile:
         if name not in self._files:
             raise WorkloadError(f"{self.path}: {name}: missing; expected a tensor of shape {shape}")

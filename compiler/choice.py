@@ -50,3 +50,11 @@ def choose_experts(graph: Graph, tensors: LayerTensors, routing: str | None, see
     rows, experts = logits.shape
     chosen = forced_choice(routing, tokens=rows, experts=experts, top_k=router.top_k, seed=seed)
     return forced_route(router.biased(logits, *vectors)[0], chosen, norm_topk=router.norm_topk, scoring=router.scoring)
+
+
+def experts_by_load(graph: Graph, routing: str, seed: int) -> Routing:
+    """Forced by a name or file, with weights of 1: for timing only, since no cycle depends on weights."""
+    node, op = next((node, node.op) for node in graph.nodes if isinstance(node.op, Router))
+    rows, experts = graph.values[node.inputs[0]].shape
+    chosen = forced_choice(routing, tokens=rows, experts=experts, top_k=op.top_k, seed=seed)
+    return Routing(experts=experts, chosen=chosen, weights=np.ones(chosen.shape, np.float32))

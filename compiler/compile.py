@@ -13,7 +13,7 @@ import numpy as np
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError
 from ..sim.program import Program
-from .choice import choose_experts, given_to_router, own_route
+from .choice import choose_experts, experts_by_load, given_to_router, own_route
 from .fit import Change, smallest_change
 from .flips import flipped_tokens, float64_logits, float64_routed
 from .graph.calibrate import Scales, calibrate
@@ -75,10 +75,13 @@ def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTenso
     if tensors is not None and tensors.workload != workload:
         raise CompileError(f"tensors: expected those of {workload}, got those of {tensors.workload}")
     check_built(workload, config, numerics)
-    if tensors is None and (data or routed):
+    timed = not data and routing is not None
+    if tensors is None and (data or (routed and not timed)):
         tensors = synthetic(workload, seed)
     choice, flips = None, None
-    if routed:
+    if timed and routing is not None:
+        choice = experts_by_load(graph, routing, seed)
+    elif routed:
         assert tensors is not None
         choice = choose_experts(graph, tensors, routing, seed, numerics)
         if routing is None and given_to_router(graph):

@@ -365,13 +365,82 @@ class DecoderLayer:
         return self.attention.weights + self.feed_forward.weights
 
 
-Layer = AttentionLayer | MoELayer | MlpLayer | NormLayer | DecoderLayer
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingLayer:
+    """The rows of a table that tokens choose: ``scale * table[id]``, FP32."""
 
-LAYER_KINDS = ("attention", "moe", "mlp", "norm", "decoder")
+    model: str = "custom"
+    hidden: int
+    vocab: int
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for field in ("hidden", "vocab"):
+            _require_int(f"embedding of {self.model}", field, getattr(self, field), 1, 1 << 20)
+        _require_positive(f"embedding of {self.model}", "scale", self.scale)
+
+    @property
+    def kind(self) -> str:
+        """The name of this layer on the command line and in reports."""
+        return "embedding"
+
+    def cut(self, most: Mapping[str, int]) -> EmbeddingLayer:
+        """The same layer with sizes of at most ``most``, by name."""
+        return replace(self, hidden=min(self.hidden, most["hidden"]), vocab=min(self.vocab, most["hidden"]))
+
+    @property
+    def weights(self) -> int:
+        """Elements of the table."""
+        return self.vocab * self.hidden
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadLayer:
+    """The final norm and the logits: ``scale * (norm(x) W^T)``, W (vocab, hidden). tied: W is the embedding's table."""
+
+    norm: NormLayer
+    vocab: int
+    scale: float = 1.0
+    tied: bool = False
+
+    def __post_init__(self) -> None:
+        _require_int(f"head of {self.model}", "vocab", self.vocab, 1, 1 << 20)
+        _require_positive(f"head of {self.model}", "scale", self.scale)
+
+    @property
+    def kind(self) -> str:
+        """The name of this layer on the command line and in reports."""
+        return "head"
+
+    @property
+    def model(self) -> str:
+        return self.norm.model
+
+    @property
+    def hidden(self) -> int:
+        """Width of the residual stream."""
+        return self.norm.hidden
+
+    def cut(self, most: Mapping[str, int]) -> HeadLayer:
+        """The same layer with sizes of at most ``most``, by name."""
+        return replace(self, norm=self.norm.cut(most), vocab=min(self.vocab, most["hidden"]))
+
+    @property
+    def weights(self) -> int:
+        """Elements of W (the norm's vector not counted)."""
+        return self.vocab * self.hidden
+
+
+Layer = AttentionLayer | MoELayer | MlpLayer | NormLayer | DecoderLayer | EmbeddingLayer | HeadLayer
+
+LAYER_KINDS = ("attention", "moe", "mlp", "norm", "decoder", "embedding", "head")
 """``kind`` of every layer."""
 
 ATTENDING, ROUTED = ("attention", "decoder"), ("moe", "decoder")
 """Layers with attention; those that may have experts."""
+
+OUTER = ("embedding", "head")
+"""Layers that are part of no decoder layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -395,8 +464,8 @@ class Workload:
 
     def __post_init__(self) -> None:
         if not isinstance(self.layer, Layer):
-            raise WorkloadError(f"workload: layer: expected an AttentionLayer, MoELayer, MlpLayer, NormLayer or "
-                                f"DecoderLayer, got {self.layer!r}")
+            raise WorkloadError(f"workload: layer: expected an AttentionLayer, MoELayer, MlpLayer, NormLayer, "
+                                f"DecoderLayer, EmbeddingLayer or HeadLayer, got {self.layer!r}")
         where = f"{self.layer.kind} workload of {self.layer.model}"
         _require_choice(where, "phase", self.phase, get_args(Phase))
         _require_choice(where, "mask", self.mask, get_args(Mask))

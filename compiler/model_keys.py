@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from .families import FAMILIES
+from .layer_patterns import FEED_FORWARD_PATTERNS, pattern_keys
 
 READ_KEYS = frozenset({
     "model_type", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "num_hidden_layers",
@@ -95,7 +96,8 @@ MLP_REASONS: dict[str, str] = {}
 
 ATTENTION_FAMILIES = tuple(name for name in FAMILIES if name not in ATTENTION_REASONS)
 MOE_FAMILIES = tuple(name for name, family in FAMILIES.items() if family.experts and name not in MOE_REASONS)
-MLP_FAMILIES = tuple(name for name, family in FAMILIES.items() if not family.experts and name not in MLP_REASONS)
+MLP_FAMILIES = tuple(name for name, family in FAMILIES.items() if name not in MLP_REASONS
+                     and (not family.experts or name in FEED_FORWARD_PATTERNS))
 """Families whose layer of that kind is built."""
 
 
@@ -127,5 +129,6 @@ def unknown_keys(raw: Mapping[str, Any], family: str, ruled: Collection[str]) ->
     known = READ_KEYS | HARMLESS_KEYS
     if family in FAMILIES:
         known |= FAMILIES[family].read | FAMILIES[family].harmless | {FAMILIES[family].scale_key or ""}
+        known |= pattern_keys(family)
     return tuple(key for key, value in raw.items()
                  if value is not None and not key.startswith("_") and key not in known and key not in ruled)

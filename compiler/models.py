@@ -28,11 +28,22 @@ from pathlib import Path
 from typing import Any
 
 from ..rtl.spec.errors import ConfigError, WorkloadError
+from . import outer_layers
 from .activation_names import HUGGING_FACE, Clamped
 from .config_fields import MAX_SIZE, ConfigFields
 from .families import EXPERT_COUNT_KEYS, FAMILIES, TOP_K_KEYS, Biases, Family
 from .latent import LatentAttentionLayer
-from .layers import AttentionLayer, DecoderLayer, Layer, MlpLayer, MoELayer, NormLayer, QkNorm
+from .layers import (
+    AttentionLayer,
+    DecoderLayer,
+    EmbeddingLayer,
+    HeadLayer,
+    Layer,
+    MlpLayer,
+    MoELayer,
+    NormLayer,
+    QkNorm,
+)
 from .model_features import RULED_KEYS, activation_of, attention_blockers, mlp_blockers, moe_blockers
 from .model_files import config_file, model_name, read_json_object, suggestion, text_part
 from .model_keys import ATTENTION_FAMILIES, family_problem, has_experts, unknown_keys
@@ -92,8 +103,9 @@ class ModelConfig:
     ``source`` is what messages call the file, with the part of it that was read. ``raw`` is that part, for features
     this class does not type. ``expert_width`` is the intermediate size of one routed expert, whatever the family
     calls it. ``latent``: sizes of latent attention, by the names of `LatentAttentionLayer`. ``part``: the nested
-    object that was read ("": the whole file). ``unknown``: keys that nothing here understands, as "key = value".
-    ``quantization``: how the configuration says its checkpoint is stored, if it does.
+    object that was read ("": the whole file). ``unknown``: keys that nothing here understands, as "key = value";
+    ``ignored``: those taken as not mattering. ``quantization``: how the configuration says its checkpoint is stored,
+    if it does.
     """
 
     name: str
@@ -123,6 +135,7 @@ class ModelConfig:
     latent: Mapping[str, Any] | None = None
     part: str = ""
     unknown: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     quantization: str | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -185,7 +198,8 @@ def parse_config(raw: Mapping[str, Any], *, name: str, source: str, part: str = 
         rest += moe_blockers(raw, family) if FAMILIES[family].experts else []
         rest += _not_understood((*unknown, *values["rope"].unknown))
         raise ConfigError(f"{source}: {'; '.join(dict.fromkeys(fields.problems + rest))}")
-    return ModelConfig(name=name, source=source, part=part, unknown=unknown, raw=dict(raw), **values)
+    return ModelConfig(name=name, source=source, part=part, unknown=unknown, ignored=tuple(ignore_keys), raw=dict(raw),
+                       **values)
 
 
 def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
@@ -469,6 +483,17 @@ def decoder_layer(model: ModelConfig) -> DecoderLayer:
                         residual_scale=model.residual_scale)
 
 
+def embedding_layer(model: ModelConfig) -> EmbeddingLayer:
+    """The rows that tokens choose from the embedding. Raises WorkloadError naming what is not built or understood."""
+    return outer_layers.embedding_layer(model.raw, model.source, norm_layer(model))
+
+
+def head_layer(model: ModelConfig) -> HeadLayer:
+    """Final norm and LM head. Raises WorkloadError naming what is not built or understood."""
+    return outer_layers.head_layer(model.raw, model.source, norm_layer(model))
+
+
 LAYERS: Mapping[str, Callable[[ModelConfig], Layer]] = {
-    "attention": attention_layer, "moe": moe_layer, "mlp": mlp_layer, "norm": norm_layer, "decoder": decoder_layer}
+    "attention": attention_layer, "moe": moe_layer, "mlp": mlp_layer, "norm": norm_layer, "decoder": decoder_layer,
+    "embedding": embedding_layer, "head": head_layer}
 """How to read each kind of layer from a model."""

@@ -34,7 +34,7 @@ BOUNDS = ("compute_cycles", "dram_cycles", "vector_cycles")
 """Fields of `Bounds` that are reported."""
 
 
-MAY_BE_ZERO = ("context", "flipped_tokens", "useful_macs", "compute_cycles")
+MAY_BE_ZERO = ("context", "layer_index", "flipped_tokens", "useful_macs", "compute_cycles", "vector_cycles")
 """Of a description: a norm multiplies no matrices."""
 
 
@@ -88,6 +88,9 @@ def check_description(program: Program) -> None:
     numerics_of(program.meta)
     if program.meta.get("e4m3_read_bytes") is not None:
         need(program.meta, {"e4m3_read_bytes": int})
+    for key, kind in (("layer_index", int), ("layer_of_model", str)):
+        if program.meta.get(key) is not None:
+            need(program.meta, {key: kind})
     if program.meta.get("flipped_tokens") is not None:
         need(program.meta, {"flipped_tokens": int})
     need(program.meta["bounds"], dict.fromkeys(BOUNDS, int), "bounds.")
@@ -140,6 +143,7 @@ def layer_report(meta: dict, program: Program, result: Result, table: EnergyTabl
     bus = config.bus_bytes
     return {
         **{key: meta[key] for key in ("layer", "model", "phase", "tokens", "context", "batch", "mask")},
+        "layer_index": meta.get("layer_index"), "layer_of_model": meta.get("layer_of_model"),
         "format": numerics.formats.name,
         "tile": config.name,
         "cycles": result.cycles,
@@ -278,6 +282,7 @@ def _levels(report: dict) -> str:
 
 _ROWS = (
     ("phase, tokens", lambda r: f"{r['phase']}, {r['batch']} x {r['tokens']} after {r['context']}"),
+    ("layer of the model", lambda r: r["layer_of_model"] or "-"),
     ("tile", lambda r: f"{r['tile']}, {r['peak_macs_per_cycle']:,} MAC/cycle"),
     ("cycles", lambda r: f"{r['cycles']:,}"),
     ("time at the tile's clock", lambda r: f"{r['cycles'] / r['clock_mhz']:,.1f} us"),

@@ -29,7 +29,7 @@ from ..sim.numerics.arithmetic import quantize_e4m3
 from .graph.ir import Graph, Role
 from .graph.layers import layer_graph
 from .graph.ops.rms_norm import RmsNorm
-from .layers import Workload
+from .layers import EmbeddingLayer, Workload
 from .seeds import check_seed
 
 OUTLIER_EVERY = 512
@@ -95,6 +95,10 @@ _TENSOR_IDS = {
             "kv_a_norm",
             "kv_a_cache",
             "k_rope_cache",
+            "ids",
+            "table",
+            "final_norm",
+            "head",
         )
     )
 }
@@ -229,6 +233,8 @@ def synthetic_value(workload: Workload, name: str, seed: int, expert: int = 0) -
     1 / fan_in; caches are as wide as what synthetic projections make of synthetic x."""
     graph = layer_graph(workload)
     value = graph.given()[name]
+    if isinstance(workload.layer, EmbeddingLayer) and value.role is Role.INPUT:
+        return _synthetic_ids(workload.layer.vocab, value.shape, seed)
     if value.role is Role.INPUT:
         return synthetic_input(workload, seed)
     shape, norms = value.shape[1:] if value.one_by_one else value.shape, _norm_weights(graph)
@@ -241,6 +247,12 @@ def synthetic_value(workload: Workload, name: str, seed: int, expert: int = 0) -
     else:
         std = shape[-1] ** -0.5
     return random_normal(seed, name, expert, shape, std)
+
+
+def _synthetic_ids(vocab: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Tokens, each of the vocabulary as likely as any."""
+    bits = np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(_TENSOR_IDS["ids"], 0)))
+    return np.random.Generator(bits).integers(vocab, size=shape).astype(np.float32)
 
 
 def _norm_weights(graph: Graph) -> set[str]:

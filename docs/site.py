@@ -120,7 +120,8 @@ def api_page() -> str:
         for name in listed:
             out += entry(name, getattr(tilescore, name))
         if "Workload" in listed:
-            for name in ("AttentionLayer", "MoELayer", "MlpLayer", "NormLayer", "DecoderLayer"):
+            for name in ("AttentionLayer", "MoELayer", "MlpLayer", "NormLayer", "DecoderLayer", "EmbeddingLayer",
+                         "HeadLayer"):
                 out += entry(name, getattr(tilescore, name))
     return "\n".join(out)
 

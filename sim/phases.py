@@ -50,10 +50,7 @@ class Phase:
 
 def phases_of(program: Program, timing: Timing, table: EnergyTable) -> list[Phase]:
     """The phases in the order in which they first appear, `OVERHEAD` last. Every figure sums to the program's."""
-    names = list(dict.fromkeys(name for name in program.phases if name))
-    number = {name: i for i, name in enumerate(names)} | {"": len(names)}
-    texts = program.phases or [""] * len(program.instructions)
-    phase_of = np.array([len(names), *(number[text] for text in texts)], np.int64)  # the boot LOAD first, as below
+    names, phase_of = _numbered(program)
     count = len(names) + 1
     cycles = _frontier(timing, phase_of, count)
     events = _events(program, timing, phase_of, count)
@@ -68,6 +65,20 @@ def phases_of(program: Program, timing: Timing, table: EnergyTable) -> list[Phas
             dram_bytes={"read": found["dram_read_beats"] * bus, "write": found["dram_write_beats"] * bus},
             ledger=ledger[i], events=found, energy_pj=energy.total_pj, components=energy.components))
     return phases
+
+
+def phase_cycles(program: Program, timing: Timing) -> dict[str, int]:
+    """The cycles of every phase alone, in the order of `phases_of`."""
+    names, phase_of = _numbered(program)
+    return dict(zip([*names, OVERHEAD], _frontier(timing, phase_of, len(names) + 1).tolist(), strict=True))
+
+
+def _numbered(program: Program) -> tuple[list[str], np.ndarray]:
+    """The phases, and the number of each instruction's, `OVERHEAD` last; the boot LOAD comes first."""
+    names = list(dict.fromkeys(name for name in program.phases if name))
+    number = {name: i for i, name in enumerate(names)} | {"": len(names)}
+    texts = program.phases or [""] * len(program.instructions)
+    return names, np.array([len(names), *(number[text] for text in texts)], np.int64)
 
 
 def _frontier(timing: Timing, phase_of: np.ndarray, count: int) -> np.ndarray:

@@ -22,7 +22,7 @@ def test_all_is_what_the_docstring_lists() -> None:
     documented = set(re.findall(r"`(\w+)`", tilescore.__doc__ or ""))
     errors = {name for name in tilescore.__all__ if inspect.isclass(value := getattr(tilescore, name))
               and issubclass(value, tilescore.TilescoreError)}
-    layers = {"AttentionLayer", "DecoderLayer", "MlpLayer", "MoELayer", "NormLayer"}
+    layers = {"AttentionLayer", "DecoderLayer", "MlpLayer", "MoELayer", "NormLayer", "EmbeddingLayer", "HeadLayer"}
     assert set(tilescore.__all__) == documented | errors | layers
     assert tilescore.__all__ == sorted(tilescore.__all__, key=lambda name: (not name[0].isupper(), name))
 

@@ -599,7 +599,9 @@ def test_models(run: Run) -> None:
     lines = [line for line in text.splitlines() if not line.startswith(" ")]
     assert [line.split()[0] for line in lines] == list(list_models())
     assert next(line for line in lines if line.startswith("llama-3-8b ")).split()[1:] == [
-        "attention:", "built", "moe:", "not", "built", "mlp:", "built", "norm:", "built", "decoder:", "built"]
+        "attention:", "built", "moe:", "not", "built", "mlp:", "built", "norm:", "built", "decoder:", "built",
+        "embedding:", "built", "head:", "built", "whole", "model:", "built"]
+    assert next(row["whole_model"] for row in rows if row["model"] == "qwen3-30b-a3b") is None
     assert not any(row["attention_exceptions"] for row in rows)
     assert not any(row["moe_exceptions"] for row in rows)
     for row in rows:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ...rtl.spec.errors import WorkloadError
 from ..latent import LatentAttentionLayer
-from ..layers import AttentionLayer, DecoderLayer, MlpLayer, MoELayer, NormLayer, Workload
+from ..layers import (
+    AttentionLayer,
+    DecoderLayer,
+    EmbeddingLayer,
+    HeadLayer,
+    MlpLayer,
+    MoELayer,
+    NormLayer,
+    Workload,
+)
 from .ir import Graph, GraphBuilder, Op, Role
 from .latent import latent_attention
 from .ops.add import Add
 from .ops.attention import Attention
+from .ops.embed import Embed
 from .ops.experts import Experts
 from .ops.gate import Activate, Gate
 from .ops.linear import Linear
@@ -29,6 +40,7 @@ from .stored import (
     SHARED_GATE,
     Place,
     module,
+    outer_module,
 )
 
 ATTENTION_INPUT, FEED_FORWARD_INPUT = "attention input", "feed-forward input"
@@ -40,6 +52,9 @@ ATTENTION_OUTPUT, FEED_FORWARD_OUTPUT, MIDDLE = "attention output", "feed-forwar
 def layer_graph(workload: Workload) -> Graph:
     """The graph of a workload's layer."""
     g = GraphBuilder()
+    if isinstance(workload.layer, EmbeddingLayer):
+        _embedding(g, workload, workload.layer)
+        return g.graph()
     x = g.value("x", (workload.rows, workload.layer.hidden), Role.INPUT)
     _add_layer(g, workload, x, "out", Role.OUTPUT)
     return g.graph()
@@ -58,6 +73,10 @@ def _add_layer(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
             return _mlp(g, workload.layer, x, out, role)
         case NormLayer():
             return _norm(g, workload.layer, x, out, role, "norm", "input_layernorm")
+        case HeadLayer():
+            return _head(g, workload.layer, x, out, role)
+        case EmbeddingLayer():
+            raise WorkloadError("graph: an embedding reads tokens, not rows")
         case DecoderLayer():
             return _decoder(g, workload, workload.layer, x, out, role)
 
@@ -160,6 +179,20 @@ def _mlp(g: GraphBuilder, mlp: MlpLayer, x: str, out: str, role: Role, prefix: s
 def _norm(g: GraphBuilder, norm: NormLayer, x: str, out: str, role: Role, name: str, stored: str) -> str:
     weight = g.value(name, (norm.hidden,), Role.WEIGHT, module(stored))
     return g.node(name.replace("_", " "), RmsNorm(eps=norm.eps, offset=norm.offset), x, weight, output=out, role=role)
+
+
+def _embedding(g: GraphBuilder, workload: Workload, layer: EmbeddingLayer) -> None:
+    ids = g.value("ids", (workload.rows,), Role.INPUT)
+    table = g.value("table", (layer.vocab, layer.hidden), Role.WEIGHT, outer_module("embed_tokens"))
+    g.node("embedding", Embed(scale=layer.scale), ids, table, output="out", role=Role.OUTPUT)
+
+
+def _head(g: GraphBuilder, layer: HeadLayer, x: str, out: str, role: Role) -> str:
+    weight = g.value("final_norm", (layer.hidden,), Role.WEIGHT, outer_module("norm"))
+    normed = g.node("final norm", RmsNorm(eps=layer.norm.eps, offset=layer.norm.offset), x, weight, output="head input")
+    head = g.value("head", (layer.vocab, layer.hidden), Role.WEIGHT,
+                   outer_module("embed_tokens" if layer.tied else "lm_head"))
+    return g.node("logits", Linear(scale=layer.scale), normed, head, output=out, role=role)
 
 
 def _decoder(g: GraphBuilder, workload: Workload, layer: DecoderLayer, x: str, out: str, role: Role) -> str:

@@ -32,6 +32,8 @@ class Place:
     parts: int = 1
     transposed: bool = False
     interleaved: bool = False
+    outer: bool = False
+    """Is it part of no decoder layer?"""
 
     def bias(self) -> Place:
         """Where the bias stands of a weight that stands here."""
@@ -70,6 +72,11 @@ STACKED = (
 def module(name: str, part: str = "weight") -> tuple[Place, ...]:
     """The weight, or another part, of a module that all families name alike."""
     return (Place(f"{name}.{part}"),)
+
+
+def outer_module(name: str) -> tuple[Place, ...]:
+    """The weight of a module beside the decoder layers."""
+    return (Place(f"{name}.weight", outer=True),)
 
 
 _GPT = {"up": "mlp.c_fc.weight", "down": "mlp.c_proj.weight"}

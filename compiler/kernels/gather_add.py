@@ -1,4 +1,4 @@
-"""Rows of a result as the sum of ``k`` gathered rows each, added in the order of their list.
+"""Rows of a result as the sum of ``k`` gathered rows each, added in the order of their list, times a factor.
 
 The order is fixed, so the FP32 sum does not depend on any schedule.
 """
@@ -22,12 +22,13 @@ REGIONS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class GatherAdd:
-    """``rows`` rows of ``columns`` FP32 values, each the sum of ``terms`` rows."""
+    """``rows`` rows of ``columns`` FP32 values, each ``scale`` times the sum of ``terms`` rows."""
 
     name: str
     rows: int
     columns: int
     terms: int
+    scale: float = 1.0
 
     def buffers(self, config: TileConfig, schedule: GatherAddSchedule) -> list[Buffer]:
         rows, keys = min(schedule.m_tile, self.rows), "m_tile * n_tiles"
@@ -85,5 +86,8 @@ class GatherAdd:
                     if begun:
                         emitter.compute(Shape(rows=rows, tiles=-(-columns // config.cols), pitch=rows), Assign(
                             to=Elem(total), value=Elem(total) + Elem(to), label="add"))
+                if self.scale != 1.0:
+                    emitter.compute(Shape(rows=rows, tiles=-(-columns // config.cols), pitch=rows), Assign(
+                        to=Elem(total), value=Elem(total), scale=self.scale, label="scale"))
                 emitter.store_acc(target, first_row=start, rows=rows, first_byte=4 * n0, row_bytes=4 * columns,
                                   addr=total, pitch=rows, label="store out")

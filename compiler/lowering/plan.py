@@ -15,6 +15,7 @@ from ..graph.calibrate import Scales
 from ..graph.ir import Graph, Node, Role, Slot
 from ..graph.layers import layer_graph
 from ..graph.ops.add import Add
+from ..graph.ops.embed import Embed
 from ..graph.ops.experts import Experts
 from ..graph.ops.gate import Activate, Gate
 from ..graph.ops.head_linear import HeadLinear
@@ -30,6 +31,7 @@ from ..routing import Routing
 from ..schedule import KernelSchedule, Schedule
 from ..tensors import LayerTensors
 from .core import Core
+from .embedding import ToEmbedding
 from .experts import FromSlots, ToSlots, slots_key
 from .gated import ToProduct
 from .latent import PerHead, Turned, turned_key
@@ -157,9 +159,13 @@ def _steps(layer: Layer) -> Iterator[Step]:
                             product=only)
         elif isinstance(node.op, Linear):
             step, following = _linear(layer, node)
+            if node.op.scale != 1.0 and not isinstance(step, ToRows):
+                raise CompileError(f"{node.name}: no kernel computes a Linear with a factor as {type(step).__name__}")
             fused |= {other.name for other in following}
             yield step
             yield from _quantizer(layer, step)
+        elif isinstance(node.op, Embed):
+            yield ToEmbedding(layer=layer, name=node.name, reads=node.inputs, makes=node.output, node=node)
         elif is_core(node.op):
             turned = _turned(layer, node)
             yield from turned

@@ -368,7 +368,9 @@ class ToRows(Projection):
 
     def emit(self, job: Job) -> None:
         emitter, schedule, target = job.emitter, job.schedule[self.name], job.memory[self.layer.floats_key(self.makes)]
-        factor, regions = job.scales[self.x] * job.scales[self.weight], self.place(job.schedule)
+        assert isinstance(self.node.op, Linear)
+        factor = job.scales[self.x] * job.scales[self.weight] * self.node.op.scale
+        regions = self.place(job.schedule)
         bias = ColumnBias(emitter, regions, job.memory[self._held_bias], self.name) if self.bias else None
         weights = job.memory[self.weights] if self.weights else None
 

@@ -15,7 +15,7 @@ from ...sim.energy import load_table
 from ...sim.names import TABLES
 from ..format_names import SCALE_RULE_NAMES
 from ..formats import parse_format
-from ..layers import ATTENDING, LAYER_KINDS, MAX_TOKENS, ROUTED, Mask, Phase
+from ..layers import ATTENDING, LAYER_KINDS, MAX_TOKENS, OUTER, ROUTED, Mask, Phase
 from ..models import load_model
 from ..numerics import LARGEST_BLOCK
 from ..schedule import load_schedule
@@ -71,6 +71,8 @@ class SweepKey:
 OWN_KEYS = {key.name: key for key in (
     SweepKey(name="model", meaning="bundled model or a config.json", check=load_model),
     SweepKey(name="layer", meaning="kind of layer", choices=LAYER_KINDS),
+    SweepKey(name="layer_index", meaning="decoder layer of the model; default: the first that has the kind", low=0,
+             high=MAX_TOKENS, layers=tuple(kind for kind in LAYER_KINDS if kind not in OUTER)),
     SweepKey(name="phase", meaning="phase", choices=get_args(Phase), default="prefill"),
     SweepKey(name="tokens", meaning="new tokens per sequence; default for decode: 1", low=1, high=MAX_TOKENS),
     SweepKey(name="context", meaning="cached tokens per sequence; default for prefill: 0, for decode: 1024", low=0,

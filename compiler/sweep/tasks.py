@@ -22,7 +22,8 @@ from ...sim.simulate import simulate
 from ..bounds import bounds, peak_macs_per_cycle
 from ..compile import CompiledLayer, compile_layer
 from ..layers import Workload
-from ..models import LAYERS, load_model
+from ..model_layers import layer_of
+from ..models import load_model
 from ..numerics import Numerics, from_options
 from ..products import useful_macs
 from ..provenance import table_digest
@@ -90,7 +91,7 @@ def task_of(point: Point) -> Task:
     layer = str(point["layer"])
     model = _model(str(point["model"]))
     workload = Workload(
-        layer=LAYERS[layer](model), phase=point["phase"],  # type: ignore[arg-type]
+        layer=layer_of(model, layer, point.get("layer_index")).layer, phase=point["phase"],  # type: ignore[arg-type]
         tokens=point["tokens"], batch=point["batch"], **{k: point[k] for k in ("context", "mask") if k in point})  # type: ignore[arg-type]
     numerics = from_options(str(point["format"]), softmax_block=point.get("softmax_block"),  # type: ignore[arg-type]
                             scale_rule=point.get("scale_rule"))  # type: ignore[arg-type]

@@ -129,7 +129,8 @@ def test_bad_moe_layer(change: dict[str, Any], expected: str) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"layer": "attention"}, "layer: expected an AttentionLayer, MoELayer, MlpLayer, NormLayer or DecoderLayer"),
+        ({"layer": "attention"}, "layer: expected an AttentionLayer, MoELayer, MlpLayer, NormLayer, DecoderLayer, "
+         "EmbeddingLayer or HeadLayer"),
         ({"phase": "training"}, "phase: expected one of prefill, decode, got 'training'"),
         ({"mask": "window"}, "mask: expected one of causal, none, got 'window'"),
         ({"tokens": 0}, "tokens: expected an integer from 1"),

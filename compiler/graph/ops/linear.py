@@ -20,11 +20,12 @@ class Linear(Op):
 
     An input (rows, heads, d) counts as (rows, heads * d); no block of a scale then holds values of two heads. turned:
     the tile exchanges the operands, and makes the result's transpose. terms: both operands are sums of E4M3 terms.
-    bias: a third input (n,), added to every row. part: only these rows of each head of the weight (and bias). flat:
-    the result is (rows, heads * size).
+    bias: a third input (n,), added to every row. scale: a factor on the product. part: only these rows of each head of
+    the weight (and bias). flat: the result is (rows, heads * size).
     """
 
     heads: int | None = None
+    scale: float = 1.0
     turned: bool = False
     terms: bool = False
     bias: bool = False
@@ -67,7 +68,7 @@ class Linear(Op):
         held = (walk.hold(walk.node.inputs[0], self.slots[0], x),
                 walk.hold(walk.node.inputs[1], self.slots[1], weight.reshape(heads)))
         flat_x, flat_weight = (part.reshape(len(part), -1).astype(np.float64) for part in held)
-        out = flat_x @ self.own(flat_weight).T + added
+        out = self.scale * (flat_x @ self.own(flat_weight).T) + added
         return out.reshape(len(x), self.heads, -1) if self.heads and not self.flat else out
 
     def macs(self, x: Shape, weight: Shape, *bias: Shape) -> dict[str, int]:

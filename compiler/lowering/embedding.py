@@ -1,0 +1,58 @@
+"""Embedding nodes: rows of a table in DRAM, FP32, gathered by an index list, times a factor.
+
+The table stays FP32: a GATHER into the accumulator buffer moves rows as they are, and the residual stream is FP32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..auto import gather_add_schedule
+from ..dram import float_matrix
+from ..graph.ir import Node
+from ..graph.ops.embed import Embed, token_ids
+from ..kernels.gather_add import GatherAdd
+from ..schedule import GatherAddSchedule, KernelSchedule, Schedule
+from ..tiles.buffers import place
+from .steps import Job, Stage, Step
+
+
+@dataclass(kw_only=True, eq=False)
+class ToEmbedding(Step):
+    """node: the Embed."""
+
+    node: Node
+
+    @cached_property
+    def kernel(self) -> GatherAdd:
+        assert isinstance(self.node.op, Embed)
+        rows, columns = self.layer.shape(self.makes)
+        return GatherAdd(name=self.name, rows=rows, columns=columns, terms=1, scale=self.node.op.scale)
+
+    def kernels(self) -> Mapping[str, type[KernelSchedule]]:
+        return {self.name: GatherAddSchedule}
+
+    def place(self, schedule: Schedule) -> dict[str, list[int]]:
+        config = self.layer.config
+        return place(self.kernel.buffers(config, schedule[self.name]), config, self.name)
+
+    def choose(self) -> dict[str, KernelSchedule]:
+        return {self.name: gather_add_schedule(self.kernel, self.layer.config)}
+
+    def ask(self, job: Job) -> None:
+        table, tensors, layer = self.node.inputs[1], job.tensors, self.layer
+        job.ask(Stage.WEIGHTS, table, lambda builder: float_matrix(
+            builder, table, *layer.shape(table), (lambda: getattr(tensors, table)) if tensors else None))
+        job.ask(Stage.RESULTS, layer.floats_key(self.makes), lambda builder: float_matrix(
+            builder, layer.floats_key(self.makes), self.kernel.rows, layer.columns(self.makes)))
+
+    def emit(self, job: Job) -> None:
+        ids, table = self.node.inputs
+        rows = np.zeros(self.kernel.rows, np.int64) if job.tensors is None else token_ids(
+            getattr(job.tensors, ids), self.layer.shape(table)[0])
+        self.kernel.emit(job.emitter, job.schedule[self.name], rows[:, None], job.memory[table],
+                         job.memory[self.layer.floats_key(self.makes)], self.place(job.schedule))
