@@ -113,7 +113,7 @@ def random_program(rng, count: int) -> list:
         for kind in ("rd", "wr"):
             free.update((kind, unit, c) for c in range(5) if masks[f"signal_{kind}"] >> c & 1)
         header = {field.name for field in HEADER}
-        fields = {f.name: int(rng.integers(0, 1 << min(f.bits, 30))) for f in spec.fields
+        fields = {f.name: int(rng.integers(0, 1 << min(f.bits, 30))) * f.unit for f in spec.fields
                   if f.kind == "uint" and f.name not in header}
         occupancy = int(rng.integers(1, 9))
         rd = occupancy + 3
