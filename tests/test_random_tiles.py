@@ -8,6 +8,7 @@ which is made, and then the layer compiles.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -44,36 +45,40 @@ def expected(number: int, acc_bits: int) -> tuple[LayerTensors, np.ndarray]:
     return tensors, play(compile_layer(WORKLOADS[number], tile, tensors=tensors).program)
 
 
-def try_tile(tile: TileConfig, number: int) -> bool:
-    """Does the layer compile at once? If not, it does with the error's own suggestion."""
+def try_tile(tile: TileConfig, number: int) -> str:
+    """"at once", or "changed" if the layer compiles with the error's own suggestion, "neither" without one."""
     tensors, bits = expected(number, tile.acc_bits)
     try:
         program = compile_layer(WORKLOADS[number], tile, tensors=tensors).program
-        fitted = True
+        how = "at once"
     except DoesNotFit:
         change = fitting_change(WORKLOADS[number], tile, tensors=tensors)
-        assert change is not None, f"{tile} {WORKLOADS[number]}: no single change"
+        if change is None:
+            return "neither"
         assert change.tile == dataclasses.replace(tile, **{change.key: change.value})
-        program, fitted = compile_layer(WORKLOADS[number], change.tile, tensors=tensors).program, False
+        program, how = compile_layer(WORKLOADS[number], change.tile, tensors=tensors).program, "changed"
     assert same_bits(play(program), bits), f"{tile} {WORKLOADS[number]}"
     assert time_program(program).cycles > 0
-    return fitted
+    return how
 
 
-def try_tiles(seeds: range, workloads: int) -> float:
-    """The share of tiles and layers that compile at once."""
+def try_tiles(seeds: range, workloads: int) -> Counter[str]:
+    """How many layers go how, two per tile."""
     tiles = [random_tile(seed, most_bytes=1 << 17) for seed in seeds]
-    return float(np.mean([try_tile(tile, (seed + second) % workloads)
-                          for seed, tile in zip(seeds, tiles, strict=True) for second in (0, 1)]))
+    return Counter(try_tile(tile, (seed + second) % workloads)
+                   for seed, tile in zip(seeds, tiles, strict=True) for second in (0, 1))
 
 
 def test_layers_on_random_tiles() -> None:
-    assert 0.7 < try_tiles(range(24), 4) < 1
+    found = try_tiles(range(24), 4)
+    assert found["at once"] >= 36 and found["changed"] > 0 and not found["neither"], found
 
 
 @pytest.mark.slow
 def test_layers_on_many_random_tiles() -> None:
-    assert 0.7 < try_tiles(range(100, 300), len(WORKLOADS)) < 1
+    """Of the smallest tiles, a few need more of two memories: no single key is enough."""
+    found = try_tiles(range(100, 300), len(WORKLOADS))
+    assert found["at once"] >= 300 and found["changed"] > 0 and found["neither"] <= 12, found
 
 
 def routing_of(layer: Layer, rows: int) -> Routing | None:
