@@ -17,11 +17,22 @@ from ..rtl.spec.errors import ConfigError
 from ..rtl.spec.formats import BUILD_NAMES, PAIRS, SCALE_NAMES, SCALE_PAIRS, fits_dsp
 from ..rtl.spec.tile_keys import KEYS
 
-ATTEMPTS = 100_000
+ATTEMPTS = 2_000
 """Draws until one is accepted."""
 
 _PAGE_BYTES = 4096
 _T = TypeVar("_T")
+
+
+def large_enough(tile: TileConfig) -> bool:
+    """Is a tile above the size from which at least 95 % of such tiles compile a layer at once (docs/tile.md)?
+
+    A slice of A and of B holds 1 KiB, in banks of at least 256 bytes; there are as many accumulator banks as two
+    regions of raw accumulators need, of at least 16 rows.
+    """
+    a, b = tile.a_buffer_bytes // tile.rows, tile.b_buffer_bytes // tile.cols
+    return (min(a, b) >= 1024 and min(a // tile.a_banks, b // tile.b_banks) >= 256
+            and tile.acc_banks >= 2 * tile.acc_planes and tile.acc_bank_rows >= 16)
 
 
 def random_tile(seed: int, *, accept: Callable[[TileConfig], bool] = lambda tile: True,

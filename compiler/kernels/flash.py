@@ -113,9 +113,9 @@ class Flash:
         behind = min(self.problem.stored, place.head_tiles * cols) - width
         if behind > 0:
             zeros = code_matrix(builder, "zero values", behind, place.v_groups * self.config.lanes)
-            last = (place.head_tiles - 1) * place.v_groups
+            last = (place.head_tiles - 1) * place.v_pitch
             for addr in place.v_ring:
-                emitter.load_operand(Space.B, zeros, first_row=0, rows=behind, addr=addr + last, pitch=place.v_groups,
+                emitter.load_operand(Space.B, zeros, first_row=0, rows=behind, addr=addr + last, pitch=place.v_pitch,
                                      from_row=width % cols, label="clear values behind a head")
         if place.out_tiles > place.head_tiles:
             zeros = float_matrix(builder, "zero outputs", place.rows, (place.out_tiles - place.head_tiles) * cols)
@@ -216,11 +216,11 @@ class _Keys:
             core.loaded_k += 1
             first, rows, cols = self.first + start, min(place.kv_tile, self.count - start), core.config.cols
             core.emitter.load_operand(Space.B, self._shared.k, first_row=first, rows=rows, addr=self._k[start],
-                                      pitch=place.k_groups, label=f"load k {first}")
+                                      pitch=place.k_pitch, label=f"load k {first}")
             tiles, padded = -(-rows // cols), align(rows, place.unit) // cols
             if padded > tiles:  # columns of S that are masked
-                core.emitter.builder.padding(self._k[start] + tiles * place.k_groups,
-                                             (padded - tiles) * place.k_groups)
+                core.emitter.builder.padding(self._k[start] + tiles * place.k_pitch,
+                                             (padded - tiles - 1) * place.k_pitch + place.k_groups)
         return self._k[start]
 
     def v(self, start: int, part: int) -> int:
@@ -233,7 +233,7 @@ class _Keys:
             first, width = self.first + start, align(min(place.kv_tile, self.count - start), core.config.bus_bytes)
             core.emitter.load_operand(Space.B, self._shared.v, first_row=self._shared.v_row + row,
                                       rows=min(rows, core.problem.value_width - row), first_byte=first, row_bytes=width,
-                                      addr=addr, pitch=place.v_groups, label=f"load v {first}")
+                                      addr=addr, pitch=place.v_pitch, label=f"load v {first}")
         return self._v[start, part]
 
 
@@ -298,7 +298,7 @@ class _Step:
             limit = core.mask.limit(position, step, first, count, columns)
             low = core.mask.lower_limit(position, step, rows, first)
             core.emitter.matmul(
-                label="QK", a_addr=self.q, a_pitch=place.q_pitch, b_addr=self.keys.k(start), b_pitch=place.k_groups,
+                label="QK", a_addr=self.q, a_pitch=place.q_pitch, b_addr=self.keys.k(start), b_pitch=place.k_pitch,
                 k_steps=place.head_bytes // config.lanes, m_rows=rows, n_tiles=columns // config.cols,
                 acc_addr=self.at.scores.addr + start // config.cols * rows, acc_pitch=rows, mask=int(limit.needed),
                 mask_base=limit.base, mask_step=limit.step, mask_low=int(low.needed), mask_low_base=low.base,
@@ -313,7 +313,7 @@ class _Step:
             first = part * place.value_tiles
             core.emitter.matmul(
                 label="PV", a_addr=self.at.p.addr + start // config.lanes, a_pitch=place.p_pitch,
-                b_addr=self.keys.v(start, part), b_pitch=place.v_groups,
+                b_addr=self.keys.v(start, part), b_pitch=place.v_pitch,
                 k_steps=align(count, config.bus_bytes) // config.lanes, m_rows=self.tile.rows,
                 n_tiles=min(place.value_tiles, place.head_tiles - first),
                 acc_addr=self.at.part.addr + first * place.rows, acc_pitch=place.rows, merge=int(start > 0),

@@ -12,7 +12,7 @@ from ...rtl.spec.errors import CompileError
 from ...rtl.spec.tensor_formats import TensorFormat
 from ..emitter import VECTOR_TILES
 from ..schedule import FlashSchedule
-from ..tiles.buffers import AS_MANY_AS_FIT, Buffer, Memory, align, place
+from ..tiles.buffers import AS_MANY_AS_FIT, Buffer, Memory, align, pitch, place
 
 
 def key_unit(config: TileConfig) -> int:
@@ -55,8 +55,8 @@ class FlashPlacement:
     head_tiles, out_tiles: column tiles of an output, and of one in whole blocks.
     columns: of a block's scores; kv_tile: keys per piece, ``pieces`` of which make a block. scores, partial, p, q,
     stage: addresses of the copies. packed: may banks be shared? partial holds raw accumulators when there are several
-    pieces. k_ring, v_ring: addresses of pieces in buffer B, as many as fit; those of values come in ``value_parts``
-    parts of ``value_tiles`` column tiles.
+    pieces. k_ring, v_ring: addresses of pieces in buffer B, as many as fit, and k_pitch, v_pitch groups between their
+    column tiles; those of values come in ``value_parts`` parts of ``value_tiles`` column tiles.
     """
 
     def __init__(self, config: TileConfig, problem: FlashProblem, schedule: FlashSchedule, packed: bool = True):
@@ -83,6 +83,8 @@ class FlashPlacement:
         self.k_groups, self.v_groups = self.head_bytes // config.lanes, self.kv_tile // config.lanes
         self.value_tiles, self._beside = self._value_parts(problem)
         self.value_parts = -(-self.head_tiles // self.value_tiles)
+        self.k_pitch = self._pitch_in_b(self.kv_tile // config.cols, self.k_groups)
+        self.v_pitch = self._pitch_in_b(self.value_tiles, self.v_groups)
         self._place(packed)
 
     def _value_parts(self, problem: FlashProblem) -> tuple[int, int]:
@@ -121,6 +123,10 @@ class FlashPlacement:
         """Groups between panels of rows in buffer A."""
         return align(row_bytes, self._config.a_word_bytes) // self._config.lanes
 
+    def _pitch_in_b(self, tiles: int, groups: int) -> int:
+        """Groups between column tiles of keys or values, which start on bus beats."""
+        return align(pitch(Memory.B, self._config, tiles, groups), self._config.b_word_bytes // self._config.lanes)
+
     def buffers(self) -> list[Buffer]:
         """Raw results come first: they need the banks of both planes."""
         config, rows, tiles = self._config, self.rows, self._schedule.q_tiles
@@ -150,5 +156,6 @@ class FlashPlacement:
                    keys="q_rows, q_tiles times"),
             Buffer(name="staged outputs", memory=Memory.A, sizes=(panels * self.o_pitch,), most=2, keys="q_rows"),
             Buffer(name="keys and values", memory=Memory.B, most=AS_MANY_AS_FIT, keys="kv_tile",
-                   sizes=(self.kv_tile // config.cols * self.k_groups,
-                          *[self.value_tiles * self.v_groups] * self._beside))]
+                   sizes=((self.kv_tile // config.cols - 1) * self.k_pitch + self.k_groups,
+                          *[(self.value_tiles - 1) * self.v_pitch + self.v_groups] * self._beside),
+                   pitched=max(self.k_groups, self.v_groups) <= config.b_bank_groups)]

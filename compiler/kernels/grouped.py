@@ -148,7 +148,8 @@ def grouped_buffers(config: TileConfig, gate_up: GemmProblem, down: GemmProblem,
         Buffer(name="gathered combine weights", memory=Memory.ACC, sizes=(rows,), keys="m_tile rows",
                beside=frozenset({"one-hot rows"})),
         Buffer(name="one-hot rows", memory=Memory.STATISTICS if beat <= config.stat_bank_rows else Memory.ACC,
-               sizes=(beat,), beside=frozenset()),
+               sizes=(beat,) if beat <= max(config.acc_bank_rows, config.stat_bank_rows) else (1,) * beat,
+               beside=frozenset()),
         Buffer(name="combine weights", memory=Memory.STATISTICS, sizes=(words,), least=2, most=2, few=1,
                beside=frozenset()),
         tokens[0], products[0], *tokens[1:], *products[1:],
@@ -194,8 +195,8 @@ class Grouped:
         self.emitter, self.data, self.config, self.activations = emitter, data, config, problems[1].a
         self.blocks = expert_blocks(experts, schedules[0].m_tile)
         gate_up, down = problems
-        (self.gated,), (self.weight_rows,), (self.one_hot,) = (regions[name] for name in (
-            "gated values", "gathered combine weights", "one-hot rows"))
+        (self.gated,), (self.weight_rows,) = regions["gated values"], regions["gathered combine weights"]
+        self.one_hot = regions["one-hot rows"]
         self.row_weights, self.index_slots = regions["combine weights"], regions["token lists"]
         self.x_slots, self.h_slots = ([*regions[name], *regions.get(f"more {name}", [])]
                                       for name in ("gathered tokens", "expert products"))
@@ -210,7 +211,9 @@ class Grouped:
     def emit(self) -> None:
         """All blocks; gathers of a block are emitted before the matmuls of the previous one if there is room."""
         emitter, data = self.emitter, self.data
-        emitter.load_rows(data.one_hot, first_row=0, rows=data.one_hot.rows, addr=self.one_hot, label="one-hot")
+        each = data.one_hot.rows // len(self.one_hot)
+        for first, addr in enumerate(self.one_hot):
+            emitter.load_rows(data.one_hot, first_row=first * each, rows=each, addr=addr, label="one-hot")
         emitter.load_rows(data.zeros, first_row=0, rows=self.rows, addr=self.weight_rows, label="clear")
         fetched: tuple[int, Block] | None = None
         lists = self._index_lists()
@@ -247,11 +250,12 @@ class Grouped:
             emitter.gather_operand(data.x, index_addr=index, rows=rows, addr=self.x_slots[number % len(self.x_slots)],
                                    pitch=self.x_pitch, label=f"{label} gather x")
         lanes = config.bus_bytes // 4
+        part, row = divmod(expert % lanes, lanes // len(self.one_hot))
         emitter.load_rows(data.weights, first_row=0, rows=rows, first_byte=expert // lanes * config.bus_bytes,
                           row_bytes=config.bus_bytes, addr=self.weight_rows, index_addr=index,
                           label=f"{label} gather weights")
         emitter.compute(Shape(rows=rows), Assign(
-            value=Elem(self.weight_rows) * Col(self.one_hot + expert % lanes),
+            value=Elem(self.weight_rows) * Col(self.one_hot[part] + row),
             reduce=Reduction(Reduce.MAX, self.row_weights[number % len(self.row_weights)]), label=f"{label} weights"))
 
     def _compute(self, number: int, block: Block) -> None:

@@ -70,7 +70,8 @@ class Rowwise:
         self.emitter, self.config, self.problem, self.name = emitter, config, problem, name
         self.inputs, self.scale, self.total, self.norm = inputs, scale, total, norm
         self.floats, self.codes, self.identity, self.scale_rule = floats, codes, identity, scale_rule
-        self.pitch, self.step = problem.block(schedule), min(schedule.n_tiles, tiles)
+        self.rows, self.step = problem.block(schedule), min(schedule.n_tiles, tiles)
+        self.pitch = problem.pitch(schedule, config)
         self.tiles = tiles
         self.place = problem.place(schedule, config)
         self.turns = {key: cycle(addresses) for key, addresses in self.place.items()}
@@ -88,8 +89,8 @@ class Rowwise:
         if self.norm is not None and self.resident:
             self._load_weights(0, self.tiles)
         pieces = [(first, min(self.step, self.tiles - first)) for first in range(0, self.tiles, self.step)]
-        for m0 in range(0, self.problem.rows, self.pitch):
-            block = _Block(self, m0, min(self.pitch, self.problem.rows - m0))
+        for m0 in range(0, self.problem.rows, self.rows):
+            block = _Block(self, m0, min(self.rows, self.problem.rows - m0))
             if self.norm is None:
                 for first, tiles in pieces:
                     block.write(block.fetch(first, tiles), first, tiles)

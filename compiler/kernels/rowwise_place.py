@@ -12,7 +12,7 @@ from ..auto_gemm import first_that, row_counts
 from ..dram import Matrix
 from ..operands import Operand, k_unit
 from ..schedule import RowwiseSchedule
-from ..tiles.buffers import Buffer, Memory, align, fits, place
+from ..tiles.buffers import Buffer, Memory, align, fits, pitch, place, why_not
 
 SUM_BLOCK = 256
 """Squares per row sum: the columns of the widest tile, in which no fewer can be added."""
@@ -93,6 +93,10 @@ class RowwiseProblem:
         """Rows of a block."""
         return min(schedule.m_tile, self.rows)
 
+    def pitch(self, schedule: RowwiseSchedule, config: TileConfig) -> int:
+        """Rows of the accumulator buffer between column tiles of a block."""
+        return pitch(Memory.ACC, config, min(schedule.n_tiles, self.tiles(config)), self.block(schedule))
+
     def stage_pitch(self, config: TileConfig, tensor_format: TensorFormat, tiles: int) -> int:
         """Groups between panels of staged codes."""
         return align(tensor_format.bytes_of(tiles * config.cols), max(config.a_word_bytes, config.bus_bytes)
@@ -103,12 +107,13 @@ class RowwiseProblem:
         written, and what only one of the two needs may lie where the other's is."""
         rows, all_tiles = self.block(schedule), self.tiles(config)
         tiles = min(schedule.n_tiles, all_tiles)
-        size, words, panels = (rows * tiles,), (-(-rows // config.cols),), -(-rows // config.rows)
+        size = ((tiles - 1) * self.pitch(schedule, config) + rows,)
+        words, panels = (-(-rows // config.cols),), -(-rows // config.rows)
         keys = "m_tile * n_tiles"
 
         def values(name: str, *alive: str, least: int = 1, most: int = 1, beside: str = "rows") -> Buffer:
             return Buffer(name=name, memory=Memory.ACC, sizes=size, least=least, most=most, keys=keys,
-                          alive=frozenset(alive), beside=frozenset({beside}))
+                          alive=frozenset(alive), beside=frozenset({beside}), pitched=rows <= config.acc_bank_rows)
 
         def statistics(name: str, most: int, *beside: str) -> Buffer:
             return Buffer(name=name, memory=Memory.STATISTICS, sizes=words, most=most, keys="m_tile",
@@ -165,4 +170,5 @@ def rowwise_schedule(config: TileConfig, problem: RowwiseProblem) -> RowwiseSche
             return RowwiseSchedule(m_tile=rows, n_tiles=tiles)
     raise DoesNotFit(f"{problem.name}: one row of {unit} column tiles does not fit tile {config.name}: the accumulator "
                      f"buffer has {config.acc_banks} banks of {config.acc_bank_rows} rows, stat_banks = "
-                     f"{config.stat_banks}, buffer A {config.a_banks} banks of {config.a_bank_groups} groups")
+                     f"{config.stat_banks}, buffer A {config.a_banks} banks of {config.a_bank_groups} groups"
+                     + why_not(problem.buffers(RowwiseSchedule(m_tile=1, n_tiles=unit), config), config, problem.name))

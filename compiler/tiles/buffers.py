@@ -7,7 +7,8 @@ derives it from the banks that instructions touch.
 *Apart*, every region starts at a bank, because a bank belongs to one unit at a time: two regions in one bank cannot be
 worked on by two units. Buffers that are never alive together share banks. A region longer than a bank takes neighbours,
 where their addresses follow each other: an address is a bank's number and an offset of whole bits, so banks whose depth
-is no power of two have gaps between them, and hold a region each at most.
+is no power of two have gaps between them. There a region lies in one bank, unless its parts are as far apart as `pitch`
+says, so that none lies in a gap.
 
 *Packed*, for memories that have too few banks for that, regions follow each other in a bank; units then take turns.
 Only what one instruction reads together stays in banks of its own, since it reads each bank once. Statistics that find
@@ -59,7 +60,7 @@ class Buffer:
     in all planes. alive: when, as names that the kernel chooses; empty for always. rank: see the module docstring.
     beside: buffers in ACC or STATISTICS that some instruction reads together with this one, itself if several copies
     are; None for all others of its memory. In A, B and INDEX an instruction uses one region. few: as ``least``, when
-    packed; None for as many.
+    packed; None for as many. pitched: no part of a region lies in a gap between banks, if it starts at a bank.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Buffer:
     rank: int = 0
     beside: frozenset[str] | None = None
     few: int | None = None
+    pitched: bool = False
 
     @property
     def what(self) -> str:
@@ -199,10 +201,10 @@ class _Banks:
             return self.config.b_word_bytes // self.config.lanes
         return self.config.bus_bytes // 4 if self.memory is Memory.INDEX else 1
 
-    def masks(self, size: int, raw: bool) -> Iterator[tuple[int, int]]:
+    def masks(self, size: int, raw: bool, pitched: bool) -> Iterator[tuple[int, int]]:
         """(first bank, set of banks) of every place for ``size``, in order of preference."""
-        count = -(-size // self.size)
-        if count > 1 and self.gaps:
+        count = -(-size // self.step)
+        if size > self.size and self.gaps and not pitched:
             return
         limit = self.raw_count if raw else self.count
         starts = range(limit - count + 1)
@@ -273,7 +275,8 @@ def _place(buffers: list[Buffer], counts: list[int], banks: _Banks, purpose: str
             if buffer.alive_with(other):
                 busy |= used
         own = 0
-        places = {size: banks.masks(size, buffer.raw) for size in buffer.sizes}  # what is refused once stays so
+        places = {size: banks.masks(size, buffer.raw, buffer.pitched)  # what is refused once stays so
+                  for size in buffer.sizes}
         for size in buffer.sizes * count:
             for start, mask in places[size]:
                 if not mask & (busy | own):
@@ -337,6 +340,8 @@ def _candidates(buffer: Buffer, size: int, banks: _Banks, taken: list[_Region]) 
         end = behind if depth < banks.step or bank >= banks.count else (
             banks.raw_count if buffer.raw else banks.count) * banks.step
         starts = {first, *(first + align(other - first, banks.unit) for other in used if first < other < behind)}
+        if buffer.pitched and banks.gaps and size > depth and bank < banks.count:
+            starts, end = {first}, (banks.raw_count if buffer.raw else banks.count) * banks.step
         yield from (_Region(buffer, start, size) for start in sorted(starts) if start < behind and start + size <= end)
 
 
@@ -357,6 +362,16 @@ def _no_room(buffer: Buffer, size: int, banks: _Banks, busy: int, purpose: str) 
         return (f"{purpose}: {what} needs {size} words in a statistics bank, the tile has stat_bank_rows = "
                 f"{banks.size}")
     return f"{purpose}: no statistics bank left for {what}: the tile has stat_banks = {config.stat_banks}"
+
+
+def pitch(memory: Memory, config: TileConfig, parts: int, size: int) -> int:
+    """How far apart the parts of a region lie, ``size`` places each: side by side where they can; where they cross gaps
+    between banks, the least power of two with which none lies in a gap."""
+    banks = _bank(memory, config)
+    if not banks.gaps or parts * size <= banks.size or size > banks.size:
+        return size
+    return next(step for step in (1 << power for power in range(banks.step.bit_length()))
+                if step >= size and banks.step - step + size <= banks.size)
 
 
 def align(value: int, step: int) -> int:

@@ -49,6 +49,19 @@ def all_same(results: list[np.ndarray]) -> bool:
     return all(same_bits(a, b) for a, b in itertools.pairwise(results))
 
 
+@pytest.mark.parametrize("format_name", ["nvfp4", "mxfp8"])
+def test_scaled_rows_that_are_streamed_have_the_scales_of_their_chunk(format_name: str) -> None:
+    """Chunks of 1,024 elements, with which scale bytes start on bus beats; others are refused."""
+    layer, numerics = dataclasses.replace(NARROW, hidden=2048), Numerics(formats=PRESETS[format_name])
+    workload = Workload(layer=layer, tokens=2)
+    base = compile_layer(workload, EDGE, numerics=numerics)
+    schedule = base.schedule.change("q", a_resident=False, k_outer=True, k_tile=1024)
+    assert same_bits(play(compile_layer(workload, EDGE, numerics=numerics, schedule=schedule).program),
+                     play(base.program))
+    with pytest.raises(CompileError, match=r"q: k = 2048 and k_tile = 64 must be .* k_tile of (512|1024)"):
+        compile_layer(workload, EDGE, numerics=numerics, schedule=schedule.change("q", k_tile=64), data=False)
+
+
 # Tiles -------------------------------------------------------------------------------------------------
 
 

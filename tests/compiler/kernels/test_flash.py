@@ -130,3 +130,12 @@ def test_two_sub_tiles_in_turn_are_faster_than_one() -> None:
     cycles = [time_program(with_core(workload, EDGE, data=False, q_rows=32, kv_tile=64, q_tiles=q_tiles).program).cycles
               for q_tiles in (1, 2)]
     assert cycles[1] < 0.95 * cycles[0]
+
+
+@pytest.mark.parametrize("a_banks", [1, 2, 3, 4])
+def test_with_few_banks_of_a_no_block_of_probabilities_is_lost(a_banks: int) -> None:
+    """Of one P only, the array multiplies values before the next block's P takes its place."""
+    workload = Workload(layer=LAYER, tokens=9, context=40)
+    numerics, tile = Numerics(softmax_block=16), dataclasses.replace(NANO, a_banks=a_banks, a_buffer_bytes=3072)
+    compiled = compile_layer(workload, tile, numerics=numerics)
+    assert same_bits(play(compiled.program), play(compile_layer(workload, NANO, numerics=numerics).program))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.dram import Matrix
+from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.kernels.grouped import Expert, expert_blocks
 from tilescore.compiler.layers import MoELayer, Workload
+from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.operands import Operand
 from tilescore.compiler.routing import Routing
 from tilescore.rtl.spec.errors import CompileError
@@ -108,3 +112,21 @@ def test_rules_of_the_schedule(changes: dict, message: str) -> None:
         schedule = schedule.change(f"experts.{name}", **fields)
     with pytest.raises(CompileError, match=message):
         compile_layer(workload, NANO, schedule=schedule, data=False)
+
+
+@pytest.mark.parametrize(("format_name", "chunk", "kept"), [
+    ("e4m3", 64, (False, True)), ("e4m3", 64, (True, False)), ("e4m3", 64, (False, False)),
+    ("nvfp4", 512, (False, False))], ids=str)
+def test_streamed_tokens_and_products_have_the_same_bits(format_name: str, chunk: int, kept: tuple[bool, bool]) -> None:
+    """Two chunks of k each; block scales of a chunk start on a bus beat."""
+    layer = dataclasses.replace(LAYER, hidden=2 * chunk, intermediate=2 * chunk, experts=1, top_k=1)
+    workload, numerics = Workload(layer=layer, tokens=3), Numerics(formats=PRESETS[format_name])
+    base = compile_layer(workload, EDGE, numerics=numerics)
+    schedule = base.schedule
+    for part, resident in zip(("gate_up", "down"), kept, strict=True):
+        schedule = schedule.change(f"experts.{part}", a_resident=resident, k_outer=not resident, k_tile=chunk,
+                                   n_tiles=1)
+    program = compile_layer(workload, EDGE, numerics=numerics, schedule=schedule).program
+    assert same_bits(play(program), play(base.program))
+    assert any(f"gather x k{chunk}" in label for label in program.labels) is not kept[0]
+    assert any(f"load products k{chunk}" in label for label in program.labels) is not kept[1]
