@@ -210,6 +210,8 @@ class Grouped:
     def emit(self) -> None:
         """All blocks; gathers of a block are emitted before the matmuls of the previous one if there is room."""
         emitter, data = self.emitter, self.data
+        if not self.blocks:  # all tokens were dropped
+            return
         emitter.load_rows(data.one_hot, first_row=0, rows=data.one_hot.rows, addr=self.one_hot, label="one-hot")
         emitter.load_rows(data.zeros, first_row=0, rows=self.rows, addr=self.weight_rows, label="clear")
         fetched: tuple[int, Block] | None = None
