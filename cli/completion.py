@@ -46,7 +46,7 @@ def _words(command: argparse.ArgumentParser) -> Iterator[_Word]:
     from ..sim.names import LEVELS, TABLES
 
     names = {"model": tuple(list_models()), "tile": PRESETS, "energy": TABLES, "format": tuple(PRESET_NAMES),
-             "level": LEVELS, "routing": ("balanced",)}
+             "level": LEVELS, "routing": ("balanced", "correlated", "router")}
     for action in command._actions:
         metavar = str(action.metavar or "")
         paths = "files" if "FILE" in metavar or "PATH" in metavar or action.dest == "program" else ""

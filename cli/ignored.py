@@ -4,6 +4,7 @@ import argparse
 
 from ..compiler.checkpoint import draws
 from ..compiler.layers import ATTENDING, ROUTED, Workload
+from ..compiler.routing import depends_on_data, is_drawn
 from ..rtl.spec.errors import WorkloadError
 
 OF_A_LAYER = ("layer", "phase", "tokens", "context", "batch", "mask", "routing", "weights", "schedule",
@@ -31,19 +32,14 @@ def check_layer_options(arguments: argparse.Namespace, layers: tuple[str, ...], 
         if not set(layers) & set(ROUTED):
             refuse(arguments, ("weights", "seed"), f"the times of {kinds} do not depend on data")
         routing = arguments.routing
-        if routing is not None:
+        if routing is not None and not depends_on_data(routing):
             refuse(arguments, ("weights",), f"with --routing {routing} the times do not depend on data")
-            if not _drawn(routing):
+            if not is_drawn(routing):
                 refuse(arguments, ("seed",), f"with --routing {routing} the times do not depend on data")
-
-
-def _drawn(routing: str) -> bool:
-    """The seed decides this routing; a file does not need one."""
-    return routing == "balanced" or routing.startswith("zipf-")
 
 
 def check_seed(arguments: argparse.Namespace, workload: Workload) -> None:
     """``--seed`` beside a weights file from which everything is taken."""
-    drawn = arguments.routing is not None and _drawn(arguments.routing)
+    drawn = arguments.routing is not None and is_drawn(arguments.routing)
     if arguments.weights and not drawn and not draws(arguments.weights, workload):
         refuse(arguments, ("seed",), f"{arguments.weights} holds the activations too, nothing is drawn")

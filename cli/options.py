@@ -42,7 +42,8 @@ def layer_options(command: argparse.ArgumentParser) -> None:
     add("--batch", type=int, default=1, metavar="B", help="sequences")
     add("--mask", choices=("causal", "none"), default="causal", help="of attention and decoder: causal or none")
     tile_options(command)
-    add("--routing", metavar="balanced|zipf-S|FILE", help="of moe and decoder; default: the router's own top k")
+    add("--routing", metavar="LOAD[:MODE]|FILE", help="of moe and decoder, LOAD: router (default), balanced, "
+        "correlated, zipf-S, power-A or FILE; MODE: capacity-G, round-M; default: dropless")
     numerics_options(command)
 
 

@@ -27,7 +27,7 @@ from .graph.ops.linear import Linear
 from .graph.slots import SQUARE, slot_format
 from .layers import Workload
 from .numerics import DEFAULT, Numerics
-from .products import layer_products
+from .products import expert_share, layer_products
 from .quantize import DEEPSEEK_ROWS
 from .routing import Routing
 
@@ -98,15 +98,15 @@ def peak_macs_per_cycle(config: TileConfig, workload: Workload, numerics: Numeri
                default=config.macs_per_cycle)
 
 
-def vector_elements(workload: Workload) -> int:
-    """Elements that the vector unit must take in: what each op counts. The result of a matmul counts where no op that
-    follows takes it in anyway: v is quantized, and results are scaled."""
+def vector_elements(workload: Workload, routing: Routing | None = None) -> int:
+    """Elements that the vector unit must take in: what each op counts, experts of the pairs of ``routing``. The
+    result of a matmul counts where no op that follows takes it in anyway: v is quantized, and results are scaled."""
     graph, elements = layer_graph(workload), 0
     for node in graph.nodes:
         taken = any(other.op.slots[other.inputs.index(node.output)] is Slot.FP32
                     for other in graph.consumers(node.output))
         if not (isinstance(node.op, Linear) and taken):
-            elements += node.op.vector_elements(*graph.shapes(node))
+            elements += math.ceil(node.op.vector_elements(*graph.shapes(node)) * expert_share(node, graph, routing))
     return elements
 
 
@@ -114,7 +114,8 @@ def bounds(workload: Workload, config: TileConfig, routing: Routing | None = Non
            numerics: Numerics = DEFAULT) -> Bounds:
     """The bounds of a workload on a tile; an MoE layer's weights are those of the experts that ``routing`` uses."""
     read, write = compulsory_bytes(workload, routing, numerics)
+    elements = vector_elements(workload, routing)
     compute = sum(Fraction(product.macs, pair_rate(product.pair, config))
-                  for product in layer_products(workload, numerics))
+                  for product in layer_products(workload, numerics, routing))
     return Bounds(compute_cycles=math.ceil(compute), dram_cycles=-(-max(read, write) // config.bus_bytes),
-                  vector_cycles=-(-vector_elements(workload) // config.cols), read_bytes=read, write_bytes=write)
+                  vector_cycles=-(-elements // config.cols), read_bytes=read, write_bytes=write)

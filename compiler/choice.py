@@ -6,8 +6,11 @@ what its router reads (a decoder layer) from those of the float64 layer; or by a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from .dispatch import Dispatch, choice_of, chosen_pairs, split_dispatch
 from .graph.evaluate import float64_routing
 from .graph.ir import Graph, Role, Slot
 from .graph.layers import layer_graph
@@ -15,6 +18,7 @@ from .graph.ops.router import Router
 from .logits import tile_logits
 from .numerics import Numerics
 from .routing import Routing, forced_choice, forced_route, route
+from .scores import scores_of
 from .tensors import LayerTensors
 
 
@@ -38,7 +42,7 @@ def own_route(tensors: LayerTensors, logits: np.ndarray) -> Routing:
 
 
 def choose_experts(graph: Graph, tensors: LayerTensors, routing: str | None, seed: int, numerics: Numerics) -> Routing:
-    """Forced by a name or file (`forced_choice`), or the router's own (module docstring)."""
+    """Forced by a name or file (`forced_choice`), perhaps with a mode (`dispatch.py`), or the router's own."""
     if given_to_router(graph):
         logits = tile_logits(tensors, numerics.router_terms)
         own = own_route(tensors, logits)
@@ -47,14 +51,28 @@ def choose_experts(graph: Graph, tensors: LayerTensors, routing: str | None, see
     if routing is None:
         return own
     router, vectors = _router(graph, tensors)
-    rows, experts = logits.shape
-    chosen = forced_choice(routing, tokens=rows, experts=experts, top_k=router.top_k, seed=seed)
-    return forced_route(router.biased(logits, *vectors)[0], chosen, norm_topk=router.norm_topk, scoring=router.scoring)
+    (rows, experts), (load, mode) = logits.shape, split_dispatch(routing)
+    chosen = own.chosen if load == "router" else forced_choice(load, tokens=rows, experts=experts, top_k=router.top_k,
+                                                               seed=seed)
+    biased, rule = router.biased(logits, *vectors)[0], router.scoring
+    left, dropped, added = _left(chosen, scores_of(rule, biased), mode)
+    routed = forced_route(biased, left, norm_topk=router.norm_topk, scoring=rule)
+    return replace(routed, dropped=dropped, added=added)
+
+
+def _left(chosen: np.ndarray, scores: np.ndarray, mode: Dispatch | None) -> tuple[np.ndarray, int, int]:
+    """What a mode leaves of a choice, and the pairs that it drops and adds."""
+    if mode is None:
+        return chosen, 0, 0
+    wanted, used = chosen_pairs(chosen, scores.shape[1]), mode.used(chosen, scores)
+    return choice_of(used, scores), int((wanted & ~used).sum()), int((used & ~wanted).sum())
 
 
 def experts_by_load(graph: Graph, routing: str, seed: int) -> Routing:
-    """Forced by a name or file, with weights of 1: for timing only, since no cycle depends on weights."""
+    """Forced by a name or file that does not depend on data (`routing.depends_on_data`), with weights of 1: for timing
+    only, since no cycle depends on weights."""
     node, op = next((node, node.op) for node in graph.nodes if isinstance(node.op, Router))
-    rows, experts = graph.values[node.inputs[0]].shape
-    chosen = forced_choice(routing, tokens=rows, experts=experts, top_k=op.top_k, seed=seed)
-    return Routing(experts=experts, chosen=chosen, weights=np.ones(chosen.shape, np.float32))
+    (rows, experts), (load, mode) = graph.values[node.inputs[0]].shape, split_dispatch(routing)
+    chosen = forced_choice(load, tokens=rows, experts=experts, top_k=op.top_k, seed=seed)
+    left, dropped, added = _left(chosen, np.zeros((rows, experts)), mode)
+    return Routing(experts=experts, chosen=left, weights=np.ones(left.shape, np.float32), dropped=dropped, added=added)

@@ -25,7 +25,7 @@ from .layers import Workload
 from .lowering.plan import plan
 from .numerics import DEFAULT, Numerics
 from .products import check_built
-from .routing import Routing
+from .routing import Routing, depends_on_data
 from .schedule import Schedule
 from .tensors import LayerTensors, synthetic
 
@@ -75,7 +75,7 @@ def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTenso
     if tensors is not None and tensors.workload != workload:
         raise CompileError(f"tensors: expected those of {workload}, got those of {tensors.workload}")
     check_built(workload, config, numerics)
-    timed = not data and routing is not None
+    timed = not data and routing is not None and not depends_on_data(routing)
     if tensors is None and (data or (routed and not timed)):
         tensors = synthetic(workload, seed)
     choice, flips = None, None

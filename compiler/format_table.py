@@ -118,7 +118,7 @@ def layer_costs(workload: Workload, config: TileConfig, table: EnergyTable, rout
         except CompileError as error:
             rows.append({"format": name, "not_built": str(error)})
             continue
-        compiled.program.meta["useful_macs"] = useful_macs(workload)
+        compiled.program.meta["useful_macs"] = useful_macs(workload, compiled.routing)
         result = simulate(compiled.program, ("timing",), energy_table=table)
         bus = config.bus_bytes
         rows.append({"format": name, "cycles": result.cycles, "read_bytes": result.dram_bytes["read"],

@@ -1,6 +1,8 @@
 """The matmuls of a layer: what each multiplies, how often, and what a tile must be built with to do it."""
 
+import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from ..rtl.spec.config import TileConfig, least_acc_bits
 from ..rtl.spec.errors import CompileError, ConfigError
@@ -8,12 +10,14 @@ from ..rtl.spec.formats import BUILD_NAMES, ELEMENT_PAIRS, PAIRS, SCALE_NAMES, f
 from ..rtl.spec.isa import Pair
 from ..rtl.spec.tensor_formats import TensorFormat
 from ..rtl.spec.tile_settings import OPTION, settings_text
-from .graph.ir import Slot
+from .graph.ir import Graph, Node, Slot
 from .graph.layers import layer_graph
+from .graph.ops.experts import Experts
 from .graph.slots import slot_format
 from .layers import Workload
 from .logits import term_products
 from .numerics import Numerics
+from .routing import Routing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +44,15 @@ class Product:
         return {SCALE_NAMES[operand.scale] for operand in (self.a, self.b) if operand.scaled}
 
 
-def layer_products(workload: Workload, numerics: Numerics) -> tuple[Product, ...]:
-    """All matmuls of the layer with the multiply-accumulates that its result depends on.
+def expert_share(node: Node, graph: Graph, routing: Routing | None) -> Fraction:
+    """Of what a node counts, the part that a routing leaves: experts count all pairs that the router chooses."""
+    if routing is None or not isinstance(node.op, Experts):
+        return Fraction(1)
+    return Fraction(routing.pairs, math.prod(graph.values[node.inputs[1]].shape))
+
+
+def layer_products(workload: Workload, numerics: Numerics, routing: Routing | None = None) -> tuple[Product, ...]:
+    """All matmuls of the layer with the multiply-accumulates that its result depends on, with this routing.
 
     Together they are `useful_macs`, but for the router, which multiplies several terms per operand.
     """
@@ -53,11 +64,12 @@ def layer_products(workload: Workload, numerics: Numerics) -> tuple[Product, ...
         times = len(term_products(numerics.router_terms)) if Slot.TERMS in node.op.slots else 1
         for part, macs in node.op.macs(*graph.shapes(node)).items():
             assert a is not None and b is not None
-            products.append(Product(name=f"{node.name} {part}".strip(), a=a, b=b, macs=times * macs))
+            left = int(times * macs * expert_share(node, graph, routing))
+            products.append(Product(name=f"{node.name} {part}".strip(), a=a, b=b, macs=left))
     return tuple(products)
 
 
-def useful_macs(workload: Workload) -> int:
+def useful_macs(workload: Workload, routing: Routing | None = None) -> int:
     """Multiply-accumulates that the layer's result depends on: projections, router and routed experts in full, and of
     the attention core only unmasked pairs.
 
@@ -65,7 +77,8 @@ def useful_macs(workload: Workload) -> int:
     published FLOP counts (2 FLOP per MAC).
     """
     graph = layer_graph(workload)
-    return sum(sum(node.op.macs(*graph.shapes(node)).values()) for node in graph.nodes)
+    return int(sum(sum(node.op.macs(*graph.shapes(node)).values()) * expert_share(node, graph, routing)
+                   for node in graph.nodes))
 
 
 def check_built(workload: Workload, config: TileConfig, numerics: Numerics) -> None:

@@ -22,12 +22,14 @@ from ..sim.simulate import simulate
 from ..sim.timeline import timeline_of
 from .bounds import bounds, peak_macs_per_cycle
 from .compile import CompiledLayer
+from .dispatch import padded_rows
 from .formats import E4M3
 from .graph.calibrate import Scales
 from .lowering.plan import layer_plan
 from .numerics import Numerics
 from .products import useful_macs
 from .provenance import provenance, table_digest
+from .routing import Routing
 from .schedule import to_dict
 
 BOUNDS = ("compute_cycles", "dram_cycles", "vector_cycles")
@@ -45,13 +47,24 @@ def describe(compiled: CompiledLayer, config: TileConfig, *, seed: int | None) -
     return {
         "layer": workload.layer.kind, "model": workload.layer.model, "phase": workload.phase,
         "tokens": workload.tokens, "context": workload.cached, "batch": workload.batch, "mask": workload.mask,
-        "seed": seed, "useful_macs": useful_macs(workload), "bounds": asdict(limit),
+        "seed": seed, "useful_macs": useful_macs(workload, compiled.routing), "bounds": asdict(limit),
         "numerics": compiled.numerics.to_dict(),
         "peak_macs_per_cycle": peak_macs_per_cycle(config, workload, compiled.numerics),
         "e4m3_read_bytes": _e4m3_read_bytes(compiled, config),
         "schedule": to_dict(compiled.schedule), "routing": compiled.routing_source,
         "flipped_tokens": compiled.flipped,
+        "experts": None if compiled.routing is None else expert_load(compiled.routing, config.rows),
     }
+
+
+def expert_load(routing: Routing, tile_rows: int) -> dict:
+    """Tokens of each expert, what a mode dropped and added (`dispatch.py`), and rows that whole tiles would pad."""
+    counts = routing.counts
+    mean = routing.pairs / routing.experts
+    return {"counts": counts.tolist(), "active": len(routing.active), "pairs": routing.pairs,
+            "dropped": routing.dropped, "added": routing.added, "tile_rows": tile_rows,
+            "padded_rows": padded_rows(counts, tile_rows),
+            "max_over_mean": float(counts.max() / mean) if mean else None}
 
 
 def _e4m3_read_bytes(compiled: CompiledLayer, config: TileConfig) -> int | None:
@@ -159,6 +172,7 @@ def layer_report(meta: dict, program: Program, result: Result, table: EnergyTabl
         "events": result.events,
         "energy": {**result.energy.to_dict(), "digest": table_digest(table)},
         "area": area_of(config, table).to_dict(),
+        "experts": meta.get("experts"),
         "phases": [phase.to_dict() for phase in phases_of(program, result.timing, table)],
         "critical_path": critical_path(program, result.timing),
         "numerics": {**numerics.to_dict(), "rel_rms_error": _error_of(result, expected), "finite": finite,
@@ -276,6 +290,20 @@ def _flips(report: dict) -> str:
     return share if error is None else f"{share}, error with its routing {error:.4f}"
 
 
+def _load(report: dict) -> str:
+    load = report.get("experts")
+    if not load:
+        return "-"
+    ratio = load["max_over_mean"]
+    return f"{load['active']} of {len(load['counts'])}, {'-' if ratio is None else f'{ratio:.2f}'}"
+
+
+def _pairs(report: dict) -> str:
+    load = report.get("experts")
+    return "-" if not load else (f"{load['dropped']:,}, {load['added']:,} of {load['pairs']:,}; "
+                                 f"{load['padded_rows']:,} to tiles of {load['tile_rows']}")
+
+
 def _levels(report: dict) -> str:
     return ", ".join(report["levels"])
 
@@ -312,6 +340,8 @@ _ROWS = (
                                                  f"{r['area']['mm2_per_tops']:,.3f} mm2"),
     ("relative RMS error", _error),
     ("tokens routed unlike float64", _flips),
+    ("experts used, largest over mean load", _load),
+    ("pairs dropped, added; rows padded", _pairs),
     ("flags of MATMUL results", lambda r: _flags(r["numerics"]["flags"])),
     ("instructions", lambda r: f"{r['instructions']:,}"),
     ("levels that agree", _levels),

@@ -3,7 +3,8 @@
 Three sources of the choice, one result:
 
 - the layer's own router, by its rule (`scoring.py`);
-- a synthetic load (`routing_loads.py`): ``balanced``, or ``zipf-S`` with expert popularity ~ rank^-S;
+- a synthetic load (`routing_loads.py`): ``balanced``, ``correlated``, ``zipf-S`` with expert popularity ~ rank^-S, or
+  ``power-A`` with popularities from a power law;
 - a JSON file with a recorded or hand-written choice.
 
 The combine weights always come from the logits, so a forced choice changes the load and not the mathematics.
@@ -19,7 +20,8 @@ import numpy as np
 
 from ..rtl.spec.errors import WorkloadError, did_you_mean
 from ..sim.lib.json_file import read_json
-from .routing_loads import balanced, zipf
+from .dispatch import MODES, split_dispatch
+from .routing_loads import balanced, correlated, power, zipf
 from .scores import check_logits, choose, combine_weights
 from .scoring import SOFTMAX, Scoring
 from .seeds import check_seed
@@ -27,11 +29,15 @@ from .seeds import check_seed
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Routing:
-    """A choice of experts: ``chosen (T, k) int32``, best first, and its ``weights (T, k) float32``."""
+    """A choice of experts: ``chosen (T, k) int32``, best first, then -1 for none, and its ``weights (T, k) float32``.
+
+    dropped, added: pairs of token and expert that a mode (`dispatch.py`) took from a choice, or gave it."""
 
     experts: int
     chosen: np.ndarray
     weights: np.ndarray
+    dropped: int = 0
+    added: int = 0
 
     def __post_init__(self) -> None:
         _check_choice("routing", self.chosen, self.experts)
@@ -43,8 +49,13 @@ class Routing:
 
     @property
     def counts(self) -> np.ndarray:
-        """Tokens per expert, ``(experts,) int64``; sums to T * k."""
-        return np.bincount(self.chosen.ravel(), minlength=self.experts)
+        """Tokens per expert, ``(experts,) int64``."""
+        return np.bincount(self.chosen[self.chosen >= 0], minlength=self.experts)
+
+    @property
+    def pairs(self) -> int:
+        """Of token and expert."""
+        return int((self.chosen >= 0).sum())
 
     @property
     def active(self) -> tuple[int, ...]:
@@ -61,7 +72,7 @@ class Routing:
 def _check_choice(where: str, chosen: np.ndarray, experts: int) -> None:
     if chosen.ndim != 2 or not np.issubdtype(chosen.dtype, np.integer):
         raise WorkloadError(f"{where}: expected integers (tokens, top_k), got {chosen.dtype} {chosen.shape}")
-    bad = (chosen < 0) | (chosen >= experts)
+    bad = (chosen < -1) | (chosen >= experts)
     if bad.any():
         token = int(np.argmax(bad.any(axis=1)))
         value = int(chosen[token][bad[token]][0])
@@ -69,7 +80,7 @@ def _check_choice(where: str, chosen: np.ndarray, experts: int) -> None:
             f"{where}: token {token}: expected an expert from 0 to {experts - 1}, got {value}"
         )
     ordered = np.sort(chosen, axis=1)
-    repeated = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
+    repeated = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
     if repeated.any():
         token = int(np.argmax(repeated))
         raise WorkloadError(
@@ -110,32 +121,47 @@ def forced_choice(spec: str | Path, *, tokens: int, experts: int, top_k: int, se
         raise WorkloadError(f"routing {name}: top_k: expected an integer from 1 to {experts}, got {top_k}")
     if name == "balanced":
         return balanced(tokens=tokens, experts=experts, top_k=top_k, seed=seed)
-    if name.startswith("zipf-") and not Path(name).exists():
-        return zipf(_exponent(name), tokens=tokens, experts=experts, top_k=top_k, seed=seed)
+    for prefix, draw in (("zipf-", zipf), ("power-", power)):
+        if name.startswith(prefix) and not Path(name).exists():
+            return draw(_exponent(name, prefix), tokens=tokens, experts=experts, top_k=top_k, seed=seed)
+    if name == "correlated":
+        return correlated(tokens=tokens, experts=experts, top_k=top_k, seed=seed)
     if not Path(name).is_file():
         raise WorkloadError(
-            f"routing {name!r}: expected balanced, zipf-S (S a number, such as zipf-0.3) or a JSON file"
-            f"{did_you_mean(name, ('balanced',))}"
+            f"routing {name!r}: expected balanced, correlated, zipf-S (S a number, such as zipf-0.3), power-A, a JSON "
+            f"file, or one of these or router with a mode, LOAD:{MODES}{did_you_mean(name, ('balanced', 'correlated'))}"
         )
-    return read_choice(Path(name), tokens=tokens, experts=experts, top_k=top_k)
+    return read_choice(Path(name), tokens=tokens, experts=experts)
 
 
-def _exponent(name: str) -> float:
-    text = name.removeprefix("zipf-")
+def is_drawn(spec: str) -> bool:
+    """Does the seed decide this routing? A file does not need one."""
+    load, _ = split_dispatch(spec)
+    return load in ("balanced", "correlated") or load.startswith(("zipf-", "power-"))
+
+
+def depends_on_data(spec: str) -> bool:
+    """Does the router's own choice, or an order of its scores, take part?"""
+    load, mode = split_dispatch(spec)
+    return load == "router" or (mode is not None and mode.kind != "capacity")
+
+
+def _exponent(name: str, prefix: str) -> float:
+    text = name.removeprefix(prefix)
     try:
         exponent = float(text)
     except ValueError:
         exponent = math.nan
     if not (math.isfinite(exponent) and 0 <= exponent <= 10):
         raise WorkloadError(
-            f"routing {name!r}: expected an exponent from 0 to 10, such as zipf-0.3, got {text!r}"
+            f"routing {name!r}: expected an exponent from 0 to 10, such as {prefix}0.3, got {text!r}"
         )
     return exponent
 
 
-def read_choice(path: Path, *, tokens: int, experts: int, top_k: int) -> np.ndarray:
-    """A choice from JSON: a list with one list of expert numbers per token, or that under the key
-    ``experts``."""
+def read_choice(path: Path, *, tokens: int, experts: int) -> np.ndarray:
+    """A choice from JSON: a list with one list of expert numbers per token, of any length, or that under the key
+    ``experts``; -1 behind those of a token that has fewer than another."""
     content = read_json(path, WorkloadError)
     if isinstance(content, dict):
         if set(content) != {"experts"}:
@@ -147,9 +173,9 @@ def read_choice(path: Path, *, tokens: int, experts: int, top_k: int) -> np.ndar
         found = f"{len(content)} entries" if isinstance(content, list) else type(content).__name__
         raise WorkloadError(f"{path}: expected a list of {tokens} tokens, got {found}")
     for token, row in enumerate(content):
-        if not isinstance(row, list) or len(row) != top_k:
+        if not isinstance(row, list) or len(row) > experts:
             raise WorkloadError(
-                f"{path}: token {token}: expected a list of {top_k} experts, got {str(row)[:60]}"
+                f"{path}: token {token}: expected a list of at most {experts} experts, got {str(row)[:60]}"
             )
         for expert in row:
             if type(expert) is not int or not 0 <= expert < experts:
@@ -157,6 +183,7 @@ def read_choice(path: Path, *, tokens: int, experts: int, top_k: int) -> np.ndar
                 raise WorkloadError(
                     f"{path}: token {token}: expected an expert from 0 to {experts - 1}, got {found}"
                 )
-    chosen = np.array(content, dtype=np.int32).reshape(tokens, top_k)
+    width = max(1, *map(len, content))
+    chosen = np.array([row + [-1] * (width - len(row)) for row in content], dtype=np.int32)
     _check_choice(str(path), chosen, experts)
     return chosen

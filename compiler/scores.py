@@ -42,14 +42,18 @@ def _kept(scoring: Scoring, values: np.ndarray) -> np.ndarray:
 
 
 def combine_weights(scoring: Scoring, logits: np.ndarray, chosen: np.ndarray, *, norm_topk: bool) -> np.ndarray:
-    """Combine weights of a choice, (rows, top_k) float64."""
-    chosen = chosen.astype(np.int64)
+    """Combine weights of a choice, (rows, k) float64; 0 where it has -1, for no expert."""
+    none = chosen < 0
+    chosen = np.where(none, 0, chosen).astype(np.int64)
     if scoring.score == "softmax" and norm_topk:  # right where all others dwarf the chosen, too
-        made = scores_of(SOFTMAX, np.take_along_axis(logits.astype(np.float64), chosen, axis=1))
+        logits = np.where(none, -np.inf, np.take_along_axis(logits.astype(np.float64), chosen, axis=1))
+        alone = none.all(axis=1, keepdims=True)
+        made = np.where(alone, 0.0, scores_of(SOFTMAX, np.where(alone, 0.0, logits)))
     else:
-        made = np.take_along_axis(scores_of(scoring, logits), chosen, axis=1)
+        made = np.where(none, 0.0, np.take_along_axis(scores_of(scoring, logits), chosen, axis=1))
         if norm_topk:
-            made = made / (made.sum(axis=1, keepdims=True) + scoring.epsilon)
+            sums = made.sum(axis=1, keepdims=True) + scoring.epsilon
+            made = made / np.where(none.all(axis=1, keepdims=True), 1.0, sums)
     return made * scoring.scale
 
 

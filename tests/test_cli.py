@@ -93,7 +93,7 @@ FIELDS: dict[str, Any] = {
     "numerics": {"digest": str, "formats": str, "softmax_block": int, "router_terms": int, "scale_rule": str,
                  "rel_rms_error": float, "finite": bool, "flags": list, "routing_flips": (float, type(None)),
                  "rel_rms_error_float64_routing": (float, type(None))},
-    "phases": list, "critical_path": dict, "tilescore": str, "command": list, "tile_digest": str,
+    "experts": (dict, type(None)), "phases": list, "critical_path": dict, "tilescore": str, "command": list, "tile_digest": str,
     "tile_parameters": dict, "schedule": dict, "routing": (str, type(None)),
     "instructions": int, "levels": dict,
     "wall_s": {"compile": NUMBER, "simulate": NUMBER},

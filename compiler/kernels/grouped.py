@@ -211,6 +211,8 @@ class Grouped:
     def emit(self) -> None:
         """All blocks; gathers of a block are emitted before the matmuls of the previous one if there is room."""
         emitter, data = self.emitter, self.data
+        if not self.blocks:  # all tokens were dropped
+            return
         each = data.one_hot.rows // len(self.one_hot)
         for first, addr in enumerate(self.one_hot):
             emitter.load_rows(data.one_hot, first_row=first * each, rows=each, addr=addr, label="one-hot")

@@ -63,7 +63,7 @@ class ToSlots(Step):
         x, _, gate, *_ = self.node.inputs
         (rows, hidden), (_, intermediate, _) = self.layer.shape(x), self.layer.shape(gate)
         formats, width = self.layer.numerics.formats, padded_width(intermediate, self.layer)
-        rows = int(routing_of(self.layer).counts.max())
+        rows = max(1, int(routing_of(self.layer).counts.max()))
         return (GemmProblem(name="gate_up", m=rows, n=2 * width, k=self.layer.padded(x, hidden), layer_k=hidden,
                             a=formats.activations, b=formats.weights, biased=self.op.biases),
                 GemmProblem(name="down", m=rows, n=hidden, k=width, layer_k=intermediate, a=formats.activations,
@@ -102,7 +102,7 @@ class ToSlots(Step):
                 job.ask(Stage.WEIGHTS, f"{self.name} {expert} biases",
                         lambda builder, expert=expert: self._biases(builder, job, expert))
         job.ask(Stage.RESULTS, slots_key(self.node), lambda builder: float_matrix(
-            builder, "slots", rows * routing.chosen.shape[1], down.n))
+            builder, "slots", routing.pairs + ragged(routing), down.n))
         if not job.schedule[self._parts[1]].a_resident:
             job.ask(Stage.RESULTS, f"{self.name} products", lambda builder: place_operand(
                 builder, "products", down.rows(job.schedule[self._parts[1]]), down.k, down.a, None))
@@ -207,9 +207,14 @@ class FromSlots(Step):
                          None if self.base is None else memory[layer.floats_key(self.base)])
 
 
+def ragged(routing: Routing) -> bool:
+    """Have some rows fewer experts than others, so that there is a further slot, with zeros?"""
+    return bool((routing.chosen < 0).any())
+
+
 def row_slots(routing: Routing) -> np.ndarray:
-    """(T, k) slot numbers of every row, in ascending order of its experts."""
-    slot_of = np.empty(routing.chosen.shape, np.int64)
+    """(T, k) slot numbers of every row, in ascending order of its experts, then that of the slot with zeros."""
+    slot_of = np.full(routing.chosen.shape, routing.pairs, np.int64)
     first = 0
     for expert in routing.active:
         tokens, ranks = routing.tokens_of(expert)

@@ -20,6 +20,7 @@ from ...rtl.spec.errors import CompileError
 from ...rtl.spec.isa import Reduce
 from ..auto_gemm import apart_or_packed, gemm_schedule
 from ..builder import ProgramBuilder
+from ..dispatch import chosen_pairs
 from ..dram import float_matrix
 from ..emitter import Emitter
 from ..graph.evaluate import terms_key
@@ -140,9 +141,8 @@ class ToWeights(Step):
             own = getattr(job.tensors, self.router.inputs[1]).astype(np.float64)[None] * self._unit
         if self._normalizes:
             assert self.layer.routing is not None
-            chosen = self.layer.routing.chosen.astype(np.int64)
-            every = np.broadcast_to(own, (self.problem.m, experts)).astype(np.float32)
-            np.put_along_axis(values, chosen, np.take_along_axis(every, chosen, axis=1), axis=1)
+            counted = chosen_pairs(self.layer.routing.chosen, experts)
+            values[:, :experts] = np.where(counted, own.astype(np.float32), NEGATIVE_INFINITY)
         else:
             values[:, :experts] = own
         return values

@@ -79,7 +79,7 @@ OWN_KEYS = {key.name: key for key in (
              high=MAX_TOKENS, layers=ATTENDING),
     SweepKey(name="batch", meaning="sequences", low=1, high=MAX_TOKENS, default=1),
     SweepKey(name="mask", meaning="of attention", choices=get_args(Mask), layers=ATTENDING, default="causal"),
-    SweepKey(name="routing", meaning=f"balanced, zipf-S, a JSON file, or {ROUTER} for the router's own top k",
+    SweepKey(name="routing", meaning=f"LOAD or LOAD:MODE as of --routing; {ROUTER}: the router's own choice",
              layers=ROUTED, default=ROUTER),
     SweepKey(name="format", meaning="formats of weights, activations and KV cache", check=parse_format,
              default="e4m3"),

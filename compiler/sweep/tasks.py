@@ -21,6 +21,7 @@ from ...sim.legality.verifier import verify
 from ...sim.simulate import simulate
 from ..bounds import bounds, peak_macs_per_cycle
 from ..compile import CompiledLayer, compile_layer
+from ..dispatch import split_dispatch
 from ..layers import Workload
 from ..model_layers import layer_of
 from ..models import load_model
@@ -114,10 +115,12 @@ def _config_of(point: Point) -> TileConfig:
 
 
 def routing_content(routing: str) -> str | None:
-    if routing in (ROUTER, "balanced") or not Path(routing).is_file():
+    """Of the file that a routing names, beside its mode, if it names one."""
+    load, _ = split_dispatch(routing)
+    if load in (ROUTER, "balanced") or not Path(load).is_file():
         return None
     try:
-        return Path(routing).read_text(encoding="utf-8-sig")
+        return Path(load).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise WorkloadError(f"routing {routing}: cannot be read as text: {error}") from None
 
@@ -141,9 +144,10 @@ def compile_task(task: Task) -> CompiledLayer:
     with tempfile.TemporaryDirectory(prefix="tilescore-") as folder:
         routing = task.routing
         if task.routing_file is not None:
-            file = Path(folder) / Path(str(routing)).name
+            load, _ = split_dispatch(str(routing))
+            file = Path(folder) / Path(load).name
             file.write_text(task.routing_file, encoding="utf-8")
-            routing = str(file)
+            routing = f"{file}{str(routing).removeprefix(load)}"
         try:
             compiled = compile_layer(task.workload, task.config, schedule=task.schedule, routing=routing,  # type: ignore[arg-type]
                                      seed=task.seed, data=False, numerics=task.numerics)
@@ -151,7 +155,7 @@ def compile_task(task: Task) -> CompiledLayer:
             if task.routing_file is None:
                 raise
             raise type(error)(str(error).replace(str(routing), str(task.routing))) from None
-    compiled.program.meta["useful_macs"] = useful_macs(task.workload)
+    compiled.program.meta["useful_macs"] = useful_macs(task.workload, compiled.routing)
     verify(compiled.program)
     return compiled
 

@@ -95,8 +95,8 @@ def test_file(wrapped: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        ("uniform", "expected balanced, zipf-S"),
-        ("zipf", "expected balanced, zipf-S"),
+        ("uniform", "expected balanced, correlated, zipf-S"),
+        ("zipf", "expected balanced, correlated, zipf-S"),
         ("zipf-", "expected an exponent from 0 to 10"),
         ("zipf-x", "got 'x'"),
         ("zipf--1", "got '-1'"),
@@ -127,8 +127,8 @@ def test_bad_seed(seed: int) -> None:
         ('{"expert": []}', "got expert"),
         ("7", "expected a list of 2 tokens, got int"),
         ("[[0, 1]]", "expected a list of 2 tokens, got 1 entries"),
-        ("[[0, 1], [2]]", "token 1: expected a list of 2 experts, got [2]"),
-        ("[[0, 1], 2]", "token 1: expected a list of 2 experts, got 2"),
+        ("[[0, 1], [2, 0, 1, 3, 2]]", "token 1: expected a list of at most 4 experts, got [2, 0, 1, 3, 2]"),
+        ("[[0, 1], 2]", "token 1: expected a list of at most 4 experts, got 2"),
         ("[[0, 1], [2, 4]]", "token 1: expected an expert from 0 to 3, got 4"),
         ("[[-1, 1], [2, 3]]", "token 0: expected an expert from 0 to 3, got -1"),
         ("[[0, 1.0], [2, 3]]", "token 0: expected an expert from 0 to 3, got 1.0"),
@@ -140,7 +140,7 @@ def test_bad_file(content: str, expected: str, tmp_path: Path) -> None:
     path = tmp_path / "routing.json"
     path.write_text(content)
     with pytest.raises(WorkloadError) as error:
-        read_choice(path, tokens=2, experts=4, top_k=2)
+        read_choice(path, tokens=2, experts=4)
     assert str(path) in str(error.value)
     assert expected in str(error.value)
 

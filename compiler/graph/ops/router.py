@@ -48,10 +48,10 @@ class Router(Op):
         if walk.routing is None:
             walk.routing = route(logits, self.top_k, norm_topk=self.norm_topk, scoring=self.scoring,
                                  correction=correction)
-        routing, wanted = walk.routing, (len(logits), self.top_k)
-        if routing.chosen.shape != wanted or routing.experts != logits.shape[1]:
-            raise WorkloadError(f"routing: expected a choice of {wanted} among {logits.shape[1]} experts, got "
-                                f"{routing.chosen.shape} among {routing.experts}")
+        routing = walk.routing
+        if len(routing.chosen) != len(logits) or routing.experts != logits.shape[1]:
+            raise WorkloadError(f"routing: expected a choice for {len(logits)} tokens among {logits.shape[1]} experts, "
+                                f"got {len(routing.chosen)} among {routing.experts}")
         return combine_weights(self.scoring, logits, routing.chosen, norm_topk=self.norm_topk)
 
     def vector_elements(self, logits: Shape, *_: Shape) -> int:
