@@ -92,8 +92,8 @@ def zipf(exponent: float, *, tokens: int, experts: int, top_k: int, seed: int) -
 def power(exponent: float, *, tokens: int, experts: int, top_k: int, seed: int) -> np.ndarray:
     """As `zipf`, with popularities that are drawn from a power law of density x^-exponent for 1 <= x <= 0.8 * tokens.
 
-    The sampler of NVIDIA AIConfigurator's ``collect_moe``, which fits 1.01 to the latency of DeepSeek-V3 and 1.2 to that
-    of Qwen3-235B, and 0 to a balanced load; counts that were measured are far more even.
+    The sampler of NVIDIA AIConfigurator's ``collect_moe``, which fits 1.01 to the latency of DeepSeek-V3 and 1.2 to
+    that of Qwen3-235B, and 0 to a balanced load; counts that were measured are far more even.
     """
     bits, low, high = _Bits(seed, _POWER, experts), 0.0, np.log(max(0.8 * tokens, 1.0))
     u, rest = bits.uniform(experts), 1 - exponent
