@@ -16,7 +16,7 @@ import numpy as np
 
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError, ProgramError
-from ..rtl.spec.isa import Instruction, Unit
+from ..rtl.spec.isa import Instruction, ScaleLayout, Unit
 from ..sim.instructions import Instructions
 from ..sim.legality.accesses import AccessTable
 from ..sim.program import DTYPES, Program, Region, Segment
@@ -51,6 +51,15 @@ class _Part(NamedTuple):
     def label(self, text: str) -> str:
         """A label of the part."""
         return " ".join([self.words.get(word, word) for word in text.split(" ")]) if self.words else text
+
+
+def _has_address(form: Instruction) -> bool:
+    return hasattr(form, "dram_addr")
+
+
+def _has_scales(form: Instruction) -> bool:
+    """Is its second address one? That of rows without scales is 0, wherever they lie."""
+    return hasattr(form, "scale_addr") and form.scale != ScaleLayout.NONE
 
 
 class ProgramBuilder:
@@ -158,8 +167,8 @@ class ProgramBuilder:
             return own, Notes(self.labels, self.phases)
         place = np.concatenate([np.arange(part.first, part.end) for part in self._parts])
         moved = []
-        for addresses in (own.dram_addr, own.scale_addr):
-            segment = self._dram.numbers_at(addresses)
+        for addresses, used in ((own.dram_addr, _has_address), (own.scale_addr, _has_scales)):
+            segment = np.where(own.column(used(form) for form in own.forms), self._dram.numbers_at(addresses), -1)
             shifts = np.zeros(len(self._dram.segments) + 1, np.int64)
             columns = []
             for part in self._parts:

@@ -262,13 +262,14 @@ class DependencyAnalysis:
         for zone, region in self._streams_of(index):
             if zone not in accesses.stored:
                 continue
-            for scanned, earlier in enumerate(accesses.before(index, other_unit, zone)):
-                if earlier <= known[entry]:
-                    break
-                if scanned >= _SCAN_LIMIT or any(other == zone and overlaps(region, run)
-                                                 for other, run in self._streams_of(earlier)):
-                    need[entry] = max(need.get(entry, -1), earlier)
-                    break
+            earlier = next((earlier for earlier in accesses.meeting(index, other_unit, zone, known[entry], region,
+                                                                    most=_SCAN_LIMIT)
+                            if any(other == zone and overlaps(region, run)
+                                   for other, run in self._streams_of(earlier))), None)
+            if earlier is None:
+                earlier = accesses.nth_before(index, other_unit, zone, _SCAN_LIMIT)
+            if earlier > known[entry]:
+                need[entry] = max(need.get(entry, -1), earlier)
 
     def _streams_of(self, index: int) -> list[tuple[int, Strided]]:
         found = self._streams.get(index)

@@ -142,8 +142,15 @@ class Resident:
     pitch: int
 
 
-Stream = Callable[[int, int], int]
-"""(k0, size) -> address: loads a chunk of ``size`` elements of A that is not resident, its terms one after another."""
+@dataclass(frozen=True)
+class Stream:
+    """A block of A that is not resident: rows ``m0`` to m0 + rows - 1 of ``operand``, a chunk of k in each of ``slots``
+    in turn, its terms one after another."""
+
+    operand: Operand
+    slots: tuple[int, ...]
+    m0: int
+    rows: int
 
 
 class Gemm:
@@ -164,7 +171,7 @@ class Gemm:
         self.products = sorted(problem.products, key=lambda pair: pair[1])
         self.chunks = [(k0, min(schedule.k_tile, k - k0)) for k0 in range(0, k, schedule.k_tile)]
         self.results, self.pieces = place[f"{name} result group"], place[f"{name} B piece"]
-        self._groups = self._a_addr = self._loaded = 0
+        self._groups = self._a_addr = self._loaded = self._streamed = 0
 
     def _groups_of(self, tensor_format: TensorFormat, elements: int) -> int:
         return tensor_format.bytes_of(elements) // self.emitter.config.lanes
@@ -179,29 +186,31 @@ class Gemm:
             addr = self.results[self._groups % len(self.results)]
             group = Group(self._groups, m0, rows, first * cols, tiles, addr, pitch=rows)
             self._groups += 1
-            moved = moves(group) if moves and isinstance(a, Resident) else None
+            moved = moves(group) if moves else None
             if moved is None:
                 self._group(group, a, b, epilogue)
             else:
                 self._repeated(group, a, b, epilogue, *moved)
 
-    def _group(self, group: Group, a: Resident | Stream, b: Operand, epilogue: Epilogue) -> int:
-        """Returns the pieces of B that were loaded."""
-        before = self._loaded
+    def _group(self, group: Group, a: Resident | Stream, b: Operand, epilogue: Epilogue) -> tuple[int, int]:
+        """Returns the pieces of B and the chunks of A that were loaded."""
+        before, streamed = self._loaded, self._streamed
         for tile, chunk in self._order(group.tiles):
             self._piece(group, tile, chunk, a, b)
         epilogue(group)
-        return self._loaded - before
+        return self._loaded - before, self._streamed - streamed
 
     def _repeated(self, group: Group, a: Resident | Stream, b: Operand, epilogue: Epilogue, key: Hashable,
                   anchors: list[int]) -> None:
         """As another group with the same shape, if the buffers that take turns are at the same one."""
-        cols, before = self.emitter.config.cols, self._loaded
+        cols, before, streamed = self.emitter.config.cols, self._loaded, self._streamed
+        turn, own = (streamed % len(a.slots), a.operand.anchors(a.m0, 0)) if isinstance(a, Stream) else (a, [])
         columns = [min(group.tiles * cols, limit - group.n0) for limit in (b.rows, self.problem.n)]
         words = [f"m{group.m0}", *(f"n{group.n0 + tile * cols}" for tile in range(group.tiles))]
-        self._loaded = before + self.emitter.builder.repeat(
-            (self.problem.name, a, group.rows, group.tiles, group.addr, before % len(self.pieces), *columns, key),
-            [*b.anchors(group.n0, 0), *anchors], lambda: self._group(group, a, b, epilogue), words)
+        pieces, chunks = self.emitter.builder.repeat(
+            (self.problem.name, turn, group.rows, group.tiles, group.addr, before % len(self.pieces), *columns, key),
+            [*own, *b.anchors(group.n0, 0), *anchors], lambda: self._group(group, a, b, epilogue), words)
+        self._loaded, self._streamed = before + pieces, streamed + chunks
 
     def _order(self, tiles: int) -> list[tuple[int, int]]:
         """(first column tile, number of the chunk of k) of every piece of a group, in the order of execution."""
@@ -238,31 +247,35 @@ class Gemm:
         if isinstance(a, Resident):
             return a.addr + self._groups_of(problem.a, k0), a.pitch, self._groups_of(problem.a, problem.k)
         if tile == 0 or not self.schedule.k_outer:
-            self._a_addr = a(k0, size)
+            self._a_addr = self._stream(a, k0, size)
         groups = self._groups_of(problem.a, size)
         return self._a_addr, groups, -(-rows // self.emitter.config.rows) * groups
+
+
+    def _stream(self, a: Stream, k0: int, size: int) -> int:
+        """Load a chunk of A; its address."""
+        config, problem = self.emitter.config, self.problem
+        addr, groups = a.slots[self._streamed % len(a.slots)], self._groups_of(problem.a, size)
+        self._streamed += 1
+        for term in range(problem.terms):
+            named = f" term {term}" if problem.terms > 1 else ""
+            self.emitter.load_piece(Space.A, a.operand, first_row=a.m0, rows=a.rows, k0=term * problem.k + k0,
+                                    size=size, addr=addr + term * -(-a.rows // config.rows) * groups, pitch=groups,
+                                    label=f"{problem.name} a m{a.m0} k{k0}{named}")
+        return addr
 
 
 def emit_gemm(emitter: Emitter, problem: GemmProblem, schedule: GemmSchedule, a: Operand, b: Operand,
               place: Mapping[str, list[int]], epilogue: Epilogue, moves: Moves | None = None) -> None:
     """A whole GEMM with A from DRAM: blocks of ``m_tile`` rows, resident or streamed. moves: of the epilogue."""
-    config, name, terms, k = emitter.config, problem.name, problem.terms, problem.k
+    config, name, blocks = emitter.config, problem.name, place[f"{problem.name} A block"]
     gemm = Gemm(emitter, problem, schedule, place)
-    slots, rows_max = cycle(place[f"{name} A block"]), problem.rows(schedule)
+    slots, rows_max = cycle(blocks), problem.rows(schedule)
     for m0 in range(0, problem.m, rows_max):
         rows = min(rows_max, problem.m - m0)
         if schedule.a_resident:
             addr, pitch = next(slots), problem.a_pitch(config)
             emitter.load_piece(Space.A, a, first_row=m0, rows=rows, addr=addr, pitch=pitch, label=f"{name} a m{m0}")
             gemm.block(m0=m0, rows=rows, a=Resident(addr, pitch), b=b, epilogue=epilogue, moves=moves)
-            continue
-
-        def stream(k0: int, size: int, m0: int = m0, rows: int = rows) -> int:
-            addr, groups = next(slots), problem.a.bytes_of(size) // config.lanes
-            for term in range(terms):
-                emitter.load_piece(Space.A, a, first_row=m0, rows=rows, k0=term * k + k0, size=size,
-                                   addr=addr + term * -(-rows // config.rows) * groups, pitch=groups,
-                                   label=f"{name} a m{m0} k{k0}{f' term {term}' if terms > 1 else ''}")
-            return addr
-
-        gemm.block(m0=m0, rows=rows, a=stream, b=b, epilogue=epilogue)
+        else:
+            gemm.block(m0=m0, rows=rows, a=Stream(a, tuple(blocks), m0, rows), b=b, epilogue=epilogue, moves=moves)

@@ -8,7 +8,7 @@ The product goes through DRAM: it may be too wide for buffer A, and the second G
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -191,4 +191,9 @@ class ToProduct(Step):
                 emitter.store_operand(target, first_row=group.m0, rows=group.rows, k0=k0, size=size, addr=stage,
                                       pitch=pitch, label="store products")
 
-        emit_gemm(emitter, self.problem, schedule, memory[self.x], memory[self._both], regions, finish)
+        def moves(group: Group) -> tuple[Hashable, list[int]]:
+            k0 = group.n0 // 2
+            return (group.index % len(stages), min(group.tiles // 2 * config.cols, target.k - k0)), target.anchors(
+                group.m0, k0)
+
+        emit_gemm(emitter, self.problem, schedule, memory[self.x], memory[self._both], regions, finish, moves)

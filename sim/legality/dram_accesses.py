@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.isa import ScaleLayout, Unit
 from ..instructions import Instructions
+from ..lib.strided import Strided
 from .dram_streams import dram_streams
+
+_END = 1 << 62
+"""Behind every address."""
 
 Spans = Mapping[tuple[int, int], tuple[int, int]]
 """First byte and end of what a stream can touch, by (instruction, number of the stream)."""
@@ -36,6 +40,8 @@ class DramAccesses:
         unit = self.unit = instructions.units
         first, last = np.full((2, count), -1, np.int64), np.full((2, count), -1, np.int64)
         self.end = np.zeros((2, count), np.int64)
+        self._low, self._high = np.zeros((2, count), np.int64), np.zeros((2, count), np.int64)
+        self._arrays: dict[tuple[int, int], NDArray[np.int64]] = {}
         streams = [dram_streams(form, config) if form.spec.unit <= Unit.STORE else () for form in forms]
         edges = np.array(cuts, np.int64)
         for number, addr in enumerate((instructions.dram_addr, instructions.scale_addr)):
@@ -46,6 +52,9 @@ class DramAccesses:
                 if stream == number:
                     start[index], end[index] = low, high
             there = size > 0
+            anywhere = instructions.column(number < len(s) and s[number].region is None for s in streams) > 0
+            self._low[number] = np.where(anywhere, 0, addr)
+            self._high[number] = np.where(anywhere, _END, np.where(there, addr + size, 0))
             first[number] = np.where(there, np.searchsorted(edges, start, "right") - 1, -1)
             last[number] = np.where(there, np.searchsorted(edges, end, "left") - 1, -1)
             self.end[number] = np.where(there, end, 0)
@@ -82,6 +91,24 @@ class DramAccesses:
             self.ordered[own] = True
             self.awaited[own] |= own < others[-1]
             self.newest[own] = np.maximum(self.newest[own], others[np.searchsorted(others, own) - 1])
+
+    def meeting(self, index: int, unit: int, zone: int, after: int, region: Strided, *,
+                most: int | None = None) -> list[int]:
+        """Those of `before` behind instruction ``after``, of the latest ``most``, whose first and last byte let them
+        meet ``region``: all that do are among them."""
+        members = self._arrays.get((unit, zone))
+        if members is None:
+            members = self._arrays[unit, zone] = np.array(self._members.get((unit, zone), ()), np.int64)
+        begin, end = np.searchsorted(members, (after + 1, index)).tolist()
+        window = members[max(begin, end - most if most is not None else 0):end]
+        near = (self._low[:, window] < region.end) & (self._high[:, window] > region.addr)
+        return window[near.any(axis=0)][::-1].tolist()
+
+    def nth_before(self, index: int, unit: int, zone: int, count: int) -> int:
+        """The instruction of `before` that ``count`` others come before, -1 if there is none."""
+        members = self._members.get((unit, zone), [])
+        at = bisect_left(members, index) - 1 - count
+        return members[at] if at >= 0 else -1
 
     def before(self, index: int, unit: int, zone: int) -> Iterator[int]:
         """Instructions of ``unit`` before ``index`` in a zone, the latest first."""

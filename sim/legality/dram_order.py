@@ -101,9 +101,7 @@ class DramOrder:
         for zone in self._zones(region):
             if zone not in self.accesses.stored:
                 continue
-            for earlier in self.accesses.before(index, other_unit, zone):
-                if earlier <= arrived:
-                    break
+            for earlier in self.accesses.meeting(index, other_unit, zone, arrived, region):
                 if any(overlaps(region, other) for other in self._regions_of(earlier)):
                     raise ProgramError(f"DRAM bytes {region.addr}..{region.end - 1} may still be {action} by "
                                        f"{self.program.describe(earlier)}: nothing orders this after its wr token")

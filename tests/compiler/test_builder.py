@@ -311,3 +311,14 @@ def test_long_programs_build_and_verify() -> None:
     verify(program)
     assert len(program.instructions) > 45_000
     assert program.pages == -(-len(program.instructions) // tile.imem_page)
+
+
+def test_what_repeats_in_the_first_segment_moves_no_address_that_is_none() -> None:
+    """Rows without scales have a scale address of 0, which is also where the first segment begins."""
+    builder = ProgramBuilder(TILE)
+    x = builder.dram("x", 4096)
+    for number in range(3):
+        at = x.addr + 64 * number
+        builder.repeat("load", [at], partial(lambda at: builder.emit(load(dram_addr=at, rows=1, row_bytes=16)), at))
+    loads = [i for i in builder.finish().instructions if isinstance(i, Load) and i.space != Space.PROGRAM]
+    assert [(i.dram_addr, i.scale_addr) for i in loads] == [(0, 0), (64, 0), (128, 0)]
