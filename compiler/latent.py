@@ -9,7 +9,8 @@ same result (DeepSeek-V2, arXiv 2405.04434):
   value ``c``; W_UV[h] is applied to what a head mixed.
 
 Expanding costs ``kv_rank * (nope_dim + value_dim)`` products per head and key; absorbing costs as many per head and
-query, and each pair of a query and a key costs more. ``form = "auto"`` takes the form with fewer products.
+query, and each pair of a query and a key costs more. ``form = "auto"`` takes the form with fewer products where
+all tokens are new, and the absorbed one where some are cached: no kernel expands cached latents.
 """
 
 from __future__ import annotations
@@ -85,10 +86,10 @@ class LatentAttentionLayer(AttentionLayer):
 
 
 def absorbs(layer: LatentAttentionLayer, workload: Workload) -> bool:
-    """Is a workload computed in the absorbed form? That with fewer products, of two alike the expanded one, unless the
-    layer says which."""
-    if layer.form != "auto":
-        return layer.form == "absorbed"
+    """Is a workload computed in the absorbed form? The rule is in the module docstring; of two forms with as many
+    products it is the expanded one."""
+    if layer.form != "auto" or workload.cached:
+        return layer.form != "expanded"
     absorbed, expanded = (layer.macs(workload.tokens, workload.keys, workload.pairs, form)
                           for form in ("absorbed", "expanded"))
     return absorbed < expanded

@@ -87,7 +87,8 @@ _DEEPSEEK_ROPE = {"type": "yarn", "factor": 40.0, "beta_fast": 32.0, "beta_slow"
                   "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096}
 BUNDLED_KEYS: dict[str, dict[str, Any]] = {
     "glm-4.5": {"partial_rotary_factor": 0.5}, "gpt-oss-20b": _GPT_OSS_ROPE, "gpt-oss-120b": _GPT_OSS_ROPE,
-    "gemma-3-27b": {"query_pre_attn_scalar": 168},
+    "gemma-3-27b": {"query_pre_attn_scalar": 168, "rope_theta": 1e6, "rope_local_base_freq": 1e4,
+                    "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
     "deepseek-v2": {"rope_scaling": _DEEPSEEK_ROPE | {"mscale": 0.707, "mscale_all_dim": 0.707}},
     "deepseek-v3": {"rope_scaling": _DEEPSEEK_ROPE},
     "kimi-k2": {"rope_scaling": _DEEPSEEK_ROPE | {"factor": 32.0, "beta_fast": 1.0}},

@@ -16,6 +16,7 @@ import numpy as np
 
 from tilescore.compiler.formats import PRESETS, parse_format
 from tilescore.compiler.graph.calibrate import Scales
+from tilescore.compiler.latent import LatentAttentionLayer
 from tilescore.compiler.layers import AttentionLayer, Layer, MoELayer, Workload
 from tilescore.compiler.lowering.plan import choose_schedule, layer_plan
 from tilescore.compiler.numerics import Numerics
@@ -66,6 +67,8 @@ def _tile(name: str, preset: str) -> TileConfig:
 def bundled_cases() -> Iterator[Case]:
     """Every layer, preset tile, phase and format: 16 tokens, or one token after 256 for two sequences."""
     for layer in bundled_layers("attention", "moe"):
+        if isinstance(layer, LatentAttentionLayer):
+            continue  # a hundred heads with two products each: these are among the odd cases
         if isinstance(layer, MoELayer) and (layer.scoring != SOFTMAX or layer.shared):
             continue  # hundreds of experts each: these kinds are among the odd cases
         decode = Workload(layer=layer, phase="decode", tokens=1, batch=2, context=256)
@@ -102,6 +105,10 @@ ATTENTIONS = {
     "head norm": _attention(qk_norm="head"), "head norm of 24": _attention(qk_norm="head", head_dim=24),
     "full norm": _attention(qk_norm="full"), "full norm of 40": _attention(qk_norm="full", head_dim=40, hidden=72),
     "wide": _attention(hidden=200, heads=6, kv_heads=2, head_dim=32),
+    "biases": _attention(qkv_bias=True, output_bias=True),
+    "biases and sinks": _attention(qkv_bias=True, output_bias=True, sinks=True, rotary_dim=8),
+    "latent": LatentAttentionLayer(model="odd", hidden=40, heads=2, kv_heads=2, head_dim=80, rope_dim=16, value_dim=32,
+                                   kv_rank=64, q_rank=24, rope_interleaved=True),
 }
 
 MOES = {
