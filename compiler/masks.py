@@ -59,6 +59,10 @@ class KeyMask:
         """Keys up to the last that a query sees."""
         return min(self.keys, position + 1) if self.causal else self.keys
 
+    def needed(self, old: int, first: int) -> int:
+        """Of the first ``old`` keys, how many queries from ``first`` on see; they are the last."""
+        return max(0, old - self.lowest(first))
+
     def together(self, position: int, count: int) -> int:
         """Queries from ``position`` on, at most ``count``, whose first keys rise evenly: all by one, or not at all."""
         return count if self.chunk is None else min(count, self.chunk - position % self.chunk)

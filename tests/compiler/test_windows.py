@@ -18,10 +18,12 @@ from tilescore.compiler.bounds import bounds
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
+from tilescore.compiler.latent import LatentAttentionLayer
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.lowering.plan import choose_schedule
 from tilescore.compiler.models import attention_layer, decoder_layer, load_model
 from tilescore.compiler.numerics import Numerics
+from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.schedule import FlashSchedule
 from tilescore.compiler.tensors import LayerTensors, synthetic
 from tilescore.rtl.spec.errors import WorkloadError
@@ -216,6 +218,22 @@ def test_a_decode_step_reads_the_cached_keys_of_its_window() -> None:
     for workload in (near, far, decode(300, chunk=64)):
         program = compile_layer(workload, NANO, numerics=BLOCKS, data=False).program
         assert bounds(workload, NANO, numerics=BLOCKS).cycles <= time_program(program).cycles
+
+
+@pytest.mark.parametrize("reach", [{"window": 7}, {"chunk": 24}], ids=str)
+def test_latent_attention_has_windows_too(reach: dict[str, int]) -> None:
+    """Absorbed decode: a step's bound counts the latents that it sees, and its result is that of the formats."""
+    latent = LatentAttentionLayer(hidden=24, heads=2, kv_heads=2, head_dim=32, rope_dim=16, value_dim=16, kv_rank=32,
+                                  form="absorbed")
+    workload = reaching(PHASES["decode"], reach, latent)
+    whole = reaching(PHASES["decode"], {}, latent)
+    tensors = synthetic(workload, 7)
+    compiled, result = compile_and_play(workload, NANO, tensors=tensors, numerics=BLOCKS)
+    quantized = quantized_layer(tensors, calibrate(float64_layer(tensors).ranges), BLOCKS)
+    assert rel_rms_error(result, quantized) < 0.02
+    assert bounds(workload, NANO, numerics=BLOCKS).cycles <= time_program(compiled.program).cycles
+    unread = (75 - workload.key_mask.needed(75, 75)) * 2 * 48
+    assert bounds(whole, NANO).read_bytes - bounds(workload, NANO).read_bytes == unread
 
 
 def test_a_long_prefill_costs_what_its_window_does() -> None:

@@ -70,7 +70,7 @@ class Attention(Op):
         if number not in (3, 4):
             return inputs[number]
         batch, heads, old, size = inputs[number]
-        return batch, heads, max(0, old - self.workload.key_mask.lowest(self.workload.cached)), size
+        return batch, heads, self.workload.key_mask.needed(old, self.workload.cached), size
 
     def macs(self, q: Shape, *others: Shape) -> dict[str, int]:
         pairs = self.workload.batch * q[1] * q[2] * self.workload.pairs

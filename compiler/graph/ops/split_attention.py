@@ -67,6 +67,13 @@ class SplitAttention(Op):
                 out[rows, head] = walk.softmax(scores, v[sequence, head // group], -np.inf)
         return out
 
+    def needed(self, number: int, *inputs: Shape) -> Shape:
+        """Of the caches, the keys that some new token sees."""
+        if not self.shared or number < 4:
+            return inputs[number]
+        batch, heads, old, size = inputs[number]
+        return batch, heads, self.workload.key_mask.needed(old, self.workload.cached), size
+
     def macs(self, q0: Shape, q1: Shape, k0: Shape, k1: Shape, *others: Shape) -> dict[str, int]:
         pairs = self.workload.batch * q0[1] * self.workload.pairs
         return {"Q K^T": pairs * (q0[2] + q1[2]), "P V": pairs * (k0 if self.shared else others[0])[2]}
