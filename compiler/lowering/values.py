@@ -19,7 +19,7 @@ from ..graph.ir import Node, Role, Slot
 from ..kernels.bias import RowBias, row_bias_buffer
 from ..kernels.gemm import GemmProblem, Group, emit_gemm
 from ..kernels.heads import stage_pitch
-from ..operands import Operand, place_operand, place_scales
+from ..operands import MakeStored, Operand, place_operand, place_scales
 from ..quantize import store
 from ..schedule import GemmSchedule
 from ..tiles.buffers import Buffer, align
@@ -70,12 +70,14 @@ class ToValues(Projection):
             job.ask(Stage.OTHER_FORMS, self._scales, lambda builder: place_scales(
                 builder, self._scales, problem.n, problem.k, problem.b, scales,
                 chunk=schedule.k_tile, packed=layer.graph.values[self.x].role is Role.INPUT))
-        weight = layer.stored(job, self.weight, problem.a, square=True)
         job.ask(Stage.WEIGHTS, self.held_weight, lambda builder: place_operand(
-            builder, self.held_weight, problem.m, problem.k, problem.a,
-            (lambda: self.own(weight())) if weight is not None else None,
+            builder, self.held_weight, problem.m, problem.k, problem.a, self._weights(job),
             chunk=problem.k if schedule.a_resident else schedule.k_tile))
         self.ask_caches(job)
+
+    def _weights(self, job: Job) -> MakeStored | None:
+        weight = self.layer.stored(job, self.weight, self.problem.a, square=True)
+        return (lambda: self.own(weight())) if weight is not None else None
 
     def epilogue_buffers(self, schedule: GemmSchedule) -> list[Buffer]:
         added = [row_bias_buffer(self.layer.config, self.problem.rows(schedule))] if self.bias else []

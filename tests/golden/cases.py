@@ -223,6 +223,9 @@ def routing_of(workload: Workload) -> Routing:
 
 
 ATTENTION_KEYS = ("x", "wq", "wk", "wv", "wo", "q", "k", "v", "mixed", "q projected", "k projected")
+LATENT_KEYS = ("wkv_a", "wkv_b", "wq_a", "q latent", "q nope", "k nope", "latent", "latent projected")
+ABSORBED_KEYS = ("q compressed", "q absorbed", "mixed latents", "wkv_b rows 0 to 63 of heads, turned",
+                 "wkv_b rows 64 to 95 of heads, kept")
 MOE_KEYS, EXPERT_KEYS = ("x", "x terms", "router terms"), ("gate", "up", "down", "product")
 SHARED_KEYS = ("shared_router terms", "shared_gate", "shared_up", "shared_down", "shared product")
 
@@ -241,7 +244,9 @@ def made_up_scales(active: tuple[int, ...]) -> Scales:
 
 def compile_case(case: Case) -> Program:
     """The program without data."""
-    workload, routing, scales = case.workload, None, Scales(made_up_factors(ATTENTION_KEYS))
+    workload, routing = case.workload, None
+    scales = Scales({key: factor * (1 + number / 8) for number, keys in enumerate((
+        ATTENTION_KEYS, LATENT_KEYS, ABSORBED_KEYS)) for key, factor in made_up_factors(keys).items()})
     if workload.layer.kind == "moe":
         routing = routing_of(workload)
         scales = made_up_scales(routing.active)
