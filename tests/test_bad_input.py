@@ -578,7 +578,7 @@ ROUTING = [
     routing("routing not JSON", "[[0, 1],", "not valid JSON"),
     routing("routing for other tokens", FOUR, "list of 5 tokens", "4 entries"),
     routing("routing under another key", {"choice": [*FOUR, [0, 1]]}, "experts", "choice"),
-    routing("routing of too few experts", [*FOUR, [0]], "token 4", "list of 2 experts", "[0]"),
+    routing("routing of too many experts", [*FOUR, [0, 1, 2, 3, 4, 5, 0]], "token 4", "at most 6 experts", "[0, 1"),
     routing("routing to an expert beyond the last", [[0, 6], *FOUR], "token 0", "from 0 to 5", "got 6"),
     routing("routing to a negative expert", [*FOUR, [-1, 2]], "token 4", "from 0 to 5", "got -1"),
     routing("routing to a fraction", [*FOUR, [0.5, 2]], "token 4", "from 0 to 5", "got 0.5"),
