@@ -25,7 +25,7 @@ from ..sim.names import LEVELS
 from ..sim.program import Program
 from ..sim.timeline import timeline_of
 from ..sim.timing import time_program
-from .layer import build, data_needed, model_of, report, workload_of
+from .layer import build, chosen_layer, data_needed, model_of, report, workload_of
 from .tiles import tile_of
 
 if TYPE_CHECKING:
@@ -132,11 +132,13 @@ def _draw(arguments: argparse.Namespace, program: Program, schedule: Schedule, n
 
 def cross_check(layer: str, arguments: argparse.Namespace) -> dict:
     """A slice of the same layer on `nano` at every level. `simulate` raises when two levels differ."""
-    whole, nano = workload_of(arguments, layer, model_of(arguments)), load_tile("nano")
+    chosen, nano = chosen_layer(arguments, layer, model_of(arguments)), load_tile("nano")
+    whole = workload_of(arguments, chosen)
     workload, start = slice_workload(whole), time.perf_counter()
     sliced = compile_layer(workload, nano, tensors=slice_tensors(synthetic(whole, arguments.seed), workload),
                            numerics=SLICE_NUMERICS)
     sliced.program.meta.update(describe(sliced, nano, seed=arguments.seed))
+    sliced.program.meta.update(layer_index=chosen.index, layer_of_model=str(chosen))
     verify(sliced.program)
     return report(sliced.program, load_table(arguments.energy), expected=sliced.expected,
                   expected_routed=sliced.expected_routed, compile_s=time.perf_counter() - start, levels=LEVELS,

@@ -184,7 +184,7 @@ def _check_counts(raw: Raw, key: str, found: Sequence[str]) -> None:
     counted = {SPARSE if kind == "moe" else kind: count for kind, count in counts.items()} if counts else None
     if counted is not None and Counter(found) != counted:
         raise ConfigError(f"{key}: missing, expected the kind of each of the {len(found)} layers, since only their "
-                          f"counts are known: {', '.join(f'{count} {kind}' for kind, count in counts.items())}")
+                          f"counts are known: {', '.join(f'{count} {kind}' for kind, count in (counts or {}).items())}")
 
 
 def _integer(raw: Raw, key: str, default: int, low: int = -1) -> int:

@@ -145,12 +145,14 @@ class Resident:
 @dataclass(frozen=True)
 class Stream:
     """A block of A that is not resident: rows ``m0`` to m0 + rows - 1 of ``operand``, a chunk of k in each of ``slots``
-    in turn, its terms one after another."""
+    in turn, its terms one after another. index_addr: the rows are those that the index memory names from there on, and
+    there is one term."""
 
     operand: Operand
     slots: tuple[int, ...]
     m0: int
     rows: int
+    index_addr: int | None = None
 
 
 class Gemm:
@@ -204,7 +206,9 @@ class Gemm:
                   anchors: list[int]) -> None:
         """As another group with the same shape, if the buffers that take turns are at the same one."""
         cols, before, streamed = self.emitter.config.cols, self._loaded, self._streamed
-        turn, own = (streamed % len(a.slots), a.operand.anchors(a.m0, 0)) if isinstance(a, Stream) else (a, [])
+        turn, own = a, []
+        if isinstance(a, Stream):
+            turn, own = (streamed % len(a.slots), a.index_addr), a.operand.anchors(a.m0, 0)
         columns = [min(group.tiles * cols, limit - group.n0) for limit in (b.rows, self.problem.n)]
         words = [f"m{group.m0}", *(f"n{group.n0 + tile * cols}" for tile in range(group.tiles))]
         pieces, chunks = self.emitter.builder.repeat(
@@ -251,12 +255,15 @@ class Gemm:
         groups = self._groups_of(problem.a, size)
         return self._a_addr, groups, -(-rows // self.emitter.config.rows) * groups
 
-
     def _stream(self, a: Stream, k0: int, size: int) -> int:
         """Load a chunk of A; its address."""
         config, problem = self.emitter.config, self.problem
         addr, groups = a.slots[self._streamed % len(a.slots)], self._groups_of(problem.a, size)
         self._streamed += 1
+        if a.index_addr is not None:
+            self.emitter.gather_operand(a.operand, index_addr=a.index_addr, rows=a.rows, k0=k0, size=size, addr=addr,
+                                        pitch=groups, label=f"{problem.name} a gather k{k0}")
+            return addr
         for term in range(problem.terms):
             named = f" term {term}" if problem.terms > 1 else ""
             self.emitter.load_piece(Space.A, a.operand, first_row=a.m0, rows=a.rows, k0=term * problem.k + k0,

@@ -9,13 +9,12 @@ as one bus beat (its neighbours' weights with it); a one-hot row picks the lane.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle
 
 import numpy as np
 
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import CompileError
-from ...rtl.spec.isa import Reduce, ScaleRule, Space
+from ...rtl.spec.isa import Reduce, ScaleRule
 from ...rtl.spec.tensor_formats import TensorFormat
 from ..dram import Matrix, index_list
 from ..emitter import Emitter
@@ -201,7 +200,6 @@ class Grouped:
         self.x_slots, self.h_slots = ([*regions[name], *regions.get(f"more {name}", [])]
                                       for name in ("gathered tokens", "expert products"))
         self.stages, self.schedules = regions.get("staged products", []), schedules
-        self._x_chunks, self._h_chunks = cycle(self.x_slots), cycle(self.h_slots)
         self.rows = gate_up.rows(schedules[0])
         self.x_pitch, self.h_pitch = operand_pitch(config, gate_up), operand_pitch(config, down)
         self.regions, self.problems = regions, problems
@@ -264,10 +262,11 @@ class Grouped:
         rows, h = len(block.rows), self.h_slots[number % len(self.h_slots)]
         weights = self.row_weights[number % len(self.row_weights)]
         x = (Resident(self.x_slots[number % len(self.x_slots)], self.x_pitch) if self.schedules[0].a_resident
-             else self._gathered(self.index_slots[number % len(self.index_slots)], block))
+             else Stream(self.data.x, tuple(self.x_slots), 0, rows, self.index_slots[number % len(self.index_slots)]))
         self.gemm_gate_up.block(m0=0, rows=rows, a=x, b=block.expert.gate_up,
                                 epilogue=lambda group: self._gate(group, block.expert, h, weights))
-        products = Resident(h, self.h_pitch) if self.data.products is None else self._loaded(self.data.products, rows)
+        products = (Resident(h, self.h_pitch) if self.data.products is None
+                    else Stream(self.data.products, tuple(self.h_slots), 0, rows))
         self.gemm_down.block(m0=0, rows=rows, a=products, b=block.expert.down,
                              epilogue=lambda group: self._weigh(group, block, weights))
 
@@ -277,26 +276,6 @@ class Grouped:
         name = self.problems[part].name
         return ColumnBias(self.emitter, self.regions, expert.biases[part], f"expert {expert.number} {name}",
                           biases_of(self.problems[part]))
-
-    def _gathered(self, index: int, block: Block) -> Stream:
-        """Chunks of a block's rows of x."""
-        def chunk(k0: int, size: int) -> int:
-            addr = next(self._x_chunks)
-            self.emitter.gather_operand(self.data.x, index_addr=index, rows=len(block.rows), k0=k0, size=size,
-                                        addr=addr, pitch=self.data.x.format.bytes_of(size) // self.config.lanes,
-                                        label=f"expert {block.expert.number} gather x k{k0}")
-            return addr
-        return chunk
-
-    def _loaded(self, products: Operand, rows: int) -> Stream:
-        """Chunks of the products of a block of so many rows."""
-        def chunk(k0: int, size: int) -> int:
-            addr = next(self._h_chunks)
-            self.emitter.load_piece(Space.A, products, first_row=0, rows=rows, k0=k0, size=size, addr=addr,
-                                    pitch=products.format.bytes_of(size) // self.config.lanes,
-                                    label=f"load products k{k0}")
-            return addr
-        return chunk
 
     def _gate(self, group: Group, expert: Expert, h: int, weights: int) -> None:
         """product = activation(gate) * up, quantized into A; from there to DRAM, where it goes through that."""
