@@ -45,8 +45,9 @@ class ToEmbedding(Step):
 
     def ask(self, job: Job) -> None:
         table, tensors, layer = self.node.inputs[1], job.tensors, self.layer
+        vocab, width = layer.shape(table)
         job.ask(Stage.WEIGHTS, table, lambda builder: float_matrix(
-            builder, table, *layer.shape(table), (lambda: getattr(tensors, table)) if tensors else None))
+            builder, table, vocab, width, (lambda: getattr(tensors, table)) if tensors else None))
         job.ask(Stage.RESULTS, layer.floats_key(self.makes), lambda builder: float_matrix(
             builder, layer.floats_key(self.makes), self.kernel.rows, layer.columns(self.makes)))
 
