@@ -181,8 +181,9 @@ def _feed_forward(raw: Raw, family: str, layers: int) -> list[str]:
 def _check_counts(raw: Raw, key: str, found: Sequence[str]) -> None:
     """Counts by kind, which the bundled table has in place of lists, must be those of the family's rule."""
     counts = raw.get(f"{key}_counts")
-    counted = {SPARSE if kind == "moe" else kind: count for kind, count in counts.items()} if counts else None
-    if counted is not None and Counter(found) != counted:
+    if not counts:
+        return
+    if Counter(found) != {SPARSE if kind == "moe" else kind: count for kind, count in counts.items()}:
         raise ConfigError(f"{key}: missing, expected the kind of each of the {len(found)} layers, since only their "
                           f"counts are known: {', '.join(f'{count} {kind}' for kind, count in (counts or {}).items())}")
 

@@ -36,6 +36,9 @@ from .provenance import table_digest
 
 BALANCED = "balanced"
 
+_LONG = 1 << 16
+"""Keys of a cache that is long for any rule that chooses by its length."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -241,13 +244,13 @@ def model_parameters(parts: Sequence[ModelPart]) -> int:
 
 def model_kv_bytes(parts: Sequence[ModelPart], numerics: Numerics = DEFAULT, *, tokens: int = 1, context: int = 0,
                    batch: int = 1) -> int:
-    """Bytes of keys and values of all layers behind a step: those cached before and the new ones. Default: of one
-    token."""
+    """Bytes of keys and values of all layers behind a step: those cached before and the new ones, in the form in which
+    a decode step reads a long cache (MLA: the latent, once). Default: of one token."""
     tensor_format, total = slot_format(Slot.KV, numerics.formats), Fraction(0)
     assert tensor_format is not None
     for part in parts:
         if part.layer.kind in ATTENDING:
-            graph = layer_graph(Workload(layer=part.layer, tokens=tokens, context=context, batch=batch))
+            graph = layer_graph(Workload(layer=part.layer, phase="decode", tokens=1, context=_LONG - 1))
             held = {value.name: value.shape for value, slot, _ in graph.uses() if slot is Slot.KV}
             total += part.count * sum(stored_bytes(shape, tensor_format) for shape in held.values())
-    return math.ceil(total)
+    return math.ceil(total * batch * (context + tokens) / _LONG)

@@ -123,7 +123,8 @@ def test_wrong_requests(keys: dict[str, Any], problem: str) -> None:
 
 PARAMETERS = {"llama-3-8b": 8.030, "llama-3-70b": 70.55, "mixtral-8x7b": 46.70, "olmoe-1b-7b": 6.92,
               "qwen3-30b-a3b": 30.53, "qwen3-235b-a22b": 235.1, "granite-3.0-1b-a400m": 1.335,
-              "granite-3.0-3b-a800m": 3.30, "glm-4.5": 352.8}
+              "granite-3.0-3b-a800m": 3.30, "glm-4.5": 352.8, "gpt-oss-20b": 20.91, "gpt-oss-120b": 116.83,
+              "deepseek-v2": 235.7, "deepseek-v3": 671.03, "kimi-k2": 1026.4}
 """In 10^9, of `torch.nn.Module.parameters` of the published configurations on PyTorch's meta device."""
 
 
@@ -143,6 +144,7 @@ def test_kv_cache_of_published_models() -> None:
     assert 2 * model_kv_bytes(parts) == 327_680
     assert 2 * model_kv_bytes(parts, context=(1 << 17) - 1) == 40 << 30
     assert 2 * model_kv_bytes(model_parts(_model(**LLAMA_405B))) == 516_096
+    assert 2 * model_kv_bytes(model_parts(load_model("deepseek-v3"))) == 70_272
 
 
 QWEN_72B = {"hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8,
