@@ -192,8 +192,8 @@ def test_loads_run_ahead_of_the_array(rng: np.random.Generator) -> None:
                           r"banks of 16 rows; free banks: \[0, 1, .*15\]"),
     ({"m_tile": 200, "n": 4}, r"c: no room for c A block \(m_tile rows\) in buffer A: 400 groups per slice, "
                               r"256 free"),
-    ({"k_tile": 16, "group_tiles": 5}, r"c: no room for c result group .*: 80 accumulator rows with raw partials need "
-                                       r"10 banks"),
+    ({"k_tile": 16, "group_tiles": 9}, r"c: no room for c result group .*: 144 accumulator rows with raw partials need "
+                                       r"18 banks"),
 ], ids=["k_tile", "b piece", "acc", "a", "raw"])
 def test_what_does_not_fit_names_the_key_and_the_limit(schedule: dict, message: str) -> None:
     codes = np.zeros((200, 64), np.uint8)

@@ -128,5 +128,5 @@ def test_streamed_tokens_and_products_have_the_same_bits(format_name: str, chunk
                                    n_tiles=1)
     program = compile_layer(workload, EDGE, numerics=numerics, schedule=schedule).program
     assert same_bits(play(program), play(base.program))
-    assert any(f"gather x k{chunk}" in label for label in program.labels) is not kept[0]
-    assert any(f"load products k{chunk}" in label for label in program.labels) is not kept[1]
+    assert any(f"gate_up a gather k{chunk}" in label for label in program.labels) is not kept[0]
+    assert any(f"down a m0 k{chunk}" in label for label in program.labels) is not kept[1]

@@ -48,7 +48,7 @@ def test_keys_that_a_layer_does_not_have_are_left_out_and_nothing_is_doubled() -
     (["name=x"], "unknown key 'name'; "),
     (["model"], "--set model: expected KEY=VALUE"),
     ([BASE, BASE], "model is set twice"),
-    (["layer=atention"], "--set layer=atention: layer: expected attention, moe, mlp, norm, decoder, got "),
+    (["layer=atention"], "--set layer=atention: layer: expected attention, moe, mlp, norm, decoder, embedding, head, got "),
     ([BASE, "layer=moe"], "--set: missing key 'tokens', which prefill needs"),
     (["layer=moe", "tokens=1"], "--set: missing key 'model'"),
     (["tokens=0"], "tokens: expected an integer from 1 to "),

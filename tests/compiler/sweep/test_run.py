@@ -41,7 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def table(model: str) -> SweepTable:
     return sweep({"model": model, "layer": ["attention", "moe"], "tokens": [2, 5], "tile": "nano",
-                  "bus_bytes": [8, 16], "a_banks": [4, 1]}, workers=1)
+                  "bus_bytes": [8, 16], "b_buffer_bytes": [8192, 256]}, workers=1)
 
 
 def test_figures_are_those_of_a_report(model: str) -> None:
@@ -77,7 +77,7 @@ def test_figures_are_those_of_a_report(model: str) -> None:
 def test_errors_of_points_are_kept_and_do_not_end_the_sweep(table: SweepTable) -> None:
     assert len(table.rows) == 16 and 0 < len(table.errors) < 16
     for row in table.errors:
-        assert row["a_banks"] == 1 and "cycles" not in row and row["error"]
+        assert row["b_buffer_bytes"] == 256 and "cycles" not in row and row["error"]
     assert "error: " in table.text() and table.text().count("\n") == 17
     read = list(csv.DictReader(io.StringIO(table.csv())))
     assert [line["error"] for line in read] == [row["error"] or "" for row in table.rows]
