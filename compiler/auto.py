@@ -105,7 +105,7 @@ def _grouped_streamed(config: TileConfig, gate_up: GemmProblem, down: GemmProble
                       keep_products: bool) -> tuple[GemmSchedule, GemmSchedule]:
     """The most rows with which chunks of what is not kept in A fit, then the largest groups and chunks."""
     pair = pair_tiles(config, gate_up.a, keep_products)
-    groups = [pair << power for power in range(2, -1, -1)]
+    groups = [pair << power for power in range(2, -1, -1) if pair << power <= VECTOR_TILES]
     chunks = [[size for size in _halves(problem.k, problem.k_unit(config, kept))
                if has_pieces(config, problem, 1, min(size, problem.k), 1 if packed else 2, packed)]
               for problem, kept in ((gate_up, keep_tokens), (down, keep_products))]
