@@ -21,6 +21,15 @@ if typing.TYPE_CHECKING:
     from tilescore.compiler.bounds import bounds
     from tilescore.compiler.comparison import Comparison, compare
     from tilescore.compiler.compile import CompiledLayer, compile_layer
+    from tilescore.compiler.layer_readers import (
+        attention_layer,
+        decoder_layer,
+        embedding_layer,
+        head_layer,
+        mlp_layer,
+        moe_layer,
+        norm_layer,
+    )
     from tilescore.compiler.layers import (
         AttentionLayer,
         DecoderLayer,
@@ -33,17 +42,7 @@ if typing.TYPE_CHECKING:
     )
     from tilescore.compiler.listing import listing
     from tilescore.compiler.model_report import model_report
-    from tilescore.compiler.models import (
-        attention_layer,
-        decoder_layer,
-        embedding_layer,
-        head_layer,
-        list_models,
-        load_model,
-        mlp_layer,
-        moe_layer,
-        norm_layer,
-    )
+    from tilescore.compiler.models import list_models, load_model
     from tilescore.compiler.numerics import Numerics
     from tilescore.compiler.report import report_compiled
     from tilescore.compiler.schedule import (

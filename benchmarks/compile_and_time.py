@@ -16,8 +16,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.layer_readers import attention_layer, moe_layer
 from tilescore.compiler.layers import Workload
-from tilescore.compiler.models import attention_layer, load_model, moe_layer
+from tilescore.compiler.models import load_model
 from tilescore.rtl.spec.config import load_tile
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.timing import time_program

@@ -17,9 +17,10 @@ import time
 from pathlib import Path
 
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.layer_readers import attention_layer, moe_layer
 from tilescore.compiler.layers import AttentionLayer, Layer, Workload
 from tilescore.compiler.listing import listing
-from tilescore.compiler.models import attention_layer, load_model, moe_layer
+from tilescore.compiler.models import load_model
 from tilescore.rtl.spec.config import load_tile
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program

@@ -3,9 +3,10 @@
 import argparse
 import json
 
+from ..compiler.layer_readers import LAYERS
 from ..compiler.layers import OUTER
 from ..compiler.model_layers import layer_of
-from ..compiler.models import LAYERS, list_models, load_model
+from ..compiler.models import list_models, load_model
 from ..rtl.spec.errors import TilescoreError
 from ..sim.hardware.toolchain import doctor_report
 

@@ -132,3 +132,11 @@ def unknown_keys(raw: Mapping[str, Any], family: str, ruled: Collection[str]) ->
         known |= pattern_keys(family)
     return tuple(key for key, value in raw.items()
                  if value is not None and not key.startswith("_") and key not in known and key not in ruled)
+
+
+def not_understood(unknown: Sequence[str]) -> list[str]:
+    """What an error says of keys, as "key = value", that are not understood; nothing where there are none."""
+    if not unknown:
+        return []
+    return [f"keys that are not understood and may change the layer: {', '.join(unknown)} "
+            "(allowed: --ignore-key KEY for each that does not)"]

@@ -14,8 +14,9 @@ from typing import Any
 from ..rtl.spec.errors import WorkloadError
 from .families import EXPERT_COUNT_KEYS, FAMILIES
 from .layer_patterns import CHUNKED, DENSE, FULL, SLIDING, SPARSE, LayerKind, layer_kinds
+from .layer_readers import LAYERS
 from .layers import OUTER, Layer
-from .models import LAYERS, ModelConfig, parse_config
+from .models import ModelConfig, parse_config
 
 _FEED_FORWARDS = {"moe": SPARSE, "mlp": DENSE}
 """Kinds of layers that only some decoder layers may have: {kind: its feed-forward}."""

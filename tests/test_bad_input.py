@@ -23,9 +23,10 @@ import pytest
 
 from tilescore.cli.main import main
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.layer_readers import attention_layer, moe_layer
 from tilescore.compiler.layers import Workload
 from tilescore.compiler.lowering.plan import choose_schedule
-from tilescore.compiler.models import attention_layer, load_model, moe_layer
+from tilescore.compiler.models import load_model
 from tilescore.compiler.report import describe
 from tilescore.compiler.schedule import save_schedule, to_dict
 from tilescore.rtl.spec.config import load_tile

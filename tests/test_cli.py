@@ -22,9 +22,10 @@ from tilescore.cli import run as cli_run
 from tilescore.cli.main import main
 from tilescore.cli.parser import parser
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.layer_readers import attention_layer, moe_layer
 from tilescore.compiler.layers import Workload
 from tilescore.compiler.lowering.plan import choose_schedule
-from tilescore.compiler.models import attention_layer, list_models, load_model, moe_layer
+from tilescore.compiler.models import list_models, load_model
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import describe, rel_rms_error
 from tilescore.compiler.schedule import save_schedule

@@ -12,8 +12,9 @@ import pytest
 
 from tilescore.cli.main import main
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.layer_readers import moe_layer
 from tilescore.compiler.layers import Workload
-from tilescore.compiler.models import load_model, moe_layer
+from tilescore.compiler.models import load_model
 from tilescore.compiler.schedule import to_text
 from tilescore.rtl.spec.config import load_tile
 from tilescore.tests.compiler.tiny import tiny_config, write_config, write_model

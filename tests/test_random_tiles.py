@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.compile import compile_layer, fitting_change
+from tilescore.compiler.layer_readers import LAYERS, attention_layer, moe_layer
 from tilescore.compiler.layers import Layer, Workload
 from tilescore.compiler.lowering.plan import choose_schedule
-from tilescore.compiler.models import LAYERS, attention_layer, load_model, moe_layer, parse_config
+from tilescore.compiler.models import load_model, parse_config
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.routing import Routing
 from tilescore.compiler.routing_loads import balanced

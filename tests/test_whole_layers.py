@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.layer_readers import attention_layer
 from tilescore.compiler.layers import Workload
-from tilescore.compiler.models import attention_layer, load_model
+from tilescore.compiler.models import load_model
 from tilescore.rtl.spec.config import load_tile
 from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.hardware.verilator_run import run_verilator

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.layer_readers import LAYERS
 from tilescore.compiler.layers import Layer, Workload
-from tilescore.compiler.models import LAYERS, list_models, load_model
+from tilescore.compiler.models import list_models, load_model
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.errors import WorkloadError
 from tilescore.rtl.spec.formats import BUILD_NAMES, SCALE_NAMES

@@ -19,8 +19,9 @@ from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.graph.layers import layer_graph
 from tilescore.compiler.latent import LatentAttentionLayer, absorbs
+from tilescore.compiler.layer_readers import attention_layer
 from tilescore.compiler.layers import AttentionLayer, Workload
-from tilescore.compiler.models import attention_layer, load_model
+from tilescore.compiler.models import load_model
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.tensors import LayerTensors

@@ -10,8 +10,9 @@ import pytest
 from tilescore.compiler.bounds import Bounds, bounds, compulsory_bytes, peak_macs_per_cycle
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.formats import PRESETS
+from tilescore.compiler.layer_readers import attention_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
-from tilescore.compiler.models import attention_layer, load_model
+from tilescore.compiler.models import load_model
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.products import useful_macs
 from tilescore.rtl.spec.config import TileConfig

@@ -12,8 +12,9 @@ import pytest
 from tilescore.compiler.checkpoint import from_safetensors
 from tilescore.compiler.checkpoint_files import INDEX_NAME
 from tilescore.compiler.graph.stored import BLOCKS, SPLIT, STACKED, ExpertLayout
+from tilescore.compiler.layer_readers import attention_layer, moe_layer
 from tilescore.compiler.layers import Workload
-from tilescore.compiler.models import attention_layer, load_model, moe_layer
+from tilescore.compiler.models import load_model
 from tilescore.compiler.tensors import LayerTensors, synthetic_input, synthetic_value
 from tilescore.rtl.spec.errors import WorkloadError
 from tilescore.tests.compiler.tiny import (

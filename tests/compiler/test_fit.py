@@ -8,8 +8,9 @@ import pytest
 
 from tilescore.compiler.compile import compile_layer, fitting_change
 from tilescore.compiler.fit import GROWING, smallest_change
+from tilescore.compiler.layer_readers import attention_layer, moe_layer
 from tilescore.compiler.layers import Workload
-from tilescore.compiler.models import attention_layer, moe_layer, parse_config
+from tilescore.compiler.models import parse_config
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.errors import CompileError, DoesNotFit
 from tilescore.tests.compiler.tiny import tiny_config

@@ -17,8 +17,9 @@ from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
+from tilescore.compiler.layer_readers import moe_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
-from tilescore.compiler.models import load_model, moe_layer
+from tilescore.compiler.models import load_model
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
 from tilescore.rtl.spec.config import TileConfig

@@ -26,8 +26,9 @@ pytest.importorskip("transformers", reason="needs the oracle extra (torch, trans
 from tilescore.compiler.checkpoint import from_safetensors  # noqa: E402
 from tilescore.compiler.graph.calibrate import calibrate  # noqa: E402
 from tilescore.compiler.graph.evaluate import float64_layer  # noqa: E402
+from tilescore.compiler.layer_readers import attention_layer, decoder_layer, moe_layer  # noqa: E402
 from tilescore.compiler.layers import Workload  # noqa: E402
-from tilescore.compiler.models import attention_layer, decoder_layer, load_model, moe_layer  # noqa: E402
+from tilescore.compiler.models import load_model  # noqa: E402
 from tilescore.compiler.report import rel_rms_error  # noqa: E402
 from tilescore.compiler.tensors import LayerTensors  # noqa: E402
 from tilescore.rtl.spec.config import TileConfig  # noqa: E402

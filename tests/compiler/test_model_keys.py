@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tilescore.compiler.families import FAMILIES
+from tilescore.compiler.layer_readers import attention_layer, moe_layer
 from tilescore.compiler.model_features import RULED_KEYS
 from tilescore.compiler.model_keys import (
     ATTENTION_FAMILIES,
@@ -18,7 +19,7 @@ from tilescore.compiler.model_keys import (
     READ_KEYS,
     unknown_keys,
 )
-from tilescore.compiler.models import attention_layer, load_model, moe_layer
+from tilescore.compiler.models import load_model
 from tilescore.compiler.rotary import KINDS
 from tilescore.rtl.spec.errors import ConfigError, TilescoreError, WorkloadError
 from tilescore.tests.compiler.published import BUILT, NOT_BUILT

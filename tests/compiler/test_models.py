@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from tilescore.compiler.layer_readers import attention_layer, moe_layer
 from tilescore.compiler.layers import AttentionLayer, MoELayer
-from tilescore.compiler.models import ModelConfig, attention_layer, list_models, load_model, moe_layer
+from tilescore.compiler.models import ModelConfig, list_models, load_model
 from tilescore.compiler.rotary import RopeScaling
 from tilescore.rtl.spec.errors import ConfigError, WorkloadError
 from tilescore.tests.compiler.tiny import FAMILIES, MOE_FAMILIES, tiny_config, write_config

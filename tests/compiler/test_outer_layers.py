@@ -11,9 +11,10 @@ import pytest
 from tilescore.compiler.checkpoint import from_safetensors
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
+from tilescore.compiler.layer_readers import embedding_layer, head_layer
 from tilescore.compiler.layers import EmbeddingLayer, HeadLayer, NormLayer, Workload
 from tilescore.compiler.model_layers import layer_of
-from tilescore.compiler.models import embedding_layer, head_layer, load_model, parse_config
+from tilescore.compiler.models import load_model, parse_config
 from tilescore.compiler.tensors import synthetic
 from tilescore.rtl.spec.errors import ConfigError, WorkloadError
 from tilescore.testing.quantized_layer import quantized_layer

@@ -27,8 +27,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache  # noqa:
 
 from tilescore.compiler.checkpoint import from_safetensors  # noqa: E402
 from tilescore.compiler.graph.evaluate import float64_layer  # noqa: E402
+from tilescore.compiler.layer_readers import attention_layer, decoder_layer, mlp_layer, moe_layer  # noqa: E402
 from tilescore.compiler.layers import DecoderLayer, Workload  # noqa: E402
-from tilescore.compiler.models import attention_layer, decoder_layer, load_model, mlp_layer, moe_layer  # noqa: E402
+from tilescore.compiler.models import load_model  # noqa: E402
 from tilescore.compiler.tensors import LayerTensors  # noqa: E402
 from tilescore.tests.compiler.tiny import (  # noqa: E402
     FAMILIES,

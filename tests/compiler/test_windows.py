@@ -19,9 +19,10 @@ from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.latent import LatentAttentionLayer
+from tilescore.compiler.layer_readers import attention_layer, decoder_layer
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.lowering.plan import choose_schedule
-from tilescore.compiler.models import attention_layer, decoder_layer, load_model
+from tilescore.compiler.models import load_model
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.schedule import FlashSchedule

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from tilescore import Workload, compile_layer, load_model, load_tile
-from tilescore.compiler.models import LAYERS
+from tilescore.compiler.layer_readers import LAYERS
 
 
 class Held(NamedTuple):

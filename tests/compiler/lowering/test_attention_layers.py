@@ -22,9 +22,10 @@ import pytest
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
+from tilescore.compiler.layer_readers import attention_layer
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.lowering.plan import layer_plan
-from tilescore.compiler.models import attention_layer, load_model
+from tilescore.compiler.models import load_model
 from tilescore.compiler.report import rel_rms_error
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import CompileError

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.layer_readers import attention_layer
 from tilescore.compiler.layers import Workload
-from tilescore.compiler.models import attention_layer, load_model
+from tilescore.compiler.models import load_model
 from tilescore.compiler.report import report_compiled
 from tilescore.compiler.sweep import pool, tasks
 from tilescore.compiler.sweep.columns import COLUMNS
