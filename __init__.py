@@ -21,6 +21,7 @@ if typing.TYPE_CHECKING:
     from tilescore.compiler.bounds import bounds
     from tilescore.compiler.comparison import Comparison, compare
     from tilescore.compiler.compile import CompiledLayer, compile_layer
+    from tilescore.compiler.feed_forward import MlpLayer, MoELayer
     from tilescore.compiler.layer_readers import (
         attention_layer,
         decoder_layer,
@@ -30,16 +31,7 @@ if typing.TYPE_CHECKING:
         moe_layer,
         norm_layer,
     )
-    from tilescore.compiler.layers import (
-        AttentionLayer,
-        DecoderLayer,
-        EmbeddingLayer,
-        HeadLayer,
-        MlpLayer,
-        MoELayer,
-        NormLayer,
-        Workload,
-    )
+    from tilescore.compiler.layers import AttentionLayer, DecoderLayer, EmbeddingLayer, HeadLayer, NormLayer, Workload
     from tilescore.compiler.listing import listing
     from tilescore.compiler.model_report import model_report
     from tilescore.compiler.models import list_models, load_model
@@ -88,10 +80,11 @@ __all__ = [
 _HOME = {
     "compiler.bounds": ("bounds",),
     "compiler.compile": ("CompiledLayer", "compile_layer"),
-    "compiler.layers": ("AttentionLayer", "DecoderLayer", "EmbeddingLayer", "HeadLayer", "MlpLayer", "MoELayer",
-                        "NormLayer", "Workload"),
-    "compiler.models": ("attention_layer", "decoder_layer", "embedding_layer", "head_layer", "list_models",
-                        "load_model", "mlp_layer", "moe_layer", "norm_layer"),
+    "compiler.feed_forward": ("MlpLayer", "MoELayer"),
+    "compiler.layer_readers": ("attention_layer", "decoder_layer", "embedding_layer", "head_layer", "mlp_layer",
+                               "moe_layer", "norm_layer"),
+    "compiler.layers": ("AttentionLayer", "DecoderLayer", "EmbeddingLayer", "HeadLayer", "NormLayer", "Workload"),
+    "compiler.models": ("list_models", "load_model"),
     "compiler.comparison": ("Comparison", "compare"),
     "compiler.listing": ("listing",),
     "compiler.model_report": ("model_report",),

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.flips import flipped_tokens, float64_logits, margins
 from tilescore.compiler.layer_readers import moe_layer
-from tilescore.compiler.layers import MoELayer, Workload
+from tilescore.compiler.layers import Workload
 from tilescore.compiler.logits import input_scales, split_terms, term_products, tile_logits
 from tilescore.compiler.models import list_models, load_model
 from tilescore.compiler.numerics import DEFAULT, ROUTER_TERMS, Numerics

@@ -19,7 +19,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from .layers import AttentionLayer, Workload, _require_choice, _require_int
+from .checks import require_choice, require_int
+from .layers import AttentionLayer, Workload
 
 Form = Literal["auto", "expanded", "absorbed"]
 
@@ -42,13 +43,13 @@ class LatentAttentionLayer(AttentionLayer):
     def __post_init__(self) -> None:
         where = f"attention layer of {self.model}"
         for field in ("kv_rank", "rope_dim", "value_dim"):
-            _require_int(where, field, getattr(self, field), 1, 1 << 20)
-        _require_int(where, "kv_heads", self.kv_heads, self.heads, self.heads)
-        _require_int(where, "head_dim", self.head_dim, self.rope_dim + 1, 1 << 20)
+            require_int(where, field, getattr(self, field), 1, 1 << 20)
+        require_int(where, "kv_heads", self.kv_heads, self.heads, self.heads)
+        require_int(where, "head_dim", self.head_dim, self.rope_dim + 1, 1 << 20)
         if self.q_rank is not None:
-            _require_int(where, "q_rank", self.q_rank, 1, 1 << 20)
-        _require_choice(where, "form", self.form, get_args(Form))
-        _require_choice(where, "qk_norm", self.qk_norm, ("none",))
+            require_int(where, "q_rank", self.q_rank, 1, 1 << 20)
+        require_choice(where, "form", self.form, get_args(Form))
+        require_choice(where, "qk_norm", self.qk_norm, ("none",))
         object.__setattr__(self, "rotary_dim", self.rope_dim)
         super().__post_init__()
 

@@ -16,16 +16,15 @@ One vocabulary of sizes, used by every module of this floor:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ..rtl.spec.errors import WorkloadError
-from .activation_names import check_activation
+from .checks import require_bool, require_choice, require_int, require_positive
+from .feed_forward import MlpLayer, MoELayer
 from .masks import KeyMask
 from .rotary import RopeScaling
-from .scoring import SOFTMAX, Scoring
 
 QkNorm = Literal["none", "head", "full"]
 Phase = Literal["prefill", "decode"]
@@ -36,27 +35,6 @@ DEFAULT_DECODE_CONTEXT = 1024
 
 MAX_TOKENS = 1 << 24
 """Bound on tokens, context and batch, so that a slip of the keyboard is an error and not a hang."""
-
-
-def _require_int(where: str, field: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise WorkloadError(f"{where}: {field}: expected an integer from {low} to {high}, got {value!r}")
-
-
-def _require_choice(where: str, field: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise WorkloadError(f"{where}: {field}: expected one of {', '.join(allowed)}, got {value!r}")
-
-
-def _require_bool(where: str, field: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise WorkloadError(f"{where}: {field}: expected true or false, got {value!r}")
-
-
-def _require_positive(where: str, field: str, value: object) -> None:
-    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-    if not ok:
-        raise WorkloadError(f"{where}: {field}: expected a positive finite number, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +79,7 @@ class AttentionLayer:
     def __post_init__(self) -> None:
         where = f"attention layer of {self.model}"
         for field in ("hidden", "heads", "kv_heads", "head_dim"):
-            _require_int(where, field, getattr(self, field), 1, 1 << 20)
+            require_int(where, field, getattr(self, field), 1, 1 << 20)
         if self.heads % self.kv_heads:
             raise WorkloadError(
                 f"{where}: kv_heads: expected a divisor of heads = {self.heads}, got {self.kv_heads}"
@@ -112,12 +90,12 @@ class AttentionLayer:
             )
         for field in ("window", "chunk"):
             if getattr(self, field) is not None:
-                _require_int(where, field, getattr(self, field), 1, MAX_TOKENS)
+                require_int(where, field, getattr(self, field), 1, MAX_TOKENS)
         if self.window is not None and self.chunk is not None:
             raise WorkloadError(f"{where}: chunk: expected None beside window = {self.window}, got {self.chunk}")
-        _require_choice(where, "qk_norm", self.qk_norm, get_args(QkNorm))
+        require_choice(where, "qk_norm", self.qk_norm, get_args(QkNorm))
         for field in ("rope_theta", "norm_eps"):
-            _require_positive(where, field, getattr(self, field))
+            require_positive(where, field, getattr(self, field))
         if self.rope_scaling is not None:
             if not isinstance(self.rope_scaling, RopeScaling):
                 found = repr(self.rope_scaling)[:60]
@@ -125,14 +103,14 @@ class AttentionLayer:
             if problems := self.rope_scaling.layer_problems(self.rotated, self.rope_theta):
                 raise WorkloadError(f"{where}: rope_scaling: {'; '.join(problems)}")
         if self.rotary_dim is not None:
-            _require_int(where, "rotary_dim", self.rotary_dim, 0, self.head_dim)
+            require_int(where, "rotary_dim", self.rotary_dim, 0, self.head_dim)
         if self.rotated % 2:
             raise WorkloadError(f"{where}: rotary_dim: expected an even number (rotary pairs), got {self.rotary_dim}")
         for field in ("qkv_bias", "output_bias", "rope_interleaved", "sinks"):
-            _require_bool(where, field, getattr(self, field))
+            require_bool(where, field, getattr(self, field))
         if self.softmax_scale is None:
             object.__setattr__(self, "softmax_scale", self.head_dim**-0.5)
-        _require_positive(where, "softmax_scale", self.softmax_scale)
+        require_positive(where, "softmax_scale", self.softmax_scale)
 
     @property
     def kind(self) -> str:
@@ -180,114 +158,6 @@ class AttentionLayer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoELayer:
-    """Mixture of SwiGLU experts behind a top-k router.
-
-    ``y[t] = sum over the top_k experts e of w[t, e] * down_e(silu(gate_e(x[t])) * up_e(x[t]))`` where w are the scores
-    of ``scoring``, by default the softmax over all experts' logits, divided by the sum of the chosen ones if
-    ``norm_topk``. Equal logits are broken by the lowest expert index.
-
-    ``shared``: width of an expert that every token uses beside them, 0 for none, with weight 1, or, ``shared_gated``,
-    the sigmoid of a linear of x. ``activation``: of all experts, a name in `activation_names`.
-    ``biases``: each of an expert's matrices has one.
-    """
-
-    model: str = "custom"
-    hidden: int
-    experts: int
-    top_k: int
-    intermediate: int
-    norm_topk: bool
-    scoring: Scoring = SOFTMAX
-    shared: int = 0
-    shared_gated: bool = False
-    activation: str = "silu"
-    biases: bool = False
-
-    def __post_init__(self) -> None:
-        where = f"MoE layer of {self.model}"
-        for field in ("hidden", "experts", "top_k", "intermediate"):
-            _require_int(where, field, getattr(self, field), 1, 1 << 20)
-        if self.top_k > self.experts:
-            raise WorkloadError(
-                f"{where}: top_k: expected at most experts = {self.experts}, got {self.top_k}"
-            )
-        _require_bool(where, "norm_topk", self.norm_topk)
-        self.scoring.check(where, self.experts, self.top_k)
-        _require_int(where, "shared", self.shared, 0, 1 << 20)
-        _require_bool(where, "shared_gated", self.shared_gated)
-        check_activation(where, self.activation)
-        _require_bool(where, "biases", self.biases)
-        if self.biases and self.scoring.on_input:
-            raise WorkloadError(f"{where}: biases: expected false with weights on the input, got true")
-        if self.shared_gated and not self.shared:
-            raise WorkloadError(f"{where}: shared_gated: expected false without a shared expert, got true")
-
-    @property
-    def kind(self) -> str:
-        """The name of this layer on the command line and in reports."""
-        return "moe"
-
-    def cut(self, most: Mapping[str, int]) -> MoELayer:
-        """The same layer with sizes of at most ``most``, by name."""
-        sizes = {name: min(getattr(self, name), most[name]) for name in ("hidden", "experts", "top_k", "intermediate")}
-        return replace(self, scoring=self.scoring.cut(sizes["experts"]), shared=min(self.shared, most["intermediate"]),
-                       **sizes)
-
-    @property
-    def router(self) -> str:
-        """How it chooses and weighs, in a line (`Scoring.text`)."""
-        return self.scoring.text(self.top_k, norm_topk=self.norm_topk)
-
-    @property
-    def weights(self) -> int:
-        """Elements of the router and of all experts, the shared one and its gate among them."""
-        shared = 3 * self.hidden * self.shared + self.hidden * self.shared_gated
-        return self.hidden * self.experts + self.experts * self.expert_weights + shared
-
-    @property
-    def expert_weights(self) -> int:
-        """Elements of the gate, up and down matrices of one expert."""
-        return 3 * self.hidden * self.intermediate
-
-
-@dataclass(frozen=True, kw_only=True)
-class MlpLayer:
-    """Dense feed-forward layer: ``y = down(activation(gate(x)) * up(x))``, without a gate ``down(activation(up(x)))``.
-
-    activation: a name in `activation_names`. biases: each of its matrices has one."""
-
-    model: str = "custom"
-    hidden: int
-    intermediate: int
-    activation: str = "silu"
-    gated: bool = True
-    biases: bool = False
-
-    def __post_init__(self) -> None:
-        where = f"MLP layer of {self.model}"
-        for field in ("hidden", "intermediate"):
-            _require_int(where, field, getattr(self, field), 1, 1 << 20)
-        for field in ("gated", "biases"):
-            _require_bool(where, field, getattr(self, field))
-        check_activation(where, self.activation, alone=not self.gated)
-
-    @property
-    def kind(self) -> str:
-        """The name of this layer on the command line and in reports."""
-        return "mlp"
-
-    def cut(self, most: Mapping[str, int]) -> MlpLayer:
-        """The same layer with sizes of at most ``most``, by name."""
-        return replace(self, **{name: min(getattr(self, name), most[name]) for name in ("hidden", "intermediate")})
-
-    @property
-    def weights(self) -> int:
-        """Elements of the matrices (biases not counted)."""
-        return (2 + self.gated) * self.hidden * self.intermediate
-
-
-@dataclass(frozen=True, kw_only=True)
 class NormLayer:
     """RMS norm of rows: ``(offset + weight) * x / sqrt(mean(x^2) + eps)``."""
 
@@ -297,8 +167,8 @@ class NormLayer:
     offset: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_int(f"norm layer of {self.model}", "hidden", self.hidden, 1, 1 << 20)
-        _require_positive(f"norm layer of {self.model}", "eps", self.eps)
+        require_int(f"norm layer of {self.model}", "hidden", self.hidden, 1, 1 << 20)
+        require_positive(f"norm layer of {self.model}", "eps", self.eps)
 
     @property
     def kind(self) -> str:
@@ -334,7 +204,7 @@ class DecoderLayer:
             raise WorkloadError(f"{where}: feed_forward: expected hidden = {self.attention.hidden}, that of attention, "
                                 f"got {self.feed_forward.hidden}")
         for field in ("norm_eps", "residual_scale"):
-            _require_positive(where, field, getattr(self, field))
+            require_positive(where, field, getattr(self, field))
 
     @property
     def kind(self) -> str:
@@ -376,8 +246,8 @@ class EmbeddingLayer:
 
     def __post_init__(self) -> None:
         for field in ("hidden", "vocab"):
-            _require_int(f"embedding of {self.model}", field, getattr(self, field), 1, 1 << 20)
-        _require_positive(f"embedding of {self.model}", "scale", self.scale)
+            require_int(f"embedding of {self.model}", field, getattr(self, field), 1, 1 << 20)
+        require_positive(f"embedding of {self.model}", "scale", self.scale)
 
     @property
     def kind(self) -> str:
@@ -404,8 +274,8 @@ class HeadLayer:
     tied: bool = False
 
     def __post_init__(self) -> None:
-        _require_int(f"head of {self.model}", "vocab", self.vocab, 1, 1 << 20)
-        _require_positive(f"head of {self.model}", "scale", self.scale)
+        require_int(f"head of {self.model}", "vocab", self.vocab, 1, 1 << 20)
+        require_positive(f"head of {self.model}", "scale", self.scale)
 
     @property
     def kind(self) -> str:
@@ -467,14 +337,14 @@ class Workload:
             raise WorkloadError(f"workload: layer: expected an AttentionLayer, MoELayer, MlpLayer, NormLayer, "
                                 f"DecoderLayer, EmbeddingLayer or HeadLayer, got {self.layer!r}")
         where = f"{self.layer.kind} workload of {self.layer.model}"
-        _require_choice(where, "phase", self.phase, get_args(Phase))
-        _require_choice(where, "mask", self.mask, get_args(Mask))
+        require_choice(where, "phase", self.phase, get_args(Phase))
+        require_choice(where, "mask", self.mask, get_args(Mask))
         if self.context is None:
             cached = DEFAULT_DECODE_CONTEXT if self.phase == "decode" and self.attends else 0
             object.__setattr__(self, "context", cached)
-        _require_int(where, "tokens", self.tokens, 1, MAX_TOKENS)
-        _require_int(where, "batch", self.batch, 1, MAX_TOKENS)
-        _require_int(where, "context", self.context, 0, MAX_TOKENS)
+        require_int(where, "tokens", self.tokens, 1, MAX_TOKENS)
+        require_int(where, "batch", self.batch, 1, MAX_TOKENS)
+        require_int(where, "context", self.context, 0, MAX_TOKENS)
         if self.mask != "causal" and (self._reach["window"] or self._reach["chunk"]):
             kind = "window" if self._reach["window"] else "chunk"
             raise WorkloadError(f"{where}: mask: expected causal for a layer with {kind} = {self._reach[kind]}, got "

@@ -3,8 +3,8 @@
 Two stages, so that an architect can list a model whose layers are not built yet:
 
 1. ``load_model`` reads, types and cross-checks the fields. What is wrong in the file is a ``ConfigError``.
-2. ``attention_layer`` and ``moe_layer`` turn the model into a layer description, or say in a ``WorkloadError``
-   which keys ask for a feature that is not built (``model_features``) and which are not understood (``model_keys``).
+2. `layer_readers` turns the model into a layer description, or says in a ``WorkloadError`` which keys ask for a
+   feature that is not built (``model_features``) and which are not understood (``model_keys``).
 
 Both name everything at once, separated by "; ". Of a family that is not built nothing is checked but the family: its
 sizes may stand under other names.
@@ -40,9 +40,6 @@ from .model_keys import ATTENTION_FAMILIES, has_experts, not_understood, unknown
 from .moe_config import read_scoring, read_shared_width
 from .rope_config import MAX_LENGTH, Rope, read_rope
 from .scoring import SOFTMAX, Scoring
-
-LATENT_EPS = 1e-6
-"""Of the norms of latents, whatever ``rms_norm_eps``: ``transformers`` gives it to the other norms only."""
 
 SWITCHES = ("rope_interleave", "attention_bias", "qkv_bias", "use_mrope", "use_sliding_window", "use_qk_norm",
             "qk_layernorm", "rope_interleaved", "is_encoder_decoder", "add_cross_attention", "alibi")

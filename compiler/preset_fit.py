@@ -4,7 +4,8 @@ import numpy as np
 
 from ..rtl.spec.config import PRESETS, TileConfig, load_tile
 from ..rtl.spec.errors import CompileError
-from .layers import DecoderLayer, Layer, MoELayer, Workload
+from .feed_forward import MoELayer
+from .layers import DecoderLayer, Layer, Workload
 from .lowering.plan import choose_schedule
 from .numerics import DEFAULT
 from .routing import Routing

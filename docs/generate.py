@@ -19,8 +19,9 @@ from typing import Any
 from tilescore.cli.main import main as command_line
 from tilescore.compiler.bounds import bounds
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.formats import PRESETS
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.sweep.columns import columns_page
 from tilescore.compiler.sweep.keys import keys_page

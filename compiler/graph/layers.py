@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...rtl.spec.errors import WorkloadError
+from ..feed_forward import MlpLayer, MoELayer
 from ..latent import LatentAttentionLayer
-from ..layers import (
-    AttentionLayer,
-    DecoderLayer,
-    EmbeddingLayer,
-    HeadLayer,
-    MlpLayer,
-    MoELayer,
-    NormLayer,
-    Workload,
-)
+from ..layers import AttentionLayer, DecoderLayer, EmbeddingLayer, HeadLayer, NormLayer, Workload
 from .ir import Graph, GraphBuilder, Op, Role
 from .latent import latent_attention
 from .ops.add import Add

@@ -11,9 +11,10 @@ import pytest
 from tilescore.compiler.auto import flash_schedule
 from tilescore.compiler.auto_gemm import gemm_schedule, row_counts
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.kernels.gemm import GemmProblem
 from tilescore.compiler.layer_readers import attention_layer, moe_layer
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.lowering.core import Core
 from tilescore.compiler.lowering.plan import choose_schedule, layer_plan
 from tilescore.compiler.models import load_model

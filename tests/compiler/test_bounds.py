@@ -9,9 +9,10 @@ import pytest
 
 from tilescore.compiler.bounds import Bounds, bounds, compulsory_bytes, peak_macs_per_cycle
 from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.layer_readers import attention_layer
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.models import load_model
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.products import useful_macs

@@ -14,8 +14,9 @@ import pytest
 
 from tilescore.compiler.bounds import bounds
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.formats import PRESETS
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.schedule import FlashSchedule, GemmSchedule, Schedule
 from tilescore.rtl.spec.errors import CompileError

@@ -11,8 +11,9 @@ import pytest
 from tilescore.compiler.comparison import LIMITED, compare, exceeded, growth, parse_limits
 from tilescore.compiler.comparison_text import markdown, number, text
 from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.formats import parse_format
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.provenance import REQUIRED, check_report
 from tilescore.compiler.report import report_compiled

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.graph.evaluate import float64_layer
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.lowering.plan import choose_schedule
 from tilescore.compiler.schedule import GemmSchedule, Schedule
 from tilescore.compiler.tensors import synthetic

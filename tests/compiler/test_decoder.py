@@ -14,13 +14,14 @@ import pytest
 
 from tilescore.compiler.bounds import bounds
 from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.feed_forward import MlpLayer, MoELayer
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import Walk, float64_layer
 from tilescore.compiler.graph.ir import Graph, GraphBuilder, Role
 from tilescore.compiler.graph.ops.add import Add
 from tilescore.compiler.graph.ops.linear import Linear
 from tilescore.compiler.graph.ops.rms_norm import RmsNorm
-from tilescore.compiler.layers import AttentionLayer, DecoderLayer, Layer, MlpLayer, MoELayer, NormLayer, Workload
+from tilescore.compiler.layers import AttentionLayer, DecoderLayer, Layer, NormLayer, Workload
 from tilescore.compiler.lowering.plan import plan
 from tilescore.compiler.numerics import DEFAULT, Numerics, from_options
 from tilescore.compiler.products import useful_macs

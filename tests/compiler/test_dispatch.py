@@ -11,10 +11,11 @@ import pytest
 from tilescore.compiler.bounds import bounds
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.dispatch import Dispatch, choice_of, chosen_pairs, padded_rows, split_dispatch
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layer_readers import moe_layer
-from tilescore.compiler.layers import MoELayer, Workload
+from tilescore.compiler.layers import Workload
 from tilescore.compiler.models import load_model
 from tilescore.compiler.products import useful_macs
 from tilescore.compiler.report import expert_load, rel_rms_error

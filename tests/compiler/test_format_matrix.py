@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.layer_readers import moe_layer
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.models import load_model
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error

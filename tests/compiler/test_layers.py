@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.layer_readers import attention_layer, moe_layer
-from tilescore.compiler.layers import DEFAULT_DECODE_CONTEXT, AttentionLayer, MoELayer, Workload
+from tilescore.compiler.layers import DEFAULT_DECODE_CONTEXT, AttentionLayer, Workload
 from tilescore.compiler.models import load_model
 from tilescore.compiler.products import useful_macs
 from tilescore.rtl.spec.errors import WorkloadError

@@ -14,10 +14,11 @@ from tilescore.compiler.choice import own_route
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.dram import float_output
 from tilescore.compiler.emitter import Emitter
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.flips import flipped_tokens, float64_logits, float64_routed, margins
 from tilescore.compiler.graph.calibrate import Scales
 from tilescore.compiler.graph.evaluate import float64_layer
-from tilescore.compiler.layers import MoELayer, Workload
+from tilescore.compiler.layers import Workload
 from tilescore.compiler.logits import (
     accumulated_logits,
     input_scales,

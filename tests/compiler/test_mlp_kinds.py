@@ -9,10 +9,11 @@ import pytest
 
 from tilescore.compiler.activation_names import ACTIVATIONS, HUGGING_FACE, clamped
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.feed_forward import MlpLayer, MoELayer
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.graph.ops.gate import FUNCTIONS, gated
-from tilescore.compiler.layers import MlpLayer, MoELayer, Workload
+from tilescore.compiler.layers import Workload
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.tiles import activations
 from tilescore.compiler.tiles.evaluate import evaluate

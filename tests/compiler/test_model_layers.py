@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tilescore.cli.main import main
+from tilescore.compiler.feed_forward import MlpLayer, MoELayer
 from tilescore.compiler.layer_patterns import layer_kinds
-from tilescore.compiler.layers import DecoderLayer, MlpLayer, MoELayer
+from tilescore.compiler.layers import DecoderLayer
 from tilescore.compiler.model_layers import distinct_layers, layer_of, narrowed, ranges
 from tilescore.compiler.models import ModelConfig, list_models, load_model, parse_config
 from tilescore.rtl.spec.errors import ConfigError, WorkloadError

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.layer_readers import attention_layer, moe_layer
-from tilescore.compiler.layers import AttentionLayer, MoELayer
+from tilescore.compiler.layers import AttentionLayer
 from tilescore.compiler.models import ModelConfig, list_models, load_model
 from tilescore.compiler.rotary import RopeScaling
 from tilescore.rtl.spec.errors import ConfigError, WorkloadError

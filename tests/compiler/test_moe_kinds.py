@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
-from tilescore.compiler.layers import MoELayer, Workload
+from tilescore.compiler.layers import Workload
 from tilescore.compiler.numerics import DEFAULT
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.routing import route

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.layer_readers import LAYERS
-from tilescore.compiler.layers import AttentionLayer, DecoderLayer, Layer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, DecoderLayer, Layer, Workload
 from tilescore.compiler.numerics import DEFAULT
 from tilescore.compiler.preset_fit import preset_exceptions
 from tilescore.rtl.spec.config import PRESETS, load_tile

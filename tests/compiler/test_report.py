@@ -13,8 +13,9 @@ import pytest
 
 from tilescore.compiler.bounds import bounds
 from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.graph.evaluate import float64_layer
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.products import useful_macs
 from tilescore.compiler.report import check_description, describe, layer_report, rel_rms_error, table

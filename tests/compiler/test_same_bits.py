@@ -11,11 +11,12 @@ import pytest
 
 from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.graph.calibrate import Scales, calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.latent import LatentAttentionLayer
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Phase, Workload
+from tilescore.compiler.layers import AttentionLayer, Phase, Workload
 from tilescore.compiler.lowering.plan import choose_schedule, layer_plan
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.schedule import FlashSchedule

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.kernels.flash_place import key_unit
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.lowering.plan import choose_schedule
 from tilescore.compiler.numerics import DEFAULT, Numerics
 from tilescore.compiler.schedule import (

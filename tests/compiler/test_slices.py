@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.layer_readers import attention_layer, moe_layer
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.models import load_model
 from tilescore.compiler.rotary import RopeScaling
 from tilescore.compiler.rotary_frequencies import frequencies

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.compile import CompiledLayer, compile_layer
-from tilescore.compiler.layers import MoELayer, Workload
+from tilescore.compiler.feed_forward import MoELayer
+from tilescore.compiler.layers import Workload
 from tilescore.compiler.store import ROUTED_SEGMENT, SEGMENT, embed_expected, expected_of
 from tilescore.rtl.spec.errors import ProgramError
 from tilescore.sim.program import Program, Segment

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.feed_forward import MoELayer
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.tensors import (
     E4M3_MAX,
     OUTLIER_GAIN,

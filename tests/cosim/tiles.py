@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import cache
 
 from tilescore.compiler.compile import compile_layer
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.feed_forward import MoELayer
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program

@@ -14,10 +14,11 @@ from functools import cache
 
 import numpy as np
 
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.formats import PRESETS, parse_format
 from tilescore.compiler.graph.calibrate import Scales
 from tilescore.compiler.latent import LatentAttentionLayer
-from tilescore.compiler.layers import AttentionLayer, Layer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, Layer, Workload
 from tilescore.compiler.lowering.plan import choose_schedule, layer_plan
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.routing import Routing

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.compile import compile_layer
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.feed_forward import MoELayer
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.rtl.plan import duration
 from tilescore.rtl.spec.config import load_tile
 from tilescore.rtl.spec.events import EVENT_NAMES, event_counts

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tilescore.compiler.compile import CompiledLayer, compile_layer
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.feed_forward import MoELayer
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import report_compiled
 from tilescore.rtl.spec.errors import CompileError, ConfigError

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.kernels.softmax import P_GAIN
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.tensors import LayerTensors, synthetic
 from tilescore.testing import quantized_layer as quantized_module

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.graph.ops.gate import silu
 from tilescore.compiler.graph.ops.rms_norm import rms_norm
 from tilescore.compiler.graph.ops.rotary import rotary_tables, rotate
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.rotary_frequencies import frequencies
 from tilescore.compiler.routing import forced_route, route
 from tilescore.compiler.routing_loads import balanced

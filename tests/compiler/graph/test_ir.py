@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.graph.calibrate import Scales, calibrate
 from tilescore.compiler.graph.evaluate import Walk
@@ -18,7 +19,7 @@ from tilescore.compiler.graph.ops.attention import Attention
 from tilescore.compiler.graph.ops.linear import Linear
 from tilescore.compiler.graph.ops.rms_norm import RmsNorm, rms_norm
 from tilescore.compiler.graph.ops.router import Router
-from tilescore.compiler.layers import AttentionLayer, MoELayer, Workload
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.tensors import tensor_shapes
 from tilescore.rtl.spec.errors import WorkloadError

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.kernels.grouped import expert_blocks
-from tilescore.compiler.layers import MoELayer, Workload
+from tilescore.compiler.layers import Workload
 from tilescore.compiler.lowering.experts import row_slots
 from tilescore.compiler.routing import Routing
 from tilescore.rtl.spec.config import TileConfig

@@ -9,9 +9,10 @@ import pytest
 
 from tilescore.compiler.compile import CompiledLayer, compile_layer
 from tilescore.compiler.dram import Matrix
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.formats import PRESETS
 from tilescore.compiler.kernels.grouped import Expert, expert_blocks
-from tilescore.compiler.layers import MoELayer, Workload
+from tilescore.compiler.layers import Workload
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.operands import Operand
 from tilescore.compiler.routing import Routing

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.graph.calibrate import calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.graph.ops.gate import silu
 from tilescore.compiler.layer_readers import moe_layer
-from tilescore.compiler.layers import MoELayer, Workload
+from tilescore.compiler.layers import Workload
 from tilescore.compiler.logits import tile_logits
 from tilescore.compiler.models import load_model
 from tilescore.compiler.report import rel_rms_error

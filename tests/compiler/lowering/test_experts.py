@@ -9,10 +9,11 @@ import pytest
 
 from tilescore.compiler.builder import ProgramBuilder
 from tilescore.compiler.compile import CompiledLayer, compile_layer
+from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.graph.calibrate import Scales, calibrate
 from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.graph.ops.gate import silu
-from tilescore.compiler.layers import MoELayer, Workload
+from tilescore.compiler.layers import Workload
 from tilescore.compiler.logits import input_scales
 from tilescore.compiler.lowering.experts import ToSlots
 from tilescore.compiler.lowering.plan import layer_plan

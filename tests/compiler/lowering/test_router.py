@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tilescore.compiler.compile import CompiledLayer, compile_layer
-from tilescore.compiler.layers import MoELayer, Workload
+from tilescore.compiler.feed_forward import MoELayer
+from tilescore.compiler.layers import Workload
 from tilescore.compiler.logits import tile_logits
 from tilescore.compiler.schedule import GemmSchedule
 from tilescore.compiler.tensors import synthetic
