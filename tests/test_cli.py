@@ -95,7 +95,7 @@ FIELDS: dict[str, Any] = {
                  "rel_rms_error": float, "finite": bool, "flags": list, "routing_flips": (float, type(None)),
                  "rel_rms_error_float64_routing": (float, type(None))},
     "experts": (dict, type(None)), "phases": list, "critical_path": dict, "tilescore": str, "command": list,
-    "tile_digest": str,
+    "tile_digest": str, "layer_index": (int, type(None)), "layer_of_model": (str, type(None)),
     "tile_parameters": dict, "schedule": dict, "routing": (str, type(None)),
     "instructions": int, "levels": dict,
     "wall_s": {"compile": NUMBER, "simulate": NUMBER},
