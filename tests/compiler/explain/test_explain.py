@@ -167,7 +167,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     ("--model . --layer moe --tokens 2 --only srm", "--only srm: unknown kind 'srm'; allowed: bandwidth, sram"),
     ("--model . --layer moe --tokens 2 --mask none", "--mask none: only attention has one"),
     ("--model . --layer attention --tokens 2 --only sram --schedule-out a.json", "--only leaves the schedule out"),
-    ("--model . --layer attention --tokens 2 --tile nano --tile-set a_banks=1", "buffer"),
+    ("--model . --layer attention --tokens 2 --tile nano --tile-set b_buffer_bytes=256", "buffer"),
 ])
 def test_wrong_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: str,
                      message: str) -> None:
