@@ -20,24 +20,21 @@ from tilescore.rtl.spec.errors import DoesNotFit
 from tilescore.tests.compiler.play import bundled_layers
 
 NANO_HIDDEN = 2048
-"""Wider decoders and feed-forward layers take tens of millions of cycles on `nano`, and as long to compile."""
+"""Wider decoders, heads and feed-forward layers take tens of millions of cycles on `nano`, and as long to compile."""
 
 exceptions = functools.cache(preset_exceptions)
 
 
 def every_row() -> Iterator[Any]:
-    """Layer and preset; slow where the program is the longest: up to a million instructions on nano."""
+    """Layer and preset; slow but for small layers: up to a million instructions on nano."""
     for layer in bundled_layers(*LAYERS):
-        name = f"{layer.model}-{layer.kind}"
         for preset in PRESETS:
-            slow = (preset == "nano" and layer.kind != "norm") or name == "qwen3-235b-a22b-moe"
-            if layer.kind in ("mlp", "decoder") or (isinstance(layer, MoELayer) and layer.weights > 5e9):
-                if preset == "nano" and layer.hidden > NANO_HIDDEN:
-                    continue
-                marks = [pytest.mark.sampled]
-            else:
-                marks = [pytest.mark.slow] if slow else []
-            yield pytest.param(layer, preset, id=f"{name}-{preset}", marks=marks)
+            big = layer.kind in ("mlp", "decoder", "head") or (isinstance(layer, MoELayer) and layer.weights > 5e9)
+            if big and preset == "nano" and layer.hidden > NANO_HIDDEN:
+                continue
+            small = layer.kind in ("norm", "embedding") or (not big and preset != "nano" and layer.hidden <= NANO_HIDDEN)
+            yield pytest.param(layer, preset, id=f"{layer.model}-{layer.kind}-{preset}",
+                               marks=[] if small else [pytest.mark.sampled])
 
 
 def routed(layer: Layer) -> bool:
