@@ -1,11 +1,10 @@
 """Random programs that are legal, and as mixed as the instruction set allows.
 
-They exist to find disagreements between the simulation levels: every opcode, memory, field and token channel
-turns up, in sizes around the edges (one row, one more than a panel, rows across panels and banks, single
-bytes). A program writes all memories first, because nothing may be read that it has not written. It favours a
-few *hot* banks, so that dependencies are dense; its mix of instructions is drawn per program, so that some
-queues run full and others starve. At the end all of A and ACC is stored, so whatever was computed is in an
-output.
+They exist to find disagreements between the simulation levels: every opcode, memory, field and token channel turns up,
+in sizes around the edges (one row, one more than a panel, rows across panels and banks, single bytes). A program writes
+all memories first, because nothing may be read that it has not written. It favours a few *hot* banks, so that
+dependencies are dense; its mix of instructions is drawn per program, so that some queues run full and others starve.
+At the end all of A and ACC is stored, so whatever was computed is in an output.
 
 Instructions are drawn at random and those that break a rule of `sim.legality.accesses` are thrown away. Constructing
 only legal ones was rejected: it never reaches the corners of the rules that nobody thought of.

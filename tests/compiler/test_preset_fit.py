@@ -32,7 +32,8 @@ def every_row() -> Iterator[Any]:
             big = layer.kind in ("mlp", "decoder", "head") or (isinstance(layer, MoELayer) and layer.weights > 5e9)
             if big and preset == "nano" and layer.hidden > NANO_HIDDEN:
                 continue
-            small = layer.kind in ("norm", "embedding") or (not big and preset != "nano" and layer.hidden <= NANO_HIDDEN)
+            small = layer.kind in ("norm", "embedding") or (
+                not big and preset != "nano" and layer.hidden <= NANO_HIDDEN)
             yield pytest.param(layer, preset, id=f"{layer.model}-{layer.kind}-{preset}",
                                marks=[] if small else [pytest.mark.sampled])
 
