@@ -455,7 +455,8 @@ def test_a_program_keeps_its_description(model: str, run: Run, tmp_path: Path) -
     program = Program.load(path)
     workload = Workload(layer=moe_layer(load_model(model)), tokens=5)
     compiled = compile_layer(workload, NANO, routing="balanced")
-    assert program.meta == describe(compiled, NANO, seed=0) | {"data": True}
+    assert program.meta == describe(compiled, NANO, seed=0) | {
+        "data": True, "layer_index": 0, "layer_of_model": "0 of 1"}
     assert time_program(program).cycles == time_program(compiled.program).cycles
 
 
@@ -596,7 +597,7 @@ def test_models(run: Run) -> None:
     assert [row["model"] for row in rows] == list(list_models())
     built = {row["model"]: (row["attention"] is None, row["moe"] is None) for row in rows}
     assert built["llama-3-8b"] == (True, False) and built["qwen3-30b-a3b"] == built["olmoe-1b-7b"] == (True, True)
-    assert "multi-head latent attention" in next(r["attention"] for r in rows if r["model"] == "deepseek-v3")
+    assert "sparse attention indexer" in next(r["attention"] for r in rows if r["model"] == "deepseek-v3.2")
     text = run("models")
     lines = [line for line in text.splitlines() if not line.startswith(" ")]
     assert [line.split()[0] for line in lines] == list(list_models())

@@ -74,10 +74,11 @@ def test_wrong_lines(folder: Path, capsys: pytest.CaptureFixture[str], line: str
 
 
 def test_status_where_no_point_has_values(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = "sweep --set model=m --set layer=moe --set tokens=1 --set tile=nano --set a_banks={} --workers 1"
-    out, _ = run(line.format("1"), capsys, status=1)
+    line = ("sweep --set model=m --set layer=attention --set tokens=1 --set tile=nano --set b_buffer_bytes={} "
+            "--workers 1")
+    out, _ = run(line.format("256"), capsys, status=1)
     assert "error: " in out
-    out, err = run(line.format("1,4") + " --json", capsys)
+    out, err = run(line.format("256,8192") + " --json", capsys)
     assert "1 of 2 points have an error" in err and len(json.loads(out)["rows"]) == 2
 
 

@@ -316,7 +316,8 @@ def nano_schedule(path: str, value: int | bool) -> tuple[Workload, Schedule]:
     ("k.group_tiles", 2, "projection k: group_tiles = 2 must hold whole heads of 4 column tiles"),
     ("v.m_tile", 2000, None),
     ("v.group_tiles", 400, r"projection v: no room for staged results \(stage_banks\) in buffer A"),
-    ("q.stage_banks", 40, r"projection q: no room for staged results \(stage_banks\) in buffer A"),
+    ("q.stage_banks", 40, r"projection q: no room for q A block .* in buffer A: 18 groups per slice, 0 free; would fit "
+                          r"with q.m_tile of at most 8, not 9, or q.stage_banks of at most 39, not 40"),
     ("q.n_tiles", 64, r"q: no room for q B piece \(n_tiles, k_tile\) in buffer B: 384 groups per slice, 256 free"),
     ("core.kv_tile", 24, r"core: kv_tile must be a multiple of 16 \(bus, columns, lanes\), got 24"),
     ("core.kv_tile", 4096, None),

@@ -172,7 +172,7 @@ def test_layers_that_do_not_fit_are_named(tile: TileConfig, layer: dict, message
 
 
 @pytest.mark.parametrize("routing, message", [
-    ("even", "routing 'even': expected balanced, zipf-S"), ("zipf-x", "expected an exponent from 0 to 10"),
+    ("even", "routing 'even': expected balanced, correlated, zipf-S"), ("zipf-x", "expected an exponent from 0 to 10"),
     ("zipf--1", "expected an exponent")])
 def test_unknown_routings_are_named(routing: str, message: str) -> None:
     with pytest.raises(WorkloadError, match=message):
