@@ -606,7 +606,8 @@ def test_models(run: Run) -> None:
         "embedding:", "built", "head:", "built", "whole", "model:", "built"]
     assert next(row["whole_model"] for row in rows if row["model"] == "qwen3-30b-a3b") is None
     assert not any(row["attention_exceptions"] for row in rows)
-    assert not any(row["moe_exceptions"] for row in rows)
+    of_many_experts = {"kimi-k2", "qwen3-next-80b-a3b"}  # 384 and 512
+    assert {row["model"] for row in rows if row["moe_exceptions"]} == of_many_experts
     for row in rows:
         for layer in ("attention", "moe"):
             assert row[layer] is None or f"{layer} not built: {row[layer]}\n" in text
