@@ -170,7 +170,7 @@ def _down(config: TileConfig, gate_up: GemmProblem, down: GemmProblem, schedule:
     is none of as many rows at once."""
     def buffers(candidate: GemmSchedule) -> list[Buffer]:
         least = {"more gathered tokens": copies[0] - 1, "more expert products": copies[1] - 1}
-        return [replace(buffer, least=least.get(buffer.name, buffer.least))
+        return [buffer.at_least(least.get(buffer.name, buffer.least))
                 for buffer in grouped_buffers(config, gate_up, down, schedule, candidate)]
 
     try:

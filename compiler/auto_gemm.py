@@ -160,7 +160,8 @@ def _least_bytes(config: TileConfig, problem: GemmProblem, resident: GemmSchedul
 def _whole_groups(buffers: list[Buffer], problem: GemmProblem, schedule: GemmSchedule) -> list[Buffer]:
     """With results of ``group_tiles`` tiles also where there are fewer: a choice that holds for more columns too."""
     size = schedule.group_tiles * problem.rows(schedule)
-    return [replace(buffer, sizes=(size,)) if buffer.name == f"{problem.name} result group" else buffer
+    name = f"{problem.name} result group"
+    return [replace(buffer, sizes=(size,)) if buffer.name == name and buffer.sizes != (size,) else buffer
             for buffer in buffers]
 
 
@@ -196,7 +197,7 @@ def _streamed(config: TileConfig, problem: GemmProblem, purpose: str, buffers: B
     chunks of A and two pieces of B fit, so that loads and matmuls take turns; ``packed``, one will do."""
     def works(rows: int, k_tile: int) -> bool:
         schedule = candidate(rows, k_tile)
-        declared = [replace(buffer, least=max(buffer.least, 1 if packed else 2)) if buffer.name in operands else buffer
+        declared = [buffer.at_least(max(buffer.least, 1 if packed else 2)) if buffer.name in operands else buffer
                     for buffer in _whole_groups(buffers(schedule), problem, schedule)]
         return fits(declared, config, packed)
 

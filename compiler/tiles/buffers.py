@@ -80,6 +80,10 @@ class Buffer:
     def what(self) -> str:
         return f"{self.name} ({self.keys})" if self.keys else self.name
 
+    def at_least(self, copies: int) -> Buffer:
+        """The same with so many copies at least."""
+        return self if copies == self.least else replace(self, least=copies)
+
     def alive_with(self, other: Buffer) -> bool:
         return not (self.alive and other.alive) or not self.alive.isdisjoint(other.alive)
 
@@ -230,7 +234,7 @@ def _bank(memory: Memory, config: TileConfig) -> _Banks:
 
 
 _Place = Callable[[list[Buffer], list[int], _Banks, str], dict[str, list[int]]]
-"""`_place` or `_pack`."""
+"""`_place` or `_pack`. Without a purpose their error says nothing: who only asks reads none."""
 
 
 def _copies(buffers: list[Buffer], banks: _Banks, place: _Place) -> list[int]:
@@ -284,7 +288,7 @@ def _place(buffers: list[Buffer], counts: list[int], banks: _Banks, purpose: str
                     found[buffer.name].append(banks.addr(start))
                     break
             else:
-                raise DoesNotFit(_no_room(buffer, size, banks, busy | own, purpose))
+                raise DoesNotFit(_no_room(buffer, size, banks, busy | own, purpose) if purpose else "")
         taken.append((buffer, own))
     return found
 
@@ -321,6 +325,8 @@ def _pack(buffers: list[Buffer], counts: list[int], banks: _Banks, purpose: str)
         for size in buffer.sizes * count:
             region = next((region for region in _candidates(buffer, size, banks, taken)
                            if all(region.leaves_room(other, banks) for other in taken)), None)
+            if region is None and not purpose:
+                raise DoesNotFit("")
             if region is None:
                 own = _bank(buffer.memory, banks.config)
                 busy = {bank - own.first for other in taken if buffer.alive_with(other.buffer)
