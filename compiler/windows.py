@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .families import FAMILIES, Window
-
-FULL, SLIDING = "full_attention", "sliding_attention"
-"""Names in ``layer_types``."""
+from .layer_patterns import FULL, SLIDING
 
 
 def _asked(raw: Mapping[str, Any], window: Window | None) -> Any:

@@ -5,27 +5,21 @@ The table stays FP32: a GATHER into the accumulator buffer moves rows as they ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from ..auto import gather_add_schedule
 from ..dram import float_matrix
-from ..graph.ir import Node
 from ..graph.ops.embed import Embed, token_ids
 from ..kernels.gather_add import GatherAdd
-from ..schedule import GatherAddSchedule, KernelSchedule, Schedule
-from ..tiles.buffers import place
-from .steps import Job, Stage, Step
+from .gathered import GatherAddStep
+from .steps import Job, Stage
 
 
 @dataclass(kw_only=True, eq=False)
-class ToEmbedding(Step):
+class ToEmbedding(GatherAddStep):
     """node: the Embed."""
-
-    node: Node
 
     @cached_property
     def kernel(self) -> GatherAdd:
@@ -33,23 +27,12 @@ class ToEmbedding(Step):
         rows, columns = self.layer.shape(self.makes)
         return GatherAdd(name=self.name, rows=rows, columns=columns, terms=1, scale=self.node.op.scale)
 
-    def kernels(self) -> Mapping[str, type[KernelSchedule]]:
-        return {self.name: GatherAddSchedule}
-
-    def place(self, schedule: Schedule) -> dict[str, list[int]]:
-        config = self.layer.config
-        return place(self.kernel.buffers(config, schedule[self.name]), config, self.name)
-
-    def choose(self) -> dict[str, KernelSchedule]:
-        return {self.name: gather_add_schedule(self.kernel, self.layer.config)}
-
     def ask(self, job: Job) -> None:
         table, tensors, layer = self.node.inputs[1], job.tensors, self.layer
         entries, columns = layer.shape(table)
         job.ask(Stage.WEIGHTS, table, lambda builder: float_matrix(
             builder, table, entries, columns, (lambda: getattr(tensors, table)) if tensors else None))
-        job.ask(Stage.RESULTS, layer.floats_key(self.makes), lambda builder: float_matrix(
-            builder, layer.floats_key(self.makes), self.kernel.rows, layer.columns(self.makes)))
+        super().ask(job)
 
     def emit(self, job: Job) -> None:
         ids, table = self.node.inputs

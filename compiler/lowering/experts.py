@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..auto import gather_add_schedule, grouped_schedules
+from ..auto import grouped_schedules
 from ..builder import ProgramBuilder
 from ..dram import Matrix, float_matrix
 from ..graph.ir import Node
@@ -19,8 +19,9 @@ from ..kernels.grouped import Expert, Grouped, GroupedData, check_schedules, gro
 from ..operands import Operand, k_unit, place_operand
 from ..quantize import StoredTensor, store
 from ..routing import Routing
-from ..schedule import GatherAddSchedule, GemmSchedule, KernelSchedule, Schedule
+from ..schedule import GemmSchedule, KernelSchedule, Schedule
 from ..tiles.buffers import align, place
+from .gathered import GatherAddStep
 from .steps import Job, Layer, Stage, Step
 
 
@@ -172,33 +173,18 @@ class ToSlots(Step):
 
 
 @dataclass(kw_only=True, eq=False)
-class FromSlots(Step):
+class FromSlots(GatherAddStep):
     """out[row] = the sum of the row's slots, in the order of their experts, after a row of ``base`` where there is one:
     a value in FP32."""
 
     unquantized = True
 
-    node: Node
     base: str | None = None
 
     @cached_property
     def kernel(self) -> GatherAdd:
         rows, hidden = self.layer.shape(self.makes)
         return GatherAdd(name=self.name, rows=rows, columns=hidden, terms=routing_of(self.layer).chosen.shape[1])
-
-    def kernels(self) -> Mapping[str, type[KernelSchedule]]:
-        return {self.name: GatherAddSchedule}
-
-    def place(self, schedule: Schedule) -> dict[str, list[int]]:
-        config = self.layer.config
-        return place(self.kernel.buffers(config, schedule[self.name]), config, self.name)
-
-    def choose(self) -> dict[str, KernelSchedule]:
-        return {self.name: gather_add_schedule(self.kernel, self.layer.config)}
-
-    def ask(self, job: Job) -> None:
-        job.ask(Stage.RESULTS, self.layer.floats_key(self.makes), lambda builder: float_matrix(
-            builder, self.layer.floats_key(self.makes), self.kernel.rows, self.layer.columns(self.makes)))
 
     def emit(self, job: Job) -> None:
         memory, layer = job.memory, self.layer
