@@ -27,7 +27,7 @@ from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.schedule import FlashSchedule
 from tilescore.compiler.tensors import LayerTensors, synthetic
-from tilescore.rtl.spec.errors import WorkloadError
+from tilescore.rtl.spec.errors import DoesNotFit, WorkloadError
 from tilescore.sim.hardware.toolchain import missing_for_verilator
 from tilescore.sim.simulate import simulate
 from tilescore.sim.timing import time_program
@@ -171,7 +171,11 @@ def test_bits_do_not_depend_on_the_schedule_or_the_tile(data: st.DataObject, rea
     core = FlashSchedule(q_rows=data.draw(st.sampled_from([1, 3, 8, 10])), kv_tile=data.draw(st.sampled_from([16, 32])),
                          q_tiles=data.draw(st.integers(1, 3)))
     schedule = choose_schedule(workload, NANO, BLOCKS).replace({"core": core})
-    found = play(compile_layer(workload, NANO, tensors=tensors, numerics=BLOCKS, schedule=schedule).program)
+    try:
+        compiled = compile_layer(workload, NANO, tensors=tensors, numerics=BLOCKS, schedule=schedule)
+    except DoesNotFit:  # ten rows of two query tiles of wide outputs
+        hypothesis.reject()
+    found = play(compiled.program)
     assert np.isfinite(found).all() and same_bits(found, wanted)
     assert same_bits(compile_and_play(workload, TALL, tensors=tensors, numerics=BLOCKS)[1], wanted)
 
