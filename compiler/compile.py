@@ -112,13 +112,15 @@ def fitting_change(workload: Workload, config: TileConfig, *, tensors: LayerTens
                    schedule: Schedule | None = None, routing: str | None = None, seed: int = 0,
                    numerics: Numerics = DEFAULT) -> Change | None:
     """After `compile_layer` raised `DoesNotFit` for these arguments: the smallest change of one key that helps."""
-    def compiles(tile: TileConfig) -> object:
-        return compile_layer(workload, tile, tensors=tensors, schedule=schedule, routing=routing, seed=seed, data=False,
-                             numerics=numerics)
-
-    if schedule is not None:
-        return smallest_change(config, compiles, compiles)
     graph, choice = layer_graph(workload), None
     if any(isinstance(node.op, Router) for node in graph.nodes):
         choice = choose_experts(graph, tensors or synthetic(workload, seed), routing, seed, numerics)
-    return smallest_change(config, lambda tile: plan(graph, tile, numerics, choice).schedule(), compiles)
+
+    def schedules(tile: TileConfig) -> Schedule:
+        return schedule or plan(graph, tile, numerics, choice).schedule()
+
+    def compiles(tile: TileConfig) -> Program:
+        steps = plan(graph, tile, numerics, choice)
+        return steps.program(schedule or steps.schedule(), Scales(), hints=False)
+
+    return smallest_change(config, schedules, compiles)

@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--slow", action="store_true", help="also run the tests marked slow")
     group.addoption("--depth", type=int, default=1, metavar="N",
                     help="N times as many random programs, stalls and mishaps in the slow tests; from 3 on also "
-                         "every case of the tests of which each run takes a fifth")
+                         "every case of the slow tests with many, of which each run takes a fifth")
     group.addoption("--update-golden", action="store_true", help="write the goldens of tests/golden anew")
     group.addoption("--seed", type=int, help="seed of everything random in the suite (default: a fresh one)")
 
@@ -59,14 +59,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     turn = pytest.mark.skip(reason="one in five per run: all with --slow --depth 3")
+    in_turn = config.option.slow and config.option.depth < 3
     for item in items:
         always = item.get_closest_marker("always")
         if always is not None and item.callspec.id in always.args:
             continue
         if always is not None or "sampled" in item.keywords:
             item.add_marker("slow")
-            if config.option.slow and config.option.depth < 3 and _seed(item) % 5:
-                item.add_marker(turn)
+        one_of_many = "sampled" in item.keywords or ("slow" in item.keywords and hasattr(item, "callspec"))
+        if in_turn and one_of_many and _seed(item) % 5:
+            item.add_marker(turn)
     if config.option.slow:
         return
     skip = pytest.mark.skip(reason="slow: runs with --slow (make slow)")

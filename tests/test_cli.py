@@ -574,6 +574,7 @@ def test_scale_rules_change_bytes_errors_and_results(model: str, run: Run, rng: 
         digests.add(report["levels"]["reference"]["result_sha256"])
     assert len(digests) == 3
     assert len({errors["mxfp4"] for errors in found.values()}) == 3 and len({e["nvfp4"] for e in found.values()}) == 1
+@pytest.mark.sampled
 def test_every_command_with_a_tile_takes_changes_to_it(model: str, run: Run, tmp_path: Path) -> None:
     """The name shows the change, and formats that the tile lacks become possible."""
     change = ("--tile-set", "formats=e4m3+e2m1", "--tile-set", "scales=e4m3")

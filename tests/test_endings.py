@@ -30,7 +30,7 @@ def tilescore(folder: Path, *argv: str, **options: Any) -> subprocess.CompletedP
 
 
 @needs_full
-@pytest.mark.parametrize("argv", [["isa", "--markdown"], ["models"], ["tile", "nano"], ["completion", "zsh"],
+@pytest.mark.parametrize("argv", [["isa", "--markdown"], ["formats"], ["tile", "nano"], ["completion", "zsh"],
                                   ["--version"], ["run", "--help"]], ids=" ".join)
 def test_full_standard_output(argv: list[str], tmp_path: Path) -> None:
     with FULL.open("w") as full:

@@ -93,11 +93,11 @@ class Plan:
         return job
 
     def program(self, schedule: Schedule, scales: Scales, tensors: LayerTensors | None = None,
-                kept: KeptCodes | None = None) -> Program:
+                kept: KeptCodes | None = None, hints: bool = True) -> Program:
         """The program; its result is a region of the name of the graph's output, FP32.
 
         Without ``tensors`` the program has the same instructions and zero data: for timing only. kept: codes of
-        experts' weights that need not be made again.
+        experts' weights that need not be made again. hints: an error names values of the schedule that would fit.
         """
         self.check(schedule)
         builder, values = ProgramBuilder(self.layer.config), self.layer.graph.values
@@ -107,7 +107,7 @@ class Plan:
                 try:
                     step.emit(job)
                 except DoesNotFit as error:
-                    raise DoesNotFit(f"{error}{step.smaller(schedule)}") from None
+                    raise DoesNotFit(f"{error}{step.smaller(schedule) if hints else ''}") from None
         out = next(value for value in values.values() if value.role is Role.OUTPUT)
         float_output(builder, out.name, job.memory[self.layer.floats_key(out.name)], *out.shape)
         return builder.finish()

@@ -23,6 +23,7 @@ choose first, then those declared first.
 from __future__ import annotations
 
 import enum
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -293,62 +294,87 @@ def _place(buffers: list[Buffer], counts: list[int], banks: _Banks, purpose: str
     return found
 
 
+class _Taken:
+    """Spans of addresses that are taken, for one buffer: apart from each other, ascending."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+
+    def add(self, start: int, end: int) -> None:
+        low, high = bisect_left(self.ends, start), bisect_right(self.starts, end)
+        if low < high:
+            start, end = min(start, self.starts[low]), max(end, self.ends[high - 1])
+        self.starts[low:high], self.ends[low:high] = [start], [end]
+
+    def meets(self, start: int, end: int) -> bool:
+        """Is an address from ``start`` up to ``end`` taken?"""
+        place = bisect_right(self.ends, start)
+        return place < len(self.starts) and self.starts[place] < end
+
+
 @dataclass(frozen=True)
 class _Region:
-    """Addresses of a packed buffer: ``size`` from ``start`` on."""
+    """Where a part of a packed buffer lies: first address and the one behind the last, in every plane."""
 
     buffer: Buffer
-    start: int
-    size: int
-
-    def spans(self, banks: _Banks) -> list[tuple[int, int]]:
-        """First address and the one behind the last, in every plane."""
-        planes = banks.planes if self.buffer.raw else 1
-        starts = (self.start + plane * banks.raw_count * banks.step for plane in range(planes))
-        return [(start, start + self.size) for start in starts]
-
-    def leaves_room(self, other: _Region, banks: _Banks) -> bool:
-        """Can both be placed? Statistics among accumulators have their banks to themselves."""
-        if not self.buffer.alive_with(other.buffer):
-            return True
-        alone = self.buffer.read_with(other.buffer) or self.buffer.memory is not other.buffer.memory
-        unit = banks.step if alone else 1
-        return all(-(-end // unit) <= begin // unit or -(-finish // unit) <= start // unit
-                   for start, end in self.spans(banks) for begin, finish in other.spans(banks))
+    spans: tuple[tuple[int, int], ...]
 
 
 def _pack(buffers: list[Buffer], counts: list[int], banks: _Banks, purpose: str) -> dict[str, list[int]]:
     """Addresses of ``counts`` copies of each, one after another in the banks where they may be."""
-    taken: list[_Region] = []
+    regions: list[_Region] = []
+    ends: set[int] = set()
     found: dict[str, list[int]] = {buffer.name: [] for buffer in buffers}
     for buffer, count in zip(buffers, counts, strict=True):
+        taken = _Taken()
+        for region in regions:
+            _take(taken, buffer, region, banks)
         for size in buffer.sizes * count:
-            region = next((region for region in _candidates(buffer, size, banks, taken)
-                           if all(region.leaves_room(other, banks) for other in taken)), None)
-            if region is None and not purpose:
+            start = next((start for start in _candidates(buffer, size, banks, ends)
+                          if not any(taken.meets(*span) for span in _spans(buffer, start, size, banks))), None)
+            if start is None and not purpose:
                 raise DoesNotFit("")
-            if region is None:
+            if start is None:
                 own = _bank(buffer.memory, banks.config)
-                busy = {bank - own.first for other in taken if buffer.alive_with(other.buffer)
-                        for start, end in other.spans(banks) for bank in range(start // own.step, -(-end // own.step))}
+                busy = {bank - own.first for other in regions if buffer.alive_with(other.buffer)
+                        for start, end in other.spans for bank in range(start // own.step, -(-end // own.step))}
                 raise DoesNotFit(_no_room(buffer, size, own, sum(1 << bank for bank in busy if bank >= 0), purpose))
-            taken.append(region)
-            found[buffer.name].append(region.start)
+            regions.append(_Region(buffer, _spans(buffer, start, size, banks)))
+            ends.update(end for _, end in regions[-1].spans)
+            _take(taken, buffer, regions[-1], banks)
+            found[buffer.name].append(start)
     return found
 
 
-def _candidates(buffer: Buffer, size: int, banks: _Banks, taken: list[_Region]) -> Iterator[_Region]:
+def _spans(buffer: Buffer, start: int, size: int, banks: _Banks) -> tuple[tuple[int, int], ...]:
+    starts = range(start, start + (banks.planes if buffer.raw else 1) * banks.raw_count * banks.step,
+                   banks.raw_count * banks.step)
+    return tuple((start, start + size) for start in starts)
+
+
+def _take(taken: _Taken, buffer: Buffer, other: _Region, banks: _Banks) -> None:
+    """What ``other`` takes from ``buffer``: whole banks, where an instruction reads both, and where statistics lie
+    among accumulators."""
+    if not buffer.alive_with(other.buffer):
+        return
+    alone = buffer.read_with(other.buffer) or buffer.memory is not other.buffer.memory
+    unit = banks.step if alone else 1
+    for start, end in other.spans:
+        taken.add(start // unit * unit, align(end, unit))
+
+
+def _candidates(buffer: Buffer, size: int, banks: _Banks, ends: set[int]) -> Iterator[int]:
     """Places at the start of a bank, and behind what is in it."""
-    used = {end for other in taken for _, end in other.spans(banks)}
     depths = banks.depths(buffer.memory)
     for bank, depth in depths if not buffer.raw else sorted(depths)[:banks.raw_count]:
         first, behind = bank * banks.step, bank * banks.step + depth
         end = behind if depth < banks.step or bank >= banks.count else (
             banks.raw_count if buffer.raw else banks.count) * banks.step
-        starts = {first, *(first + align(other - first, banks.unit) for other in used if first < other < behind)}
+        starts = {first, *(first + align(other - first, banks.unit) for other in ends if first < other < behind)}
         if buffer.pitched and banks.gaps and size > depth and bank < banks.count:
             starts, end = {first}, (banks.raw_count if buffer.raw else banks.count) * banks.step
-        yield from (_Region(buffer, start, size) for start in sorted(starts) if start < behind and start + size <= end)
+        yield from (start for start in sorted(starts) if start < behind and start + size <= end)
 
 
 def _no_room(buffer: Buffer, size: int, banks: _Banks, busy: int, purpose: str) -> str:

@@ -50,7 +50,7 @@ def compiles_or_says_why(workload: Workload, tile: TileConfig, **options: Any) -
 
 
 @pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
-@hypothesis.settings(max_examples=16)
+@hypothesis.settings(max_examples=6)
 @hypothesis.given(hidden=st.integers(1, 300) | st.sampled_from([512, 1000, 2048]), group=st.integers(1, 6),
                   kv_heads=st.integers(1, 3), tokens=st.just(1) | st.integers(1, 70), batch=st.integers(1, 4),
                   head_dim=st.sampled_from([8, 16, 32, 64, 128, 256]) | st.integers(4, 128).map(lambda x: 2 * x),
@@ -63,7 +63,7 @@ def test_any_attention_layer(tile: TileConfig, hidden: int, group: int, kv_heads
 
 
 @pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
-@hypothesis.settings(max_examples=16)
+@hypothesis.settings(max_examples=6)
 @hypothesis.given(hidden=st.integers(1, 300) | st.sampled_from([512, 1000, 2048]), tokens=st.integers(1, 40),
                   experts=st.integers(1, 12) | st.sampled_from([64, 128, 200]), norm=st.booleans(),
                   batch=st.integers(1, 3), top=st.sampled_from([0.0, 0.2, 1.0]),
@@ -95,7 +95,7 @@ def tiles(draw: st.DrawFn) -> TileConfig:
         dram_latency=10)
 
 
-@hypothesis.settings(max_examples=100)
+@hypothesis.settings(max_examples=40)
 @hypothesis.given(tile=tiles(), data=st.data(), tokens=st.integers(1, 30), hidden=st.integers(1, 200))
 def test_any_tile(tile: TileConfig, data: st.DataObject, tokens: int, hidden: int) -> None:
     """What is chosen always fits: no lowering finds that there is no room."""

@@ -217,7 +217,7 @@ def format_tiles(draw: st.DrawFn) -> TileConfig:
         hypothesis.reject()
 
 
-@hypothesis.settings(max_examples=150)
+@hypothesis.settings(max_examples=60)
 @hypothesis.given(tile=format_tiles() | st.sampled_from(list(WIDER.values())), preset=st.sampled_from(list(PRESETS)),
                   data=st.data(), tokens=st.just(1) | st.integers(1, 40), batch=st.integers(1, 3),
                   hidden=st.integers(1, 300))

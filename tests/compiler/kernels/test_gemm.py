@@ -91,7 +91,7 @@ sizes = st.tuples(st.integers(1, 21), st.integers(1, 70), st.integers(1, 200))
 
 
 @pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
-@hypothesis.settings(max_examples=40)
+@hypothesis.settings(max_examples=15)
 @hypothesis.given(data=st.data(), size=sizes, seed=st.integers(0, 2**32 - 1))
 def test_schedules_give_identical_bits(tile: TileConfig, data: st.DataObject, size: tuple[int, int, int],
                                        seed: int) -> None:

@@ -106,6 +106,7 @@ def test_blocks_of_any_head_are_the_same_on_every_tile(head_dim: int, norm: Any,
 
 
 @needs_verilator
+@pytest.mark.sampled
 @pytest.mark.parametrize("head_dim, norm", [(6, "none"), (24, "head"), (10, "full"), (40, "full")])
 def test_any_size_is_exact_in_the_rtl(head_dim: int, norm: Any) -> None:
     workload = Workload(layer=layer_of(head_dim, norm), tokens=5, context=3)

@@ -219,6 +219,7 @@ class BothDots(wiring.Component):
         return m
 
 
+@pytest.mark.sampled
 @pytest.mark.skipif(bool(missing_for_verilator()), reason="missing " + ", ".join(missing_for_verilator()))
 def test_at_once_equals_the_pipeline_on_all_codes(tmp_path: Path) -> None:
     """Every pair of bytes under every element pair, and again with pauses, in which both keep what they have."""

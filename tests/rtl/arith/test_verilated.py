@@ -63,6 +63,7 @@ def low_bits(values: NDArray[np.int64], width: int) -> NDArray[np.int64]:
     return values & ((1 << width) - 1)
 
 
+@pytest.mark.sampled
 def test_fp32_units_on_a_million_pairs(run: Run, rng: np.random.Generator) -> None:
     a, b = hard_fp32_pairs(rng, MILLION)
     results = run(a=a, b=b)

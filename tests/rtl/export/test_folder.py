@@ -158,6 +158,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.always("nano's")
 @pytest.mark.parametrize("bus", ["nano's", "wide"])
 def test_verilator_lint(bus: str, folder: Path, wide: Path) -> None:
     """`--lint-only -Wall` with the exported waivers has nothing to say."""

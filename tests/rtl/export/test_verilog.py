@@ -68,6 +68,7 @@ def test_ports_are_those_of_the_tile(nano_text: str) -> None:
     assert ports == expected
 
 
+@pytest.mark.sampled
 def test_text_is_the_same_in_another_process(nano_text: str) -> None:
     """Another hash seed, Yosys and folder: the same text, no path in it."""
     code = ("import sys; from tilescore.rtl.spec.config import load_tile;"
@@ -80,6 +81,7 @@ def test_text_is_the_same_in_another_process(nano_text: str) -> None:
     assert not re.search(r"(?:/home|/root|/usr|/tmp|\.py)\b", nano_text)
 
 
+@pytest.mark.always("odd")
 @pytest.mark.parametrize("name", ["nano", "odd"])
 def test_verilator_lint(name: str, files: Path) -> None:
     """`--lint-only -Wall` with the published waivers prints no warning."""

@@ -79,6 +79,7 @@ class Traffic:
         return expected
 
 
+@pytest.mark.always("shallow", "tall")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_random_traffic_on_every_port(name: str, rng: np.random.Generator) -> None:
     """Reads of a cycle see the writes of all cycles before, not those of the same cycle."""

@@ -76,6 +76,7 @@ def in_lane(codes: np.ndarray, bits: int, position: np.ndarray) -> np.ndarray:
     return groups
 
 
+@pytest.mark.sampled
 def test_all_pairs_of_fp8_codes(everything: Element, tmp_path: Path) -> None:
     """65,536 pairs for each combination, each in one of the eight lanes."""
     pairs = np.arange(1 << 16)
@@ -227,6 +228,7 @@ def test_the_order_of_blocks_changes_no_bit(everything: Element, tmp_path: Path,
         assert (first[0] == second[0]).all() and (first[1] == second[1]).all(), format_name(fmt)
 
 
+@pytest.mark.sampled
 def test_back_ends_have_equal_bits(everything: Element, dsp: Element, tmp_path: Path,
                                    rng: np.random.Generator) -> None:
     """The same steps through shift-and-add and through multipliers; sums of both fit 64 bits."""

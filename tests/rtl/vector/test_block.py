@@ -98,6 +98,7 @@ def test_the_largest_tile_elaborates():
     Fragment.get(VectorUnit(config), None)
 
 
+@pytest.mark.sampled
 @pytest.mark.skipif(bool(missing_for_verilator()), reason=f"needs {', '.join(missing_for_verilator())}")
 def test_the_verilog_passes_lint(tmp_path):
     """Also that no signal has a constant part that a simulator of four states would leave undefined (ALWNEVER)."""
