@@ -58,7 +58,7 @@ def _best_flash(problem: FlashProblem, config: TileConfig, packed: bool = False)
     """In this order of preference: enough work per load of keys to hide it, both copies of what array and vector unit
     take turns on, more work per load, few and long pieces, few loads."""
     unit = key_unit(config)
-    hidden_load, enough = config.macs_per_cycle // config.bus_bytes, 16 * config.rows
+    hidden_load, enough = int(config.macs_per_cycle / config.dram_rate), 16 * config.rows
     best = None
     for rows in _halves(min(align(problem.rows, config.rows), 8 * config.rows), 1):
         most = -(-problem.rows // rows) * problem.heads

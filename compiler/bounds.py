@@ -5,8 +5,8 @@ Each counts what the workload and its numerics define, not what a schedule does:
 * compute: every multiply-accumulate of every matmul at the rate of its operand pair (`pair_rate`). Only E2M1 by E2M1
   runs at twice the lanes; 4-bit weights with 8-bit activations, the router and the attention core do not.
 * DRAM: bytes that any execution must move, each operand once in its stored format with its block scales, without
-  padding, of cached keys and values those that the mask leaves; results once. Reads and writes have a port each, so
-  the slower one decides.
+  padding, of cached keys and values those that the mask leaves; results once. Where reads and writes have a port each,
+  the slower one decides; on a shared port they add up.
 * vector: elements that must pass the vector unit, a row of ``cols`` per cycle.
 
 How close schedules come, and what each bound leaves out, is in docs/bounds.md.
@@ -117,5 +117,6 @@ def bounds(workload: Workload, config: TileConfig, routing: Routing | None = Non
     elements = vector_elements(workload, routing)
     compute = sum(Fraction(product.macs, pair_rate(product.pair, config))
                   for product in layer_products(workload, numerics, routing))
-    return Bounds(compute_cycles=math.ceil(compute), dram_cycles=-(-max(read, write) // config.bus_bytes),
+    moved = read + write if config.dram_shared else max(read, write)
+    return Bounds(compute_cycles=math.ceil(compute), dram_cycles=math.ceil(moved / config.dram_rate),
                   vector_cycles=-(-elements // config.cols), read_bytes=read, write_bytes=write)

@@ -24,6 +24,7 @@ from .dependencies import BrokenRule, DependencyAnalysis
 from .dram_map import Data, DramMap
 from .edges import clear_edges
 from .pages import Notes, split_pages
+from .port_order import in_port_order
 from .tokens import with_tokens
 
 T = TypeVar("T")
@@ -204,6 +205,8 @@ class ProgramBuilder:
                                f"{broken}") from None
         analysis.analyse()
         instructions = with_tokens(instructions, analysis.pairs)
+        if self.config.dram_shared:
+            instructions, notes = in_port_order(instructions, notes, self.config)
         bus = self.config.bus_bytes
         program_addr = -(-self._dram.end // bus) * bus
         instructions, notes = split_pages(instructions, notes, self.config, program_addr)

@@ -10,8 +10,14 @@ Cycle 0 is the cycle in which the tile sees ``start``. "At cycle t" means that a
   D(i) >= I(i-Q of the same unit) + 1.
 * It issues at I(i) >= D(i) + 1, I(i) >= I(previous of the unit) + occupancy, and when every token it waits for
   is visible. A token given at S is visible from S + 1.
+* A DMA instruction of n beats occupies its unit for as long as the DRAM takes for them, ceil(n * `beat_cycles`): n
+  cycles, or more if ``dram_bytes_per_cycle`` is below ``bus_bytes``. A GATHER takes `GATHER_SETUP` more.
 * It gives its rd tokens at I + rd and its wr tokens at I + wr; I + wr is also when it retires.
 * A DMA port keeps at most ``dma_outstanding`` instructions in flight: I(i) >= retire(i - dma_outstanding) + 1.
+* With ``dram_shared`` the port is granted to LOADs, GATHERs, STOREs and SCATTERs in program order, whichever unit they
+  are of: I(i) >= I(the one before) + its occupancy. A STORE's beats reach the port `STORE_DEPTH` cycles later than a
+  LOAD's would, through the queue of the store unit, so some of them may pass the first beats of the LOAD that follows:
+  n cycles never see more than n + `STORE_DEPTH` beats' time.
 * Before the program, the dispatcher itself pushes a LOAD of page 0 at cycle `BOOT_DISPATCH`.
 * After the boot token or a SYNC is taken at cycle t, the next instruction is dispatched at t + `REFETCH` at the
   earliest.
@@ -19,6 +25,7 @@ Cycle 0 is the cycle in which the tile sees ``start``. "At cycle t" means that a
   retirement is visible (retire + 1); ``cycles`` is that cycle's number + 1.
 """
 
+import math
 from dataclasses import dataclass
 
 from .matrix import timing as matrix_timing
@@ -37,6 +44,10 @@ GATHER_SETUP = 4
 
 A SCATTER needs none: its addresses are ready before its data.
 """
+
+
+STORE_DEPTH = 4
+"""Cycles from an on-chip read of the store unit to its request: read (2), rotation (1) and queue (1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +82,13 @@ def duration(instruction: Instruction, config: TileConfig) -> Duration:
     if name == "VECTOR":
         occupancy = instruction.rows * instruction.tiles
         return Duration(occupancy, occupancy + vector_rd_tail(config), occupancy + vector_wr_tail(config))
-    beats = dma_beats(instruction, config) + scale_beats(instruction, config)
+    cycles = math.ceil((dma_beats(instruction, config) + scale_beats(instruction, config)) * config.beat_cycles)
     indexed = int(name in ("GATHER", "SCATTER"))
     if name in ("LOAD", "GATHER"):
-        occupancy = beats + GATHER_SETUP * indexed
+        occupancy = cycles + GATHER_SETUP * indexed
         return Duration(occupancy, occupancy + load_rd_tail(indexed),
                         occupancy + load_wr_tail(indexed, config))
-    return Duration(beats, beats + store_rd_tail(indexed), beats + store_wr_tail(indexed, config))
+    return Duration(cycles, cycles + store_rd_tail(indexed), cycles + store_wr_tail(indexed, config))
 
 
 # Tails: from the end of the occupancy to the token. Each is a sum of pipeline depths of the named component.
@@ -119,5 +130,5 @@ def store_rd_tail(indexed: int) -> int:
 
 
 def store_wr_tail(indexed: int, config: TileConfig) -> int:
-    """Read (2), rotation (1) and queue (1) of the last beat, DRAM latency, response register (1)."""
-    return config.dram_latency + 5
+    """The way of the last beat to the port, DRAM latency, response register (1)."""
+    return STORE_DEPTH + config.dram_latency + 1

@@ -1,10 +1,10 @@
 """The chain of causes that makes a program as long as it is, by unit and phase.
 
 Time is max-plus: the issue of every instruction equals one of the cycles that bound it (its unit becomes free, a token
-becomes visible, the DMA's limit of instructions in flight, its dispatch), plus a constant. Following that one backwards
-from HALT gives a chain without gaps from the last cycle to the first. Each link is charged to the unit and phase of
-the instruction that the next one waited for, so the charges sum to ``cycles``. A unit that is busy but not in the
-chain could be slower without any effect; one that is in it could not.
+becomes visible, the shared DRAM port becomes free, the DMA's limit of instructions in flight, its dispatch), plus a
+constant. Following that one backwards from HALT gives a chain without gaps from the last cycle to the first. Each link
+is charged to the unit and phase of the instruction that the next one waited for, so the charges sum to ``cycles``. A
+unit that is busy but not in the chain could be slower without any effect; one that is in it could not.
 
 Where several causes bind in the same cycle, the one that the ledger blames is followed (the last that still held the
 instruction up), else the unit's own earlier instruction: one of several equally long chains.
@@ -18,8 +18,8 @@ from .phases import OVERHEAD
 from .program import Program
 from .timing import BOOT, STALL_CAUSES, Timing
 
-_IDLE, _OUTSTANDING, _QUEUE_FULL, _SYNC = (
-    STALL_CAUSES.index(cause) for cause in ("idle", "outstanding", "queue_full", "sync"))
+_IDLE, _WAIT_PORT, _OUTSTANDING, _QUEUE_FULL, _SYNC = (
+    STALL_CAUSES.index(cause) for cause in ("idle", "wait_port", "outstanding", "queue_full", "sync"))
 _DISPATCH = Unit.DISPATCH.name.lower()
 
 
@@ -47,7 +47,11 @@ class _Walk:
         self._order: list[list[int]] = [[] for _ in QUEUE_UNITS]
         self._order[Unit.LOAD].append(BOOT)
         self._place = {BOOT: 0}
+        self._transfer_before: dict[int, int] = {}
+        transfer = BOOT
         for index, unit in enumerate(program.columns.units.tolist()):
+            if unit <= Unit.STORE:
+                self._transfer_before[index], transfer = transfer, index
             if unit != Unit.DISPATCH:
                 self._place[index] = len(self._order[unit])
                 self._order[unit].append(index)
@@ -83,6 +87,8 @@ class _Walk:
             return self._order[unit][self._place[index] - 1], False
         if cause == _IDLE:
             return index, True
+        if cause == _WAIT_PORT:
+            return self._transfer_before[index], False
         if cause == _OUTSTANDING:
             return self._order[unit][self._place[index] - self._limit], False
         giver = self._giver(cause, unit, self._issue[index])

@@ -44,8 +44,8 @@ class State(NamedTuple):
     """Cycles relative to the next dispatch; what is too early to matter has one value, or is left out at the start.
 
     issues: per unit, those that may still be in the queue. retires: of LOAD and STORE, those that count as outstanding.
-    free: when each unit may issue next. tokens: per channel (8 * consumer + number in `CHANNELS`) with tokens that are
-    not taken, the cycles in which they are visible.
+    free: when each unit may issue next; loads and stores that share a port are free at once. tokens: per channel
+    (8 * consumer + number in `CHANNELS`) with tokens that are not taken, the cycles in which they are visible.
     """
 
     issues: tuple[tuple[int, ...], ...] = ((),) * len(QUEUE_UNITS)
@@ -79,7 +79,7 @@ class IssueTimes:
     def __init__(self, config: TileConfig, kinds: Sequence[Kind], kind: NDArray[np.int32], start: State,
                  next_dispatch: int) -> None:
         """kinds: distinct; kind: (n,), the number of each instruction's. Raises `MissingToken`."""
-        self._depth, self._limit = config.queue_depth, config.dma_outstanding
+        self._depth, self._limit, self._shared = config.queue_depth, config.dma_outstanding, config.dram_shared
         self._steps = [_step(one) for one in kinds]
         self._states: list[State] = [start]
         self._numbers: dict[State, int] = {start: 0}
@@ -105,7 +105,7 @@ class IssueTimes:
 
     def _compute(self, stretch: Stretch, kinds: list[int], state: int) -> _Record:
         issues, retires, free, tokens = self._restore(self._states[state])
-        depth, limit, steps, now = self._depth, self._limit, self._steps, 0
+        depth, limit, shared, steps, now = self._depth, self._limit, self._shared, self._steps, 0
         dispatched, issued = [], []
         try:
             for number in kinds:
@@ -131,6 +131,8 @@ class IssueTimes:
                         port.append(t + wr)
                     queue.append(t)
                     free[unit] = t + occupancy
+                    if shared and unit <= Unit.STORE:
+                        free[Unit.STORE - unit] = t + occupancy
                     for channel, delay in gives:
                         tokens[channel].append(t + delay)
                     now = d + 1

@@ -168,7 +168,8 @@ class _Run:
         over = (issue + columns.wr)[columns.unit != Unit.DISPATCH].max(initial=self._boot[3])
         dispatch[-1] = issue[-1] = max(int(dispatch[-1]) + HALT_CHECK, int(over) + 1)
         stalls = np.concatenate([self._boot_stalls(), stalls_of(
-            columns, dispatch, issue, (self._ready, self._boot[1] + self._boot_occupancy))])
+            columns, dispatch, issue, (self._ready, self._boot[1] + self._boot_occupancy),
+            self._config.dram_shared)])
         shape_events, shape_compute = self._shapes.events(), self._shapes.compute_cycles()
         uses = np.bincount(shape, minlength=len(shape_events))
         uses[self._boot_shape] += 1
@@ -209,8 +210,9 @@ class _Run:
         halts = np.flatnonzero(self._instructions.column(name == "HALT" for name in names))
         end = int(halts[0]) + 1 if halts.size else len(self._instructions)
         load = max(self._boot[1] + self._boot_occupancy - self._ready, 1)
+        store = load if self._config.dram_shared else 1
         try:
-            times = IssueTimes(self._config, *self._kinds(columns, end), State(free=(load, 1, 1, 1)), self._ready)
+            times = IssueTimes(self._config, *self._kinds(columns, end), State(free=(load, store, 1, 1)), self._ready)
         except MissingToken as missing:
             raise SimulationError(f"{self._program.describe(missing.index)} waits for a token that no earlier "
                                   "instruction gives") from None

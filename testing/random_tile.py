@@ -8,6 +8,7 @@ array, fewer statistics than rows.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from ..rtl.spec.config import TileConfig, least_acc_bits
 from ..rtl.spec.errors import ConfigError
 from ..rtl.spec.formats import BUILD_NAMES, PAIRS, SCALE_NAMES, SCALE_PAIRS, fits_dsp
-from ..rtl.spec.tile_keys import KEYS
+from ..rtl.spec.tile_keys import KEYS, plain
 
 ATTEMPTS = 2_000
 """Draws until one is accepted."""
@@ -82,7 +83,9 @@ class _Draw:
             "counters": self._pick(KEYS["counters"].choices), "clock_mhz": float(self.rng.integers(10, 2000)),
             **{key: self._count(key) for key in (
                 "acc_bank_rows", "stat_banks", "stat_bank_rows", "queue_depth", "dram_latency", "dma_outstanding",
-                "max_outstanding", "recorder_depth")}}
+                "max_outstanding", "recorder_depth")},
+            "dram_bytes_per_cycle": self._pick((0, plain(Fraction(int(self.rng.integers(7, 7 * bus + 1)), 7)))),
+            "dram_shared": self._pick((False, True))}
 
     def _formats(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Element formats, and block scales that they can have."""

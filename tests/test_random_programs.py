@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from tilescore.rtl.axi.channels import BUS_LATENCY
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.encoding import encode_program
 from tilescore.rtl.spec.errors import SimulationError
@@ -42,21 +43,23 @@ from tilescore.sim.host.tile import Tile
 from tilescore.sim.host.verilator_bus import AxiMemory, VerilatorBus
 from tilescore.sim.legality.verifier import verify
 from tilescore.sim.program import Program
+from tilescore.sim.recorded import recorded_durations
 from tilescore.sim.reference.run import run_reference
 from tilescore.sim.simulate import LEVELS, simulate
+from tilescore.sim.timing import time_program
 from tilescore.testing.random_program import add_tokens, random_program
 from tilescore.tests.odd_tiles import ODD_TILES
 
 TILES = {"nano": load_tile("nano")} | ODD_TILES
 
 FORMAT_TILES = {
-    # Everything that can be built; wider than high, three planes, a bus of four groups.
+    # Everything that can be built; wider than high, three planes, a bus of four groups, one port to a slow DRAM.
     "every format": TileConfig(
         name="every", rows=4, cols=8, lanes=8, acc_bits=80,
         formats=("e4m3", "e5m2", "e4m3xe5m2", "e2m1", "e4m3xe2m1"), scales=("e4m3", "e8m0", "fp32"),
         a_buffer_bytes=4 * 3 * 32 * 20, a_banks=3, b_buffer_bytes=8 * 2 * 32 * 20, b_banks=2, acc_banks=12,
         acc_bank_rows=11, stat_banks=3, stat_bank_rows=5, index_entries=24, imem_page=8, queue_depth=3, bus_bytes=32,
-        dram_latency=7, dma_outstanding=2),
+        dram_bytes_per_cycle="64/3", dram_shared=True, dram_latency=7, dma_outstanding=2),
     # NVFP4, W4A8 and MX in 64 bits; higher than wide, a bus of one group, one DMA in flight.
     "fp4 and mx": TileConfig(
         name="fp4", rows=8, cols=4, lanes=8, formats=("e2m1", "e4m3xe2m1", "e4m3"), scales=("e4m3", "e8m0"),
@@ -132,16 +135,22 @@ def test_results_do_not_depend_on_delays(tile: TileConfig, stall_per_mille: int,
 @pytest.mark.slow
 def test_results_behind_axi(seed: int) -> None:
     """Rows and scale bytes in bursts, on a memory that stalls at random; one program after another without a reset, so
-    that each runs on what the one before has left."""
+    that each runs on what the one before has left. Cycles and ledger are the model's, with the recorded durations where
+    the memory stalls."""
     tile = FORMAT_TILES["every format"]
     programs = [draw(tile, np.random.default_rng([seed, number])) for number in range(12)]
     size = -(-max(program.dram_bytes for program in programs) // 4096) * 4096
     with VerilatorBus(tile, memory_bytes=size) as bus:
         for number, program in enumerate(programs):
-            bus.behave(AxiMemory(latency=1 + 4 * number % 13, stall_per_mille=100 * (number % 4), seed=number))
+            stall = 100 * (number % 4)
+            latency = 1 + 4 * number % 13 if stall else tile.dram_latency - BUS_LATENCY
+            bus.behave(AxiMemory(latency=latency, stall_per_mille=stall, seed=number))
             state = run_reference(program, poison=number % 2 == 1)
             run = run_now(Tile(bus).run(program))
             assert run.flags == state.status, f"program {number} of seed {seed}"
+            assert run.recorded is not None
+            timing = time_program(program, recorded=recorded_durations(program, run.recorded) if stall else None)
+            assert (run.cycles, run.ledger) == (timing.cycles, timing.ledger), f"program {number} of seed {seed}"
             for region in program.outputs:
                 assert run.outputs[region.name].tobytes() == region.read(state.dram).tobytes(), (
                     f"program {number} of seed {seed}: {region.name}")

@@ -6,9 +6,11 @@ Each is a task like the layer's own, to be compiled, verified and timed; nothing
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import ConfigError, TilescoreError
+from ...rtl.spec.tile_keys import plain
 from ...rtl.spec.tile_settings import settings_text
 from ..schedule import Schedule, from_dict, schedule_differences, to_dict
 from ..sweep.tasks import Task
@@ -52,16 +54,23 @@ def changes_of(task: Task, schedule: Schedule, kinds: Mapping[str, object] | tup
     return found
 
 
-def _tiles(c: TileConfig) -> Iterator[tuple[str, dict[str, int | float]]]:
+def _tiles(c: TileConfig) -> Iterator[tuple[str, dict[str, int | float | str]]]:
     """(kind, changed keys), legal or not."""
-    yield "bandwidth", {"bus_bytes": 2 * c.bus_bytes}
+    if c.dram_rate < c.bus_bytes:
+        yield "bandwidth", {"dram_bytes_per_cycle": plain(min(2 * c.dram_rate, Fraction(c.bus_bytes)))}
+    else:
+        named = {"dram_bytes_per_cycle": 0} if c.dram_bytes_per_cycle else {}
+        yield "bandwidth", {"bus_bytes": 2 * c.bus_bytes} | named
+    if c.dram_shared:
+        yield "bandwidth", {"dram_shared": False}
     yield "sram", {"a_buffer_bytes": 2 * c.a_buffer_bytes}
     yield "sram", {"b_buffer_bytes": 2 * c.b_buffer_bytes}
     yield "sram", {"acc_bank_rows": 2 * c.acc_bank_rows}
     yield "latency", {"dram_latency": max(1, c.dram_latency // 2)}
     yield "latency", {"dma_outstanding": 2 * c.dma_outstanding}
     yield "latency", {"queue_depth": 2 * c.queue_depth}
-    yield "clock", {"clock_mhz": 2 * c.clock_mhz, "bus_bytes": c.bus_bytes // 2, "dram_latency": 2 * c.dram_latency}
+    yield "clock", {"clock_mhz": 2 * c.clock_mhz, "dram_bytes_per_cycle": plain(c.dram_rate / 2),
+                    "dram_latency": 2 * c.dram_latency}
     yield "array", {"rows": 2 * c.rows, "a_buffer_bytes": 2 * c.a_buffer_bytes}
     yield "array", {"cols": 2 * c.cols, "a_buffer_bytes": 2 * c.a_buffer_bytes,
                     "b_buffer_bytes": 2 * c.b_buffer_bytes}

@@ -130,6 +130,7 @@ def _unit_sentences(e: Explanation) -> list[str]:
 
 _WHY = {"wait_load": "it waits for data from DRAM", "wait_store": "it waits for results to leave",
         "wait_matrix": "it waits for the array", "wait_vector": "it waits for the vector unit",
+        "wait_port": "it waits for the DRAM port that loads and stores share",
         "idle": "it has no instruction", "outstanding": "it has as many transfers in flight as it may"}
 
 

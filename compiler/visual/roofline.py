@@ -1,8 +1,11 @@
-"""The roofline: useful MACs per cycle over useful MACs per byte of the busier DRAM port, both axes logarithmic."""
+"""The roofline: useful MACs per cycle over useful MACs per byte of DRAM traffic, both axes logarithmic.
+
+Of a tile with a port each for loads and stores, the traffic of the busier port."""
 
 import math
 from collections.abc import Sequence
 
+from ...rtl.spec.tile_keys import rational
 from ...sim.visual.bars import WIDTH
 from ...sim.visual.svg import FAINT, INK, RULE, SERIES, drawing, line, short, text
 
@@ -10,14 +13,20 @@ _LEFT, _TOP, _RIGHT, _BOTTOM = 76, 16, WIDTH - 20, 306
 
 
 def point(report: dict) -> tuple[float, float]:
-    """(useful MACs per byte, useful MACs per cycle) of a layer; the bytes are those of the busier port."""
-    busier = max(report["dram_bytes"]["read"], report["dram_bytes"]["write"])
-    return report["useful_macs"] / busier, report["useful_macs"] / report["cycles"]
+    """(useful MACs per byte, useful MACs per cycle) of a layer; the bytes are those of the port, or the busier one."""
+    moved = report["dram_bytes"].values()
+    size = sum(moved) if report["tile_parameters"].get("dram_shared") else max(moved)
+    return report["useful_macs"] / size, report["useful_macs"] / report["cycles"]
+
+
+def _rate(tile: dict) -> float:
+    """Bytes per cycle of a DRAM port; reports of older versions have no rate but the port's."""
+    return float(rational(tile.get("dram_bytes_per_cycle")) or tile["bus_bytes"])
 
 
 def roofline(reports: Sequence[tuple[str, dict]]) -> str:
     """Roofs and a dot per (name, report). A tile that several reports share has its roofs once."""
-    roofs = dict.fromkeys((r["tile"], r["peak_macs_per_cycle"], r["tile_parameters"]["bus_bytes"]) for _, r in reports)
+    roofs = dict.fromkeys((r["tile"], r["peak_macs_per_cycle"], _rate(r["tile_parameters"])) for _, r in reports)
     dots = [(name, *point(report)) for name, report in reports]
     ridges = [peak / bus for _, peak, bus in roofs]
     low_x, high_x = _decades([x for _, x, _ in dots] + ridges)
@@ -37,7 +46,7 @@ def roofline(reports: Sequence[tuple[str, dict]]) -> str:
         x, y = place(10.0 ** high_x, peak)
         parts.append(text(x - 4, y - 5, f"{tile}: {peak:,} MAC/cycle", anchor="end", size=10))
         x, y = place(math.sqrt(start * corner), bus * math.sqrt(start * corner))
-        parts.append(text(x - 6, y - 6, f"{bus} B/cycle", anchor="end", size=10))
+        parts.append(text(x - 6, y - 6, f"{bus:.4g} B/cycle", anchor="end", size=10))
     for i, (name, x, y) in enumerate(dots):
         left, top = place(x, y)
         colour = SERIES[(4 * i + 8) % len(SERIES)]
@@ -66,6 +75,6 @@ def _grid(low_x: int, high_x: int, low_y: int, high_y: int, place) -> list[str]:
         parts += [line([(_LEFT, y), (_RIGHT, y)], RULE),
                   text(_LEFT - 6, y + 4, short(10.0 ** power), anchor="end", colour=FAINT)]
     middle = (_TOP + _BOTTOM) / 2
-    return [*parts, text((_LEFT + _RIGHT) / 2, _BOTTOM + 33, "useful MACs per byte of the busier DRAM port",
+    return [*parts, text((_LEFT + _RIGHT) / 2, _BOTTOM + 33, "useful MACs per byte of DRAM traffic",
                          anchor="middle", colour=FAINT),
             text(20, middle, "useful MACs per cycle", anchor="middle", colour=FAINT, turn=-90)]

@@ -8,7 +8,7 @@ comparison: min(beats that follow, inverted low bits of the address).
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Value
 from amaranth.lib.wiring import In, Out
 
 from ..spec.config import TileConfig
@@ -66,17 +66,6 @@ def check_bus(config: TileConfig) -> None:
     if 8 * config.bus_bytes not in BUS_WIDTHS:
         raise ConfigError(f"tile {config.name}: bus_bytes = {config.bus_bytes}: an AXI data bus has "
                           f"{', '.join(str(width // 8) for width in BUS_WIDTHS)} bytes")
-
-def burst_length(m: Module, port: Any, config: TileConfig) -> Signal:
-    """Length code (beats - 1) of the burst that begins with the request at the native port."""
-    bus_bits, burst_bits = config.bus_bytes.bit_length() - 1, config.max_burst.bit_length() - 1
-    length = Signal(8, name="burst_length")
-    to_boundary = Signal(8)
-    m.d.comb += [
-        to_boundary.eq(~port.req_addr[bus_bits:bus_bits + burst_bits] if burst_bits else 0),
-        length.eq(Mux(port.req_more < to_boundary, port.req_more, to_boundary))]
-    return length
-
 
 def bus_address(port: Any, base: Value, config: TileConfig) -> Value:
     """Address of the request at the native port on the bus: aligned, `base` pages up."""

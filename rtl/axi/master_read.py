@@ -12,13 +12,13 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..dma.load_unit import read_port_signature
+from ..dma.run_ahead import burst_length
 from ..lib.command_queue import CommandQueue
 from ..spec.config import TileConfig
 from .channels import (
     ADDR_BITS,
     OKAY,
     PAGE_BITS,
-    burst_length,
     bus_address,
     check_bus,
     constant_fields,
@@ -94,7 +94,8 @@ class ReadMaster(wiring.Component):
 
     def _requests(self, m: Module, bursts: CommandQueue) -> None:
         dram, axi = self.dram, self.axi
-        length = burst_length(m, dram, self.config)
+        length = Signal(8)
+        m.d.comb += length.eq(burst_length(dram.req_addr, dram.req_more, self.config))
         left = Signal(8)
         begin = Signal()
         covered = Signal()

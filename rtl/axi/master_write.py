@@ -12,6 +12,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..dma.run_ahead import burst_length
 from ..dma.store_unit import write_port_signature
 from ..lib.command_queue import CommandQueue
 from ..spec.config import TileConfig
@@ -19,7 +20,6 @@ from .channels import (
     ADDR_BITS,
     OKAY,
     PAGE_BITS,
-    burst_length,
     bus_address,
     check_bus,
     constant_fields,
@@ -92,7 +92,8 @@ class WriteMaster(wiring.Component):
 
     def _requests(self, m: Module, bursts: CommandQueue, lengths: CommandQueue, left: Signal) -> None:
         dram, axi = self.dram, self.axi
-        length = burst_length(m, dram, self.config)
+        length = Signal(8)
+        m.d.comb += length.eq(burst_length(dram.req_addr, dram.req_more, self.config))
         covered = Signal()
         room = Signal()
         begin = Signal()

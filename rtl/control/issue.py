@@ -9,7 +9,7 @@ waits at issue or not at all.
 from typing import Any
 
 from amaranth.hdl import Cat, Module, Signal, Value
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..dma.load_unit import LOAD_COMMAND
@@ -87,6 +87,8 @@ class UnitIssue(wiring.Component):
         An instruction pushed at D starts at D + 1 at the earliest.
     limited : In(1)
         Only the limit of instructions in flight keeps ``port.ready`` low.
+    granted : In(1)
+        The instruction at the head may have the DRAM port; depends on registers only.
     present_rd, present_wr : In(4), take_rd, take_wr : Out(4)
         The unit's tokens.
     drained : Out(1)
@@ -104,6 +106,7 @@ class UnitIssue(wiring.Component):
     full: Signal
     port: Any
     limited: Signal
+    granted: Signal
     present_rd: Signal
     present_wr: Signal
     take_rd: Signal
@@ -119,7 +122,7 @@ class UnitIssue(wiring.Component):
         masks = len(QUEUE_UNITS)
         super().__init__({
             "push": In(1), "word": In(INSTRUCTION_BITS), "full": Out(1),
-            "port": In(unit_signature(COMMANDS[unit])), "limited": In(1),
+            "port": In(unit_signature(COMMANDS[unit])), "limited": In(1), "granted": In(1),
             "present_rd": In(masks), "present_wr": In(masks), "take_rd": Out(masks), "take_wr": Out(masks),
             "drained": Out(1), "causes": Out(len(ledger_causes(unit.name.lower()))), "compute": In(1),
             "clear": In(1)})
@@ -136,7 +139,7 @@ class UnitIssue(wiring.Component):
             queue.push.eq(self.push), Value.cast(queue.push_data).eq(self.word[:layout.size]),
             queue.pop.eq(start), queue.clear.eq(self.clear), self.full.eq(queue.full),
             missing.eq(head.wait_rd & ~self.present_rd | head.wait_wr & ~self.present_wr),
-            start.eq(queue.valid & self.port.ready & ~missing.any()),
+            start.eq(queue.valid & self.port.ready & self.granted & ~missing.any()),
             self.port.command.eq(head),
             self.drained.eq(pending == 0),
         ]
@@ -161,6 +164,8 @@ class UnitIssue(wiring.Component):
             with m.Elif(missing[producer]):
                 m.d.comb += cause[f"wait_{producer.name.lower()}"].eq(1)
         if "outstanding" in cause:
+            with m.Elif(~self.granted):
+                m.d.comb += cause["wait_port"].eq(1)
             with m.Else():
                 m.d.comb += cause["outstanding"].eq(1)
 
@@ -237,7 +242,7 @@ class Issue(wiring.Component):
             wiring.connect(m, part.port, wiring.flipped(port))
             m.d.comb += [
                 part.push.eq(self.push[unit]), part.word.eq(self.word), self.full[unit].eq(part.full),
-                part.clear.eq(self.clear), getattr(self, f"{name}_causes").eq(part.causes),
+                part.clear.eq(self.clear), part.granted.eq(1), getattr(self, f"{name}_causes").eq(part.causes),
                 part.present_rd.eq(tokens.present_rd[unit]), part.present_wr.eq(tokens.present_wr[unit]),
                 tokens.take_rd[unit].eq(part.take_rd), tokens.take_wr[unit].eq(part.take_wr),
                 self.issued[unit].eq(port.start), self.read[unit].eq(port.rd), self.retired[unit].eq(port.wr),
@@ -246,6 +251,8 @@ class Issue(wiring.Component):
                 m.d.comb += tokens.give_rd[unit].eq(port.rd_mask)
             with m.If(port.wr):
                 m.d.comb += tokens.give_wr[unit].eq(port.wr_mask)
+        if self.config.dram_shared:
+            self._share_port(m, parts)
         sync = Unit.DISPATCH
         m.d.comb += [
             parts[Unit.LOAD].limited.eq(self.load_limited), parts[Unit.STORE].limited.eq(self.store_limited),
@@ -257,3 +264,16 @@ class Issue(wiring.Component):
         with m.If(self.take):
             m.d.comb += [tokens.take_rd[sync].eq(self.wait_rd), tokens.take_wr[sync].eq(self.wait_wr)]
         return m
+
+    def _share_port(self, m: Module, parts: list[UnitIssue]) -> None:
+        """Grant the DRAM port in the order in which DMA instructions were pushed, when the unit before is free."""
+        units = parts[Unit.LOAD], parts[Unit.STORE]
+        m.submodules.port_order = order = CommandQueue(layout=data.StructLayout({"unit": 1}),
+                                                       depth=2 * self.config.queue_depth)
+        m.d.comb += [
+            order.push.eq(self.push[Unit.LOAD] | self.push[Unit.STORE]), order.push_data.unit.eq(self.push[Unit.STORE]),
+            order.pop.eq(Cat(unit.port.start for unit in units).any()), order.clear.eq(self.clear),
+        ]
+        for number, unit in enumerate(units):
+            other = units[1 - number]
+            m.d.comb += unit.granted.eq((order.head.unit == number) & (other.port.ready | other.limited))

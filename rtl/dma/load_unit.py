@@ -1,6 +1,7 @@
 """Load unit: DRAM rows to the on-chip memories, 2-D strided or gathered by an index list.
 
-Two walks over the same instructions. The *request* walk sends one read per cycle; the *response* walk
+Two walks over the same instructions. The *request* walk sends one read per cycle, or as many as the DRAM serves
+(`pace`); the *response* walk
 follows the answers, which come in order, for the instruction at the head of a queue of at most
 ``dma_outstanding`` in flight. Nothing waits in between: a response is written one register later, and the
 DRAM may delay requests and responses as it likes.
@@ -27,7 +28,8 @@ from ..spec.config import TileConfig
 from ..spec.isa import SPEC_BY_NAME, STRIDE_UNIT, Space
 from .address import EXTENT, PLACE, BeatCounter, ChipWalk, DramWalk, RowAddress, extent_of, place_of
 from .index_memory import index_read_signature
-from .run_ahead import MORE_BITS, RunAhead
+from .pace import Pace
+from .run_ahead import MORE_BITS, RunAhead, burst_length
 from .scale_register import ScaleReader
 from .scale_walk import SCALES, ScaleWalk, beat_groups, scales_of
 
@@ -78,12 +80,13 @@ class LoadUnit(wiring.Component):
     Members
     -------
     unit : unit_signature(LOAD_COMMAND)
-        With the reference DRAM, occupancy is the number of beats (GATHER: plus GATHER_SETUP), rd comes one
+        With the reference DRAM, occupancy is the time of the beats (GATHER: plus GATHER_SETUP), rd comes one
         cycle after the occupancy, wr in the cycle in which the last beat is presented to its memory.
     limited : Out(1)
         Only the limit of instructions in flight keeps `unit.ready` low.
     dram : read_port_signature
-        With unit.start at I and a ready port, beat b is requested at I + 1 + b (GATHER: plus GATHER_SETUP);
+        With unit.start at I, a ready port and a DRAM as fast, beat b is requested at I + 1 + b (GATHER: plus
+        GATHER_SETUP), else when `Pace` lets it go;
         scale beats count, each comes right before the first data beat that needs it.
         A response must come at least one cycle after its request was accepted.
     index : index_read_signature
@@ -178,12 +181,16 @@ class LoadUnit(wiring.Component):
         stages = [Signal(data.StructLayout({"valid": 1, "last": 1, "more": MORE_BITS}), name=f"stage{n + 1}")
                   for n in range(GATHER_SETUP)]
         gathered = Signal(40)
+        waiting = Signal()
+        m.submodules.pace = pace = Pace(self.config)
         m.d.comb += [
-            advance.eq(self.dram.req_ready | ~self.dram.req_valid), step.eq(active & advance), slots.step.eq(step),
+            waiting.eq(active & ~gather | stages[-1].valid), self.dram.req_valid.eq(waiting & pace.go),
+            pace.valid.eq(waiting), pace.more.eq(burst_length(self.dram.req_addr, self.dram.req_more, self.config)),
+            pace.taken.eq(self.dram.req_valid & self.dram.req_ready), pace.last.eq(finish),
+            advance.eq(pace.taken | ~waiting), step.eq(active & advance), slots.step.eq(step),
             row_address.advance.eq(advance), row_address.base.eq(address), row_address.stride.eq(stride),
             row_address.indexed.eq(gather), row_address.index.eq(self.index.data),
             self.index.en.eq(step & gather & slots.row_starts), self.index.addr.eq(index_addr),
-            self.dram.req_valid.eq(active & ~gather | stages[-1].valid),
             self.dram.req_addr.eq(Mux(gather, gathered, address)),
             self.dram.req_more.eq(Mux(gather, stages[-1].more, more)),
             finish.eq(advance & (step & slots.done & ~gather | stages[-1].valid & stages[-1].last)),

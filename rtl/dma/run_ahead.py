@@ -5,7 +5,7 @@ for a beat that may come late or never: its latency depends on what follows. Wit
 latency is constant.
 """
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -66,3 +66,13 @@ class RunAhead(wiring.Component):
             self.more.eq(Mux(total >> MORE_BITS != 0, (1 << MORE_BITS) - 1, total)),
         ]
         return m
+
+
+def burst_length(address: Value, more: Value, config: TileConfig) -> Value:
+    """Length code (beats - 1) of the burst that begins with the request of ``address`` and ``more``.
+
+    Bursts end at the latest before a multiple of `TileConfig.max_burst` beats.
+    """
+    bus_bits, burst_bits = config.bus_bytes.bit_length() - 1, config.max_burst.bit_length() - 1
+    to_boundary = (~address[bus_bits:bus_bits + burst_bits])[:burst_bits] if burst_bits else Const(0, 1)
+    return Mux(more < to_boundary, more, to_boundary)

@@ -22,6 +22,7 @@ from ..spec.config import TileConfig
 from ..spec.isa import SPEC_BY_NAME, STRIDE_UNIT, Space
 from .address import EXTENT, PLACE, BeatCounter, ChipWalk, DramWalk, RowAddress, extent_of, place_of
 from .index_memory import index_read_signature
+from .pace import Pace
 from .run_ahead import MORE_BITS, RunAhead
 from .scale_register import ScaleCollector
 from .scale_walk import SCALES, ScaleWalk, beat_groups, scales_of
@@ -64,18 +65,18 @@ class StoreUnit(wiring.Component):
     Members
     -------
     unit : unit_signature(STORE_COMMAND)
-        With the reference DRAM, occupancy is the number of beats, rd comes one cycle after the occupancy,
+        With the reference DRAM, occupancy is the time of the beats, rd comes one cycle after the occupancy,
         wr one cycle after the last response.
     limited : Out(1)
         Only the limit of instructions in flight keeps `unit.ready` low.
     dram : write_port_signature
-        With unit.start at I and a ready port, beat b is requested at I + 5 + b; scale beats count, one comes after
-        the last data beat of a row and whenever bus_bytes scale bytes are collected. Bytes without strobe have no
-        meaning.
+        With unit.start at I, a ready port and a DRAM as fast, beat b is requested at I + 5 + b; scale beats
+        count, one comes after the last data beat of a row and whenever bus_bytes scale bytes are collected. Bytes
+        without strobe have no meaning.
     index : index_read_signature
         Reads one index per scattered row.
     a, acc : Out
-        Read ports of the buffers; beat b is read at I + 1 + b.
+        Read ports of the buffers; beat b is read 4 cycles before its request, when `Pace` lets it go.
     ev_scale_beats : Out(1)
         A scale beat left for the output queue.
     """
@@ -173,7 +174,9 @@ class StoreUnit(wiring.Component):
         step = Signal()
         finish = Signal()
         signal_rd = Signal(5)
-        m.d.comb += [step.eq(active & room), finish.eq(step & slots.done), free.eq(~active | finish)]
+        m.submodules.pace = pace = Pace(self.config)
+        m.d.comb += [pace.valid.eq(active), pace.taken.eq(step), pace.last.eq(finish)]
+        m.d.comb += [step.eq(active & room & pace.go), finish.eq(step & slots.done), free.eq(~active | finish)]
         m.d.sync += [self.unit.rd.eq(finish), self.unit.rd_mask.eq(signal_rd)]
         with m.If(finish):
             m.d.sync += active.eq(0)

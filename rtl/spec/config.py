@@ -17,13 +17,14 @@ import json
 import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
+from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 
 from .errors import ConfigError, did_you_mean
 from .formats import BUILD_NAMES, PAIRS, SCALE_NAMES, SCALE_PAIRS, built_with, fits_dsp
 from .isa import INSTRUCTION_BYTES
-from .tile_keys import KEYS, check_names, with_units
+from .tile_keys import KEYS, check_names, plain, rational, with_units
 
 PRESETS = ("nano", "edge", "server")
 """Names accepted by `load_tile`, in order of size."""
@@ -65,7 +66,9 @@ class TileConfig:
     index_entries: entries of the 32-bit index memory for gather and scatter.
     imem_page: instructions per page; the instruction memory holds two pages.
     queue_depth: entries of each unit's instruction queue.
-    bus_bytes, dram_latency: DRAM port width and its fixed latency in cycles (per port, in order).
+    bus_bytes, dram_latency: width of a DRAM port and its fixed latency in cycles, in order. dram_bytes_per_cycle: rate
+    of the DRAM behind a port, exact, as `tile_keys.plain` writes it, or 0, see `dram_rate`. dram_shared: loads and
+    stores take turns, in program order, on one port; else there is one for each.
     dma_outstanding: DMA instructions that may be in flight per port.
     max_burst: beats of an AXI burst, at most 4 KiB. max_outstanding: AXI bursts in flight per direction, or 0, see
     `outstanding_bursts`. recorder_depth: entries of the recorder of DMA times. counters: one of `COUNTER_SETS`. These
@@ -93,6 +96,8 @@ class TileConfig:
     imem_page: int
     queue_depth: int = 8
     bus_bytes: int
+    dram_bytes_per_cycle: int | float | str = 0
+    dram_shared: bool = False
     dram_latency: int
     dma_outstanding: int = 8
     max_burst: int = 16
@@ -104,6 +109,7 @@ class TileConfig:
     def __post_init__(self) -> None:
         for key in KEYS.values():
             key.check(self.name, getattr(self, key.name))
+        object.__setattr__(self, "dram_bytes_per_cycle", plain(rational(self.dram_bytes_per_cycle) or Fraction(0)))
         self._check_formats()
         self._check_relations()
 
@@ -144,6 +150,8 @@ class TileConfig:
 
         need(self.lanes <= self.bus_bytes <= 4 * self.cols,
              f"bus_bytes must be between lanes ({self.lanes}) and 4*cols ({4 * self.cols}), got {self.bus_bytes}")
+        need(self.dram_rate <= self.bus_bytes,
+             f"dram_bytes_per_cycle must be at most bus_bytes ({self.bus_bytes}), got {self.dram_bytes_per_cycle}")
         for buffer, slices, word in (("a", self.rows, self.a_word_bytes), ("b", self.cols, self.b_word_bytes)):
             size = getattr(self, f"{buffer}_buffer_bytes")
             banks = getattr(self, f"{buffer}_banks")
@@ -250,13 +258,26 @@ class TileConfig:
         return self.rows * self.cols * self.lanes
 
     @property
+    def dram_rate(self) -> Fraction:
+        """Bytes per cycle that a DRAM port moves: ``dram_bytes_per_cycle``, or ``bus_bytes``."""
+        return rational(self.dram_bytes_per_cycle) or Fraction(self.bus_bytes)
+
+    @property
+    def beat_cycles(self) -> Fraction:
+        """Cycles that the DRAM takes per beat of ``bus_bytes``: 1 or more."""
+        return self.bus_bytes / self.dram_rate
+
+    @property
     def page_bytes(self) -> int:
         return self.imem_page * INSTRUCTION_BYTES
 
     @property
     def outstanding_bursts(self) -> int:
-        """``max_outstanding``, or so many that even single beats never wait on the reference bus; at most 128."""
-        return self.max_outstanding or min(128, 1 << (self.dram_latency + 1).bit_length())
+        """``max_outstanding``, or so many that even single beats keep a bus full whose answers take 125 cycles.
+
+        What the memory behind the bus takes is not known when a tile is built, so ``dram_latency`` does not decide it.
+        """
+        return self.max_outstanding or 128
 
     def to_dict(self) -> dict:
         """Plain values, in field order; `from_dict` is the inverse."""
@@ -266,8 +287,15 @@ class TileConfig:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that change with what programs depend on: all but name, clock and `AXI_KEYS`."""
+        """16 hexadecimal digits that change with what programs depend on: all but name, clock and `AXI_KEYS`.
+
+        A DRAM as fast as its port, and a port each for loads and stores, are not named in them.
+        """
         values = {k: v for k, v in self.to_dict().items() if k not in ("name", "clock_mhz", *AXI_KEYS)}
+        if self.dram_rate == self.bus_bytes:
+            del values["dram_bytes_per_cycle"]
+        if not self.dram_shared:
+            del values["dram_shared"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     @classmethod

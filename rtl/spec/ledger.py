@@ -10,7 +10,8 @@ Queue units, first match wins:
 1. the unit is occupied, from issue I to I + occupancy - 1: ``busy`` (matrix: ``compute`` or ``fill``);
 2. no instruction at the head of the queue: ``idle``;
 3. a token is missing: ``wait_<producer>`` of the first missing channel, producers in unit order;
-4. a DMA unit at its limit of instructions in flight: ``outstanding``.
+4. the DRAM port is shared and not free for it: ``wait_port``;
+5. a DMA unit at its limit of instructions in flight: ``outstanding``.
 
 Dispatcher: ``dispatch`` in cycle D of every instruction, the boot LOAD, SYNC and HALT included; else what
 holds it. Cycles before the boot LOAD and while it waits for the boot token are ``sync``; the `plan.REFETCH`
@@ -42,6 +43,7 @@ def _queue_unit(unit: Unit) -> list[LedgerCounter]:
         name = producer.name.lower()
         causes[f"wait_{name}"] = f"the next instruction waits for a token of the {name} unit"
     if unit in (Unit.LOAD, Unit.STORE):
+        causes["wait_port"] = "the shared DRAM port is held by, or comes first to, an earlier one of the other DMA unit"
         causes["outstanding"] = "the limit of instructions in flight holds the next instruction"
     return [LedgerCounter(unit.name.lower(), cause, text) for cause, text in causes.items()]
 

@@ -4,6 +4,7 @@ One table (`KEYS`) checks a `TileConfig`, reads quantities with a unit ("64 KiB"
 `tilescore tile` and makes the table of `docs/tile.md`. Relations between keys are `TileConfig`'s.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,13 +27,34 @@ _EXAMPLES = {"bytes": '"64 KiB", "2 MiB" or "4k" (k = 1024)', "MHz": '"500 MHz" 
 
 _COUNT_EXAMPLE = '"4k" (k = 1024)'
 
+LARGEST_DENOMINATOR = 1 << 32
+"""Of a rational key in lowest terms: the hardware counts in units of it."""
+
+
+def rational(value: object) -> Fraction | None:
+    """The exact value of 12, 12.8 (as it is written), "64/3" or "12.8 B/cycle"; None for anything else."""
+    if isinstance(value, (int, float, Fraction)) and not isinstance(value, bool):
+        return Fraction(str(value)) if math.isfinite(value) else None
+    match = re.fullmatch(r"\s*(\d[\d_]*(?:\.\d+)?)(?:\s*/\s*(\d[\d_]*))?\s*(?:B|B/cycle)?\s*", str(value))
+    if not isinstance(value, str) or not match or (match[2] and not int(match[2])):
+        return None
+    return Fraction(match[1].replace("_", "")) / int(match[2] or 1)
+
+
+def plain(value: Fraction) -> int | float | str:
+    """As a file has it, exactly: an integer, a decimal number, else "64/3"."""
+    if value.denominator == 1:
+        return int(value)
+    return float(value) if Fraction(str(float(value))) == value else f"{value.numerator}/{value.denominator}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
     """One key.
 
-    kind: "integer", "number" (above low, at most high), "text" or "texts" (a list). unit: what the number counts.
-    low, high: both allowed for an integer. choices: the values that are allowed, for texts of each element.
+    kind: "integer", "number" (above low, at most high), "rational" (0, or exactly what `rational` reads, from low to
+    high), "truth", "text" or "texts" (a list). unit: what the number counts. low, high: both allowed for an integer.
+    choices: the values that are allowed, for texts of each element.
     """
 
     name: str
@@ -51,7 +73,8 @@ class Key:
             return ("any of " if self.kind == "texts" else "") + ", ".join(str(choice) for choice in self.choices)
         if self.kind == "integer":
             return f"{self.low}..{self.high}" + (", a power of two" if self.power_of_two else "")
-        return f"above {self.low}, at most {self.high}" if self.kind == "number" else "any"
+        return {"number": f"above {self.low}, at most {self.high}", "truth": "true, false",
+                "rational": f"0, or a rational {self.low}..{self.high}"}.get(self.kind, "any")
 
     def check(self, tile: str, value: object) -> None:
         """Raise `ConfigError` for a value of the wrong kind or out of range; lists are not looked into."""
@@ -64,12 +87,21 @@ class Key:
                 raise ConfigError(f"tile {tile}: {self.name} must be a power of two, got {value!r}")
         if self.kind == "number" and (type(value) not in (int, float) or not self.low < value <= self.high):  # type: ignore[operator]
             raise ConfigError(f"tile {tile}: {self.name} must be in ({self.low}, {self.high}], got {value!r}")
+        if self.kind == "truth" and not isinstance(value, bool):
+            raise ConfigError(f"tile {tile}: {self.name} must be true or false, got {value!r}")
+        if self.kind == "rational":
+            number = rational(value)
+            if number is None or (number and not (self.low <= number <= self.high
+                                                 and number.denominator <= LARGEST_DENOMINATOR)):
+                raise ConfigError(f"tile {tile}: {self.name} must be {self.range} with a denominator of at most 2**32, "
+                                  f"such as 12.8 or \"64/3\", got {value!r}")
         if self.kind in ("integer", "text") and self.choices and value not in self.choices:
             raise ConfigError(f"tile {tile}: {self.name} must be one of {self.range}, got {value!r}"
                               f"{did_you_mean(str(value), self.choices)}")
 
     def from_text(self, text: str) -> int | float | str | list[str]:
-        """The value that a person writes as ``text``: a list with commas, a number with a unit, or the text itself.
+        """The value that a person writes as ``text``: a list with commas, a number with a unit, true or false, or the
+        text itself.
 
         Raises `ConfigError` naming the key, the text and what is allowed; the range is `check`'s.
         """
@@ -77,6 +109,16 @@ class Key:
             return [part.strip() for part in text.split(",") if part.strip()]
         if self.kind == "text":
             return text
+        if self.kind == "truth":
+            if text.strip().lower() not in ("true", "false"):
+                raise ConfigError(f"{self.name}: expected true or false, got {text!r}")
+            return text.strip().lower() == "true"
+        if self.kind == "rational":
+            number = rational(text)
+            if number is None:
+                raise ConfigError(f"{self.name}: expected a number of {self.unit}, such as \"12.8\", \"64/3\" or "
+                                  f"\"25.6 B/cycle\", got {text!r}")
+            return plain(number)
         match = re.fullmatch(r"\s*([+-]?\d[\d_]*(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
         factor = _SUFFIXES.get(self.unit, _BINARY).get(match[2]) if match else None
         value = Fraction(match[1].replace("_", "")) * factor if match and factor else None
@@ -117,12 +159,16 @@ KEYS = {key.name: key for key in (
     Key(name="queue_depth", low=2, high=64, unit="instructions", meaning="instruction queue of each unit"),
     Key(name="bus_bytes", low=4, high=64, power_of_two=True, unit="bytes",
         meaning="width of the DRAM port, from lanes to 4 x cols"),
+    Key(name="dram_bytes_per_cycle", kind="rational", low=1, high=2048, unit="B/cycle",
+        meaning="rate of the DRAM, at most bus_bytes; 0: bus_bytes"),
+    Key(name="dram_shared", kind="truth",
+        meaning="loads and stores share the DRAM's bytes per cycle; else each has them"),
     Key(name="dram_latency", low=1, high=4096, unit="cycles", meaning="fixed latency of the DRAM"),
     Key(name="dma_outstanding", low=1, high=64, unit="instructions", meaning="DMA instructions in flight per port"),
     Key(name="max_burst", low=1, high=256, power_of_two=True, unit="beats",
         meaning="longest AXI burst, at most 4 KiB"),
     Key(name="max_outstanding", low=0, high=1024, unit="bursts",
-        meaning="AXI bursts in flight per direction; 0: enough for dram_latency"),
+        meaning="AXI bursts in flight per direction; 0: 128, single beats at 125 cycles of latency"),
     Key(name="recorder_depth", low=0, high=32768, unit="entries",
         meaning="DMA times that the AXI top records; 0: no recorder"),
     Key(name="counters", kind="text", choices=COUNTER_SETS, meaning="counters of events and causes in the AXI top"),
@@ -148,7 +194,8 @@ def with_units(values: dict, source: str) -> dict:
     """``values`` of a tile file with texts that have a unit turned into numbers. A bare number must not be a text."""
     def read(name: str, value: object) -> object:
         key = KEYS[name]
-        if key.kind not in ("integer", "number") or not isinstance(value, str) or re.fullmatch(r"[\d.\s]*", value):
+        quantity = key.kind in ("integer", "number", "rational") and isinstance(value, str)
+        if not quantity or re.fullmatch(r"[\d.\s]*", value):
             return value
         try:
             return key.from_text(value)

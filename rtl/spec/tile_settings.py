@@ -47,8 +47,13 @@ def change_tile(config: TileConfig, settings: Sequence[str], source: str = OPTIO
 
 def settings_text(changes: Mapping[str, object]) -> str:
     """The setting that makes ``changes``, values of a `TileConfig`; `change_tile` reads it."""
-    return ",".join(f"{key}={'+'.join(value) if isinstance(value, (list, tuple)) else value}"
-                    for key, value in changes.items())
+    return ",".join(f"{key}={_written(value)}" for key, value in changes.items())
+
+
+def _written(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "+".join(value) if isinstance(value, (list, tuple)) else value
 
 
 def _parse(key: str, text: str, source: str) -> object:

@@ -10,8 +10,8 @@ INK, FAINT, RULE = "#1d2733", "#5a6672", "#d5dbe1"
 CAUSE_COLOURS = {
     "busy": "#2b5c8a", "compute": "#2b5c8a", "fill": "#86aed1", "dispatch": "#2b5c8a",
     "wait_load": "#e0a030", "wait_store": "#c4553b", "wait_matrix": "#4f9a6b", "wait_vector": "#9467ad",
-    "outstanding": "#7a5230", "queue_full": "#b9a06a", "sync": "#c98bb9", "fetch": "#6fb7bd", "halt": "#c8cdd2",
-    "idle": "#eceff2",
+    "wait_port": "#d98a86", "outstanding": "#7a5230", "queue_full": "#b9a06a", "sync": "#c98bb9", "fetch": "#6fb7bd",
+    "halt": "#c8cdd2", "idle": "#eceff2",
 }
 """Colour of each cause of the ledger, the same in every drawing and in the page's script."""
 

@@ -11,7 +11,8 @@ from .svg import CAUSE_COLOURS, FAINT, INK, box, drawing, legend, line, short, t
 
 _LEFT, _BIN = 88, 2
 BINS = (WIDTH - _LEFT - 12) // _BIN
-_ORDER = ("busy", "compute", "fill", "wait_load", "wait_store", "wait_matrix", "wait_vector", "outstanding")
+_ORDER = ("busy", "compute", "fill", "wait_load", "wait_store", "wait_matrix", "wait_vector", "wait_port",
+          "outstanding")
 """From the bottom up; idle cycles are the background."""
 
 

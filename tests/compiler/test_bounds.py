@@ -216,4 +216,8 @@ def test_a_faster_bus_and_a_larger_array_lower_the_bounds() -> None:
     workload = Workload(layer=layer, tokens=32)
     slow, wide = bounds(workload, EDGE), bounds(workload, dataclasses.replace(EDGE, bus_bytes=64))
     assert (slow.compute_cycles, slow.dram_cycles) == (wide.compute_cycles, 2 * wide.dram_cycles)
+    both = slow.read_bytes, slow.write_bytes
+    for shared, moved in ((False, max(both)), (True, sum(both))):
+        tile = dataclasses.replace(EDGE, dram_bytes_per_cycle="32/3", dram_shared=shared)
+        assert bounds(workload, tile).dram_cycles == -(-3 * moved // 32)
     assert bounds(workload, SERVER).compute_cycles < slow.compute_cycles < bounds(workload, NANO).compute_cycles

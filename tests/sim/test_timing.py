@@ -1,5 +1,6 @@
 """`time_program` against a model that is stepped cycle by cycle, on hand-written and random programs."""
 
+import dataclasses
 from collections import Counter, deque
 
 import numpy as np
@@ -17,6 +18,9 @@ from tilescore.sim.timing import BOOT, NOT_SHAPE, Timing, time_program
 NANO = load_tile("nano")
 SMALL = TileConfig(**{**NANO.to_dict(), "formats": ("e4m3",), "queue_depth": 2, "dma_outstanding": 2,
                       "dram_latency": 7})
+SHARED = dataclasses.replace(SMALL, dram_shared=True)
+SLOW = dataclasses.replace(SMALL, dram_bytes_per_cycle="23/3", dma_outstanding=5)
+SLOW_SHARED = dataclasses.replace(NANO, dram_bytes_per_cycle=12.8, dram_shared=True)
 
 
 class Stepped:
@@ -37,6 +41,7 @@ class Stepped:
         self.ledger: Counter = Counter()
         self.times = {}
         self.unfinished = 0
+        self.transfers: deque = deque()
 
     def run(self) -> int:
         """Number of cycles."""
@@ -98,6 +103,8 @@ class Stepped:
     def push(self, index: int, i, t: int) -> None:
         self.queues[i.spec.unit].append((index, i))
         self.times[index] = [t]
+        if i.spec.unit <= Unit.STORE:
+            self.transfers.append(index)
         self.unfinished += 1
 
     def step_unit(self, unit: Unit, t: int, takes: list) -> None:
@@ -115,6 +122,9 @@ class Stepped:
             missing = [c for c in self.channels(i) if not self.tokens[c]]
             if missing:
                 cause = f"wait_{missing[0][0].name.lower()}"
+            elif self.config.dram_shared and unit <= Unit.STORE and (
+                    index != self.transfers[0] or t < self.free_at[Unit.STORE if unit == Unit.LOAD else Unit.LOAD]):
+                cause = "wait_port"
             elif unit in (Unit.LOAD, Unit.STORE) and self.in_flight[unit] >= self.config.dma_outstanding:
                 cause = "outstanding"
             else:
@@ -130,6 +140,8 @@ class Stepped:
 
     def issue(self, unit: Unit, index: int, i, t: int, takes: list) -> None:
         self.queues[unit].popleft()
+        if unit <= Unit.STORE:
+            self.transfers.remove(index)
         takes += self.channels(i)
         d = self.recorded.get(index) or duration(i, self.config)
         self.times[index] += [t, t + d.rd, t + d.wr]
@@ -185,7 +197,8 @@ def check(timing: Timing, stepped: Stepped, cycles: int) -> None:
         assert timing.ledger[unit] == {cause: stepped.ledger[unit, cause] for cause in ledger_causes(unit)}
 
 
-@pytest.mark.parametrize("config", [NANO, SMALL, load_tile("edge")], ids=["nano", "small", "edge"])
+@pytest.mark.parametrize("config", [NANO, SMALL, SHARED, SLOW, SLOW_SHARED, load_tile("edge")],
+                         ids=["nano", "small", "shared", "slow", "slow and shared", "edge"])
 def test_equals_the_stepped_machine_on_random_programs(config: TileConfig, rng: np.random.Generator) -> None:
     for _ in range(25):
         program = bare(config, random_instructions(config, rng, int(rng.integers(1, 60))))
@@ -193,13 +206,14 @@ def test_equals_the_stepped_machine_on_random_programs(config: TileConfig, rng: 
         check(time_program(program), stepped, stepped.run())
 
 
-def test_recorded_durations_replace_the_plan(rng: np.random.Generator) -> None:
-    program = bare(SMALL, random_instructions(SMALL, rng, 50))
+@pytest.mark.parametrize("config", [SMALL, SHARED], ids=["two ports", "shared"])
+def test_recorded_durations_replace_the_plan(config: TileConfig, rng: np.random.Generator) -> None:
+    program = bare(config, random_instructions(config, rng, 50))
     recorded = {BOOT: Duration(200, 201, 300)}
     for n, i in enumerate(program.instructions):
         if i.spec.unit in (Unit.LOAD, Unit.STORE) and rng.random() < 0.7:
             # A longer occupancy delays everything; anything else could let a later instruction overtake.
-            d, extra = duration(i, SMALL), int(rng.integers(0, 50))
+            d, extra = duration(i, config), int(rng.integers(0, 50))
             recorded[n] = Duration(d.occupancy + extra, d.rd + extra, d.wr + extra)
     stepped = Stepped(program, recorded)
     check(time_program(program, recorded=recorded), stepped, stepped.run())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+from fractions import Fraction
 
 import pytest
 
@@ -67,6 +69,19 @@ def test_digest_ignores_name_and_clock_only(tile: TileConfig) -> None:
     assert dataclasses.replace(tile, queue_depth=9).digest != tile.digest
 
 
+@pytest.mark.parametrize(("value", "rate", "kept"), [
+    (0, 16, 0), (16, 16, 16), (12.8, Fraction(64, 5), 12.8), ("64/5", Fraction(64, 5), 12.8),
+    ("32/3", Fraction(32, 3), "32/3"), (Fraction(47, 6), Fraction(47, 6), "47/6"), ("1.5/1", Fraction(3, 2), 1.5),
+])
+def test_the_rate_of_the_dram_is_exact(tile: TileConfig, value, rate: Fraction, kept: object) -> None:
+    """However it is written; one as fast as its port is the same machine."""
+    slow = dataclasses.replace(tile, dram_bytes_per_cycle=value)
+    assert (slow.dram_rate, slow.beat_cycles, slow.dram_bytes_per_cycle) == (rate, 16 / Fraction(rate), kept)
+    assert TileConfig.from_dict(json.loads(json.dumps(slow.to_dict())), source="test") == slow
+    assert (slow.digest == tile.digest) == (rate == 16)
+    assert dataclasses.replace(tile, dram_shared=True).digest != tile.digest
+
+
 WRONG = [
     ({"rows": 3}, "rows must be 4..256, got 3"),
     ({"rows": 6}, "rows must be a power of two, got 6"),
@@ -77,6 +92,12 @@ WRONG = [
     ({"bus_bytes": 24}, "bus_bytes must be a power of two, got 24"),
     ({"bus_bytes": 4}, "bus_bytes must be between lanes (8) and 4*cols (16), got 4"),
     ({"bus_bytes": 32}, "bus_bytes must be between lanes (8) and 4*cols (16), got 32"),
+    ({"dram_bytes_per_cycle": 16.5}, "dram_bytes_per_cycle must be at most bus_bytes (16), got 16.5"),
+    ({"dram_bytes_per_cycle": "15/16"}, "dram_bytes_per_cycle must be 0, or a rational 1..2048 with"),
+    ({"dram_bytes_per_cycle": 3.141592653589793}, "dram_bytes_per_cycle must be 0, or a rational 1..2048 with a denom"),
+    ({"dram_bytes_per_cycle": -4}, "dram_bytes_per_cycle must be 0, or a rational 1..2048 with"),
+    ({"dram_bytes_per_cycle": True}, "dram_bytes_per_cycle must be 0, or a rational 1..2048 with"),
+    ({"dram_shared": 1}, "dram_shared must be true or false, got 1"),
     ({"acc_bits": 48}, "acc_bits must be one of 64, 80, 96, got 48"),
     ({"acc_bits": 80}, "acc_banks must be a multiple of 3 (32-bit planes of a 80-bit accumulator), got 16"),
     ({"formats": ()}, "formats must name at least one of e4m3"),
@@ -111,7 +132,7 @@ def test_wrong_values_are_named(tile: TileConfig, change: dict, message: str) ->
 
 
 def test_a_file_is_read(tmp_path, tile: TileConfig) -> None:
-    lines = [f"{key} = {value!r}".replace("'", '"') for key, value in tile.to_dict().items() if key != "name"]
+    lines = [f"{key} = {json.dumps(value)}" for key, value in tile.to_dict().items() if key != "name"]
     path = tmp_path / "mine.toml"
     path.write_text('name = "other"\n' + "\n".join(lines))
     assert load_tile(path) == dataclasses.replace(tile, name="other")
@@ -134,7 +155,7 @@ def test_wrong_files_are_named(tmp_path, text: str, message: str) -> None:
 def test_a_wrong_value_in_a_file_names_the_file(tmp_path, tile: TileConfig) -> None:
     path = tmp_path / "tile.toml"
     values = {**tile.to_dict(), "rows": 5}
-    path.write_text("\n".join(f"{key} = {value!r}".replace("'", '"') for key, value in values.items()))
+    path.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items()))
     with pytest.raises(ConfigError, match=re.escape(f"tile file {path}: tile mine: rows must be a power of two")):
         load_tile(path)
 

@@ -58,7 +58,9 @@ def test_every_key_has_its_meaning_range_and_default() -> None:
     ("index_entries", "2k", 2048), ("imem_page", "0.25 K", 256), ("rows", " 16 ", 16), ("rows", "1_6", 16),
     ("clock_mhz", "500 MHz", 500.0), ("clock_mhz", "1.2 GHz", 1200.0), ("clock_mhz", "250", 250.0),
     ("clock_mhz", "100000 kHz", 100.0), ("formats", "e4m3, e2m1", ["e4m3", "e2m1"]), ("scales", "", []),
-    ("multiplier", "dsp", "dsp"), ("name", "4k", "4k"),
+    ("multiplier", "dsp", "dsp"), ("name", "4k", "4k"), ("dram_bytes_per_cycle", "25.6 B/cycle", 25.6),
+    ("dram_bytes_per_cycle", "64/3", "64/3"), ("dram_bytes_per_cycle", " 32 B ", 32), ("dram_shared", "true", True),
+    ("dram_shared", "False", False),
 ])
 def test_values_that_people_write(key: str, text: str, value: object) -> None:
     read = KEYS[key].from_text(text)
@@ -69,6 +71,7 @@ def test_values_that_people_write(key: str, text: str, value: object) -> None:
     ("a_buffer_bytes", "64 KB"), ("a_buffer_bytes", "64 Kib"), ("a_buffer_bytes", "lots"), ("a_buffer_bytes", ""),
     ("a_buffer_bytes", "1.3"), ("a_buffer_bytes", "0.0001 KiB"), ("a_buffer_bytes", "64 MHz"), ("rows", "4 KiB"),
     ("rows", "0x10"), ("clock_mhz", "fast"), ("clock_mhz", "4k"), ("clock_mhz", "1e3"), ("imem_page", "--4"),
+    ("dram_bytes_per_cycle", "64/0"), ("dram_bytes_per_cycle", "25.6 GB/s"),
 ])
 def test_values_that_mean_nothing(key: str, text: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"got {text!r}")) as error:

@@ -20,6 +20,7 @@ EDGE = load_tile("edge")
      {"formats": ("e4m3", "e5m2"), "scales": ("e8m0",), "acc_bits": 80, "acc_banks": 33}),
     (["scales="], {"scales": ()}),
     (["bus_bytes=64"], {"bus_bytes": 64}),
+    (["dram_bytes_per_cycle=64/3", "dram_shared=true"], {"dram_bytes_per_cycle": "64/3", "dram_shared": True}),
     (["clock_mhz=812.5"], {"clock_mhz": 812.5}),
     ([" dram_latency = 7 , queue_depth = 3"], {"dram_latency": 7, "queue_depth": 3}),
 ])
@@ -57,6 +58,7 @@ def test_every_key_of_a_tile_can_be_set(name: str) -> None:
     (["rows=16,"], "--tile-set rows=16,: expected KEY=VALUE.*, got ''"),
     (["=4"], "--tile-set =4: expected KEY=VALUE"),
     (["foo=1"], "--tile-set foo=1: unknown key 'foo'; allowed: a_banks, a_buffer_bytes, "),
+    (["dram_shared=1"], "--tile-set dram_shared=1: dram_shared: expected true or false, got '1'"),
     (["rows=16,rows=32"], "--tile-set rows=16,rows=32: rows is set twice"),
     (["rows=16", "rows=32"], "--tile-set rows=32: rows is set twice"),
     (["rows=many"], "--tile-set rows=many: rows: expected an integer of PEs, .* got 'many'"),
