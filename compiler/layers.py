@@ -29,6 +29,8 @@ from .rotary import RopeScaling
 QkNorm = Literal["none", "head", "full"]
 Phase = Literal["prefill", "decode"]
 Mask = Literal["causal", "none"]
+Block = Literal["pre", "post", "sandwich", "parallel"]
+"""How the parts of a decoder layer are put together (`DecoderLayer`)."""
 
 DEFAULT_DECODE_CONTEXT = 1024
 """Cached tokens of a decode workload that does not give any: one thousand is a short chat."""
@@ -159,16 +161,24 @@ class AttentionLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class NormLayer:
-    """RMS norm of rows: ``(offset + weight) * x / sqrt(mean(x^2) + eps)``."""
+    """RMS norm of rows: ``(offset + weight) * x / sqrt(mean(x^2) + eps)``; ``centered``, a LayerNorm: of x - mean(x) in
+    place of x; ``bias``: a vector is added to a LayerNorm's result."""
 
     model: str = "custom"
     hidden: int
     eps: float = 1e-6
     offset: float = 0.0
+    centered: bool = False
+    bias: bool = False
 
     def __post_init__(self) -> None:
-        require_int(f"norm layer of {self.model}", "hidden", self.hidden, 1, 1 << 20)
-        require_positive(f"norm layer of {self.model}", "eps", self.eps)
+        where = f"norm layer of {self.model}"
+        require_int(where, "hidden", self.hidden, 1, 1 << 20)
+        require_positive(where, "eps", self.eps)
+        for field in ("centered", "bias"):
+            require_bool(where, field, getattr(self, field))
+        if self.bias and not self.centered:
+            raise WorkloadError(f"{where}: bias: expected false unless centered (a LayerNorm), got true")
 
     @property
     def kind(self) -> str:
@@ -187,13 +197,25 @@ class NormLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderLayer:
-    """A whole pre-norm decoder layer: ``m = x + r * attention(norm(x))``, ``y = m + r * feed_forward(norm(m))``, where
-    r is ``residual_scale``; ``norm_offset`` is that of both norms."""
+    """A whole decoder layer of attention a and feed-forward layer f, with norms n, each with weights of its own, and r,
+    the ``residual_scale``. ``block``:
+
+    ============  ===========================================================
+    ``pre``       ``m = x + r a(n(x))``, ``y = m + r f(n(m))``: most models
+    ``post``      ``m = x + r n(a(x))``, ``y = m + r n(f(m))``: OLMo-2
+    ``sandwich``  ``m = x + r n(a(n(x)))``, ``y = m + r n(f(n(m)))``: Gemma 2
+    ``parallel``  ``h = n(x)``, ``y = x + r a(h) + r f(h)``: Command-R
+    ============  ===========================================================
+
+    ``norm_...``: of all norms, as in `NormLayer`."""
 
     attention: AttentionLayer
     feed_forward: MlpLayer | MoELayer
+    block: Block = "pre"
     norm_eps: float = 1e-6
     norm_offset: float = 0.0
+    norm_centered: bool = False
+    norm_bias: bool = False
     residual_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -203,8 +225,9 @@ class DecoderLayer:
         if self.attention.hidden != self.feed_forward.hidden:
             raise WorkloadError(f"{where}: feed_forward: expected hidden = {self.attention.hidden}, that of attention, "
                                 f"got {self.feed_forward.hidden}")
-        for field in ("norm_eps", "residual_scale"):
-            require_positive(where, field, getattr(self, field))
+        require_choice(where, "block", self.block, get_args(Block))
+        require_positive(where, "residual_scale", self.residual_scale)
+        _ = self.norm  # raises for what is wrong with it
 
     @property
     def kind(self) -> str:
@@ -222,8 +245,9 @@ class DecoderLayer:
 
     @property
     def norm(self) -> NormLayer:
-        """Either norm; they differ in their weights only."""
-        return NormLayer(model=self.model, hidden=self.hidden, eps=self.norm_eps, offset=self.norm_offset)
+        """Any of the norms; they differ in their weights only."""
+        return NormLayer(model=self.model, hidden=self.hidden, eps=self.norm_eps, offset=self.norm_offset,
+                         centered=self.norm_centered, bias=self.norm_bias)
 
     def cut(self, most: Mapping[str, int]) -> DecoderLayer:
         """The same layer with sizes of at most ``most``, by name."""

@@ -71,8 +71,8 @@ ATTENTION_REASONS = {
     "jamba": _STATE_SPACE, "bamba": _STATE_SPACE, "nemotron_h": _STATE_SPACE, "granitemoehybrid": _STATE_SPACE,
     "qwen2_vl": _BIASES, "qwen2_vl_text": _BIASES, "qwen2_5_vl": _BIASES,
     "qwen2_5_vl_text": _BIASES, "qwen2_5_omni_text": _BIASES, "phi": f"{_PARTIAL} and biases", "phi3": _FUSED,
-    "starcoder2": "biases", "cohere2": _INTERLEAVED,
-    "stablelm": _PARTIAL, "persimmon": _PARTIAL, "nemotron": _PARTIAL, "glm": _PARTIAL,
+    "cohere2": _INTERLEAVED,
+    "stablelm": _PARTIAL, "persimmon": _PARTIAL, "glm": _PARTIAL,
     "chatglm": f"{_FUSED} and {_PARTIAL}", "internlm2": _FUSED, "baichuan": _FUSED,
     "minimax": "linear attention", "ernie4_5": _INTERLEAVED, "ernie4_5_moe": _INTERLEAVED,
     "hunyuan_v1_dense": "a QK-norm after the rotary embedding",
@@ -128,7 +128,8 @@ def unknown_keys(raw: Mapping[str, Any], family: str, ruled: Collection[str]) ->
     """
     known = READ_KEYS | HARMLESS_KEYS
     if family in FAMILIES:
-        known |= FAMILIES[family].read | FAMILIES[family].harmless | {FAMILIES[family].scale_key or ""}
+        built = FAMILIES[family]
+        known |= built.read | built.harmless | {built.scale_key or "", built.eps_key}
         known |= pattern_keys(family)
     return tuple(key for key, value in raw.items()
                  if value is not None and not key.startswith("_") and key not in known and key not in ruled)

@@ -111,7 +111,7 @@ class ModelConfig:
     scoring: Scoring = SOFTMAX
     shared_width: int = 0
     rope: Rope = field(default_factory=Rope)
-    rms_norm_eps: float | None = None
+    norm_eps: float = 1e-6
     activation: str = "silu"
     mlp_biases: bool = False
     qk_norm: QkNorm = "none"
@@ -199,9 +199,9 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
     width = fields.integer(width_key)
     if experts and fields.raw.get(width_key) is None and built.experts:
         fields.fail(width_key, f"an integer from 1 to {MAX_SIZE}")
-    eps = fields.number("rms_norm_eps")
-    if fields.raw.get("rms_norm_eps") is None and built.qk_norm != "none":
-        fields.fail("rms_norm_eps", "a positive finite number")
+    eps = fields.number(built.eps_key)
+    if fields.raw.get(built.eps_key) is None and built.qk_norm != "none":
+        fields.fail(built.eps_key, "a positive finite number")
     # Where the attention is not built, what is wrong with it holds nothing else back.
     attention = fields if family in ATTENTION_FAMILIES else ConfigFields(fields.raw)
     latent = _latent(attention) if built.latent else None
@@ -228,7 +228,7 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
         "scoring": read_scoring(fields, built, experts),
         "shared_width": read_shared_width(fields, built, width),
         "rope": rope,
-        "rms_norm_eps": eps,
+        "norm_eps": eps or built.eps,
         "activation": _activation(fields, built),
         "mlp_biases": built.mlp_bias_key is not None and fields.boolean(built.mlp_bias_key, built.mlp_bias_default),
         "qk_norm": built.qk_norm if built.qk_norm_key is None or fields.boolean(built.qk_norm_key, False) else "none",

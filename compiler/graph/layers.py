@@ -15,12 +15,14 @@ from .ops.attention import Attention
 from .ops.embed import Embed
 from .ops.experts import Experts
 from .ops.gate import Activate, Gate
+from .ops.layer_norm import LayerNorm
 from .ops.linear import Linear
 from .ops.rms_norm import RmsNorm
 from .ops.rotary import Rotary
 from .ops.router import Router
 from .ops.share import ScaleRows, Sigmoid
 from .stored import (
+    BLOCK_NORMS,
     CORRECTION,
     EXPERTS,
     GPT_OSS,
@@ -64,7 +66,7 @@ def _add_layer(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
         case MlpLayer():
             return _mlp(g, workload.layer, x, out, role)
         case NormLayer():
-            return _norm(g, workload.layer, x, out, role, "norm", "input_layernorm")
+            return _norm(g, workload.layer, x, out, role, "norm", module("input_layernorm"))
         case HeadLayer():
             return _head(g, workload.layer, x, out, role)
         case EmbeddingLayer():
@@ -168,9 +170,13 @@ def _mlp(g: GraphBuilder, mlp: MlpLayer, x: str, out: str, role: Role, prefix: s
     return g.node(f"{kind}down", linear, product, *down, output=out, role=role)
 
 
-def _norm(g: GraphBuilder, norm: NormLayer, x: str, out: str, role: Role, name: str, stored: str) -> str:
-    weight = g.value(name, (norm.hidden,), Role.WEIGHT, module(stored))
-    return g.node(name.replace("_", " "), RmsNorm(eps=norm.eps, offset=norm.offset), x, weight, output=out, role=role)
+def _norm(g: GraphBuilder, norm: NormLayer, x: str, out: str, role: Role, name: str, places: tuple[Place, ...]) -> str:
+    weights, op = [g.value(name, (norm.hidden,), Role.WEIGHT, places)], RmsNorm(eps=norm.eps, offset=norm.offset)
+    if norm.centered:
+        op = LayerNorm(eps=norm.eps, offset=norm.offset, biased=norm.bias)
+    if norm.bias:
+        weights.append(g.value(f"{name}_bias", (norm.hidden,), Role.WEIGHT, tuple(place.bias() for place in places)))
+    return g.node(name.replace("_", " "), op, x, *weights, output=out, role=role)
 
 
 def _embedding(g: GraphBuilder, workload: Workload, layer: EmbeddingLayer) -> None:
@@ -180,18 +186,36 @@ def _embedding(g: GraphBuilder, workload: Workload, layer: EmbeddingLayer) -> No
 
 
 def _head(g: GraphBuilder, layer: HeadLayer, x: str, out: str, role: Role) -> str:
-    weight = g.value("final_norm", (layer.hidden,), Role.WEIGHT, outer_module("norm"))
-    normed = g.node("final norm", RmsNorm(eps=layer.norm.eps, offset=layer.norm.offset), x, weight, output="head input")
+    normed = _norm(g, layer.norm, x, "head input", Role.ACTIVATION, "final_norm", outer_module("norm"))
     head = g.value("head", (layer.vocab, layer.hidden), Role.WEIGHT,
                    outer_module("embed_tokens" if layer.tied else "lm_head"))
     return g.node("logits", Linear(scale=layer.scale), normed, head, output=out, role=role)
 
 
 def _decoder(g: GraphBuilder, workload: Workload, layer: DecoderLayer, x: str, out: str, role: Role) -> str:
-    add = Add(scale=layer.residual_scale)
-    normed = _norm(g, layer.norm, x, ATTENTION_INPUT, Role.ACTIVATION, "input_norm", "input_layernorm")
-    made = _add_layer(g, workload.part(layer.attention), normed, ATTENTION_OUTPUT)
-    middle = g.node("attention residual", add, x, made, output=MIDDLE)
-    normed = _norm(g, layer.norm, middle, FEED_FORWARD_INPUT, Role.ACTIVATION, "post_norm", "post_attention_layernorm")
-    made = _add_layer(g, workload.part(layer.feed_forward), normed, FEED_FORWARD_OUTPUT)
-    return g.node("feed-forward residual", add, middle, made, output=out, role=role)
+    add, (attention, feed_forward) = Add(scale=layer.residual_scale), map(workload.part, (
+        layer.attention, layer.feed_forward))
+
+    def norm(name: str, value: str, made: str) -> str:
+        return _norm(g, layer.norm, value, made, Role.ACTIVATION, name, BLOCK_NORMS[layer.block][name])
+
+    def part(own: Workload, value: str, made: str, before: str, read: str, behind: str) -> str:
+        """What a part adds, with a norm ``before`` it (which makes ``read``) and one ``behind`` it where the block has
+        those."""
+        names = BLOCK_NORMS[layer.block]
+        source = norm(before, value, read) if before in names else value
+        if behind not in names:
+            return _add_layer(g, own, source, made)
+        return norm(behind, _add_layer(g, own, source, f"{made} before norm"), made)
+
+    if layer.block == "parallel":
+        normed = norm("input_norm", x, ATTENTION_INPUT)
+        made = [_add_layer(g, own, normed, name) for own, name in (
+            (attention, ATTENTION_OUTPUT), (feed_forward, FEED_FORWARD_OUTPUT))]
+    else:
+        made = [part(attention, x, ATTENTION_OUTPUT, "input_norm", ATTENTION_INPUT, "attention_norm")]
+    middle = g.node("attention residual", add, x, made[0], output=MIDDLE)
+    if layer.block != "parallel":
+        made.append(part(feed_forward, middle, FEED_FORWARD_OUTPUT, "post_norm", FEED_FORWARD_INPUT,
+                         "feed_forward_norm"))
+    return g.node("feed-forward residual", add, middle, made[1], output=out, role=role)

@@ -79,6 +79,20 @@ def outer_module(name: str) -> tuple[Place, ...]:
     return (Place(f"{name}.weight", outer=True),)
 
 
+_PRE = {"input_norm": module("input_layernorm"), "post_norm": module("post_attention_layernorm")}
+_POST = {"attention_norm": module("post_attention_layernorm"),
+         "feed_forward_norm": module("post_feedforward_layernorm")}
+_SANDWICH = {
+    "input_norm": module("input_layernorm"),
+    "attention_norm": module("post_self_attn_layernorm") + module("post_attention_layernorm"),
+    "post_norm": module("pre_feedforward_layernorm") + module("post_attention_layernorm"),
+    "feed_forward_norm": module("post_feedforward_layernorm") + module("post_mlp_layernorm"),
+}
+BLOCK_NORMS = {"pre": _PRE, "post": _POST, "sandwich": _SANDWICH, "parallel": {"input_norm": _PRE["input_norm"]}}
+"""The norms of a decoder layer by its block: before and behind attention (``input_norm``, ``attention_norm``), before
+and behind the feed-forward layer (``post_norm``, ``feed_forward_norm``). GLM-4 says ``post_attention_layernorm`` of the
+one before the feed-forward layer, Gemma of the one behind attention."""
+
 _GPT = {"up": "mlp.c_fc.weight", "down": "mlp.c_proj.weight"}
 _FUSED = {"gate": Place("mlp.gate_up_proj.weight", 0, 2), "up": Place("mlp.gate_up_proj.weight", 1, 2),
           "down": Place("mlp.down_proj.weight")}

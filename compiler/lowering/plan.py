@@ -19,6 +19,7 @@ from ..graph.ops.embed import Embed
 from ..graph.ops.experts import Experts
 from ..graph.ops.gate import Activate, Gate
 from ..graph.ops.head_linear import HeadLinear
+from ..graph.ops.layer_norm import Norm
 from ..graph.ops.linear import Linear
 from ..graph.ops.rms_norm import RmsNorm
 from ..graph.ops.rotary import Rotary
@@ -186,7 +187,7 @@ def _steps(layer: Layer) -> Iterator[Step]:
             yield summed
             yield from _quantizer(layer, summed)
         elif layer.rowwise(node):
-            norm = node if isinstance(node.op, RmsNorm) else _norm_of(graph, node)
+            norm = node if isinstance(node.op, Norm) else _norm_of(graph, node)
             fused |= {norm.name} if norm else set()
             yield _rows(layer, node if isinstance(node.op, Add) else None, norm)
         else:
@@ -245,7 +246,7 @@ def _gate(graph: Graph, linear: Node) -> Node | None:
 
 def _norm_of(graph: Graph, add: Node) -> Node | None:
     """The norm that reads a sum, if there is one and it alone quantizes it."""
-    norms = [node for node in graph.consumers(add.output) if isinstance(node.op, RmsNorm)]
+    norms = [node for node in graph.consumers(add.output) if isinstance(node.op, Norm)]
     codes = [node for node in graph.consumers(add.output) if Slot.FP32 not in node.op.slots]
     return norms[0] if len(norms) == 1 and not codes else None
 

@@ -392,7 +392,7 @@ NOT_BUILT_ATTENTION: list[tuple[dict[str, Any], str]] = [
         {"rope_theta": ..., "rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.25}},
         "rope_parameters.partial_rotary_factor = 0.25 needs a partial rotary embedding",
     ),
-    ({"model_type": "starcoder2"}, "model_type = 'starcoder2' needs biases, which is not built yet (allowed: "),
+    ({"model_type": "stablelm"}, "model_type = 'stablelm' needs a partial rotary embedding, which is not built yet"),
     ({"model_type": "apertus"}, "model_type = 'apertus' is not built yet (allowed: "),
     ({"model_type": "qwen4_moe"}, "model_type = 'qwen4_moe' is not built yet (allowed: "),
 ]
