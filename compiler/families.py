@@ -23,7 +23,8 @@ _ROUTER_TRAINING = frozenset({"output_router_logits", "router_aux_loss_coef", "r
 _GRANITE = frozenset({"attention_multiplier", "residual_multiplier"})
 _GRANITE_OUTSIDE = frozenset({"embedding_multiplier", "logits_scaling"})
 _SPARSE_LAYERS = frozenset({"max_window_layers", "decoder_sparse_step", "mlp_only_layers"})
-_GEMMA = frozenset({"final_logit_softcapping", "use_bidirectional_attention"})
+_GEMMA = frozenset({"use_bidirectional_attention"})
+SCORE_CAP, LOGIT_CAP = "attn_logit_softcapping", "final_logit_softcapping"
 _MINIMAX = frozenset({"use_mtp", "num_mtp_modules", "mtp_transformer_layers", "qk_norm_type", "attn_type_list"})
 _TANH = "gelu_pytorch_tanh"
 
@@ -48,13 +49,14 @@ class Window:
     """The sliding window of a family (`windows`). default: ``sliding_window`` where it is missing; switched: only with
     ``use_sliding_window``; by_layer: as ``layer_types`` says, not in every layer; first_layers: where that list is
     missing, it is of layers from ``max_window_layers`` on, with this value where that is missing too; None: a pattern
-    of the class. own_rope: layers with it have a rotary base of their own, which is not built."""
+    of the class. own_rope: layers with it have a rotary base of their own, ``rope_local_base_freq``, this one where
+    that is missing, and no scaling."""
 
     default: int | None = None
     switched: bool = False
     by_layer: bool = False
     first_layers: int | None = None
-    own_rope: bool = False
+    own_rope: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,8 @@ class Family:
     is true. rotary_part: what a missing ``partial_rotary_factor`` means; None: all of a head is rotated whatever the
     key says. interleaved: the rotary embedding pairs neighbours. norm_offset: added to the weights of its norms;
     layer_norm: these are LayerNorms, norm_bias: with biases; eps_key: the key with their epsilon, with eps where it is
-    missing. block: how its decoder layer is put together. sinks: its attention has. scale_key: with the number whose
+    missing. block: how its decoder layer is put together. sinks: its attention has. caps: of scores and logits, by the
+    keys that say them, with what these mean where they are missing. scale_key: with the number whose
     -1/2 power scales scores. latent: its attention is MLA (`latent`). window: of its attention. read, harmless: keys of
     its own.
 
@@ -116,6 +119,7 @@ class Family:
     interleaved: bool = False
     norm_offset: float = 0.0
     sinks: bool = False
+    caps: Mapping[str, float | None] = field(default_factory=dict)
     scale_key: str | None = None
     latent: bool = False
     layer_norm: bool = False
@@ -169,16 +173,17 @@ FAMILIES = {
     "olmo2": Family(qk_norm="full", heads_for_kv=True, rope_theta=1e4, biases="all",
                     block="post"),
     "gemma": Family(activation=_TANH, renamed={"gelu": _TANH},
-                    head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA),
+                    head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA | {LOGIT_CAP}),
     "gemma2": Family(activation=_TANH, activation_key="hidden_activation",
                      head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA,
-                     scale_key="query_pre_attn_scalar", block="sandwich",
+                     scale_key="query_pre_attn_scalar", block="sandwich", caps={SCORE_CAP: 50.0, LOGIT_CAP: 30.0},
                      window=Window(default=4096, by_layer=True)),
     "gemma3_text": Family(activation=_TANH, activation_key="hidden_activation",
                           qk_norm="head", head_dim_needed=True, biases="all", norm_offset=1.0,
                           scale_key="query_pre_attn_scalar", block="sandwich",
-                          harmless=_GEMMA | {"rope_local_base_freq", "sliding_window_pattern"},
-                          window=Window(default=4096, by_layer=True, own_rope=True)),
+                          caps={LOGIT_CAP: None}, read=frozenset({"rope_local_base_freq"}),
+                          harmless=_GEMMA | {"sliding_window_pattern"},
+                          window=Window(default=4096, by_layer=True, own_rope=1e4)),
     "cohere": Family(heads_for_kv=True, rope_theta=1e4, biases="all", interleaved=True, layer_norm=True,
                      eps_key="layer_norm_eps", eps=1e-5, block="parallel", harmless=frozenset({"logit_scale"})),
     "phimoe": Family(experts=True, width_key="intermediate_size", biases="all", layer_norm=True,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..rtl.spec.errors import ConfigError
+from .families import FAMILIES
 
 Raw = Mapping[str, Any]
 
@@ -47,12 +48,15 @@ def _every(default: int, other: str, key: str | None = None) -> Pattern:
 
 
 def window_of(raw: Raw) -> int | None:
-    """The window of a model's sliding layers, None where it has none. Qwen and SmolLM3 carry a size that
-    ``use_sliding_window: false``, their class default, switches off."""
+    """The window of a model's sliding layers, None where it has none: as `families.Window` says, or, of a family
+    without one, the size where no switch says false. Qwen and SmolLM3 carry a size that ``use_sliding_window: false``,
+    their class default, switches off."""
     family = str(raw.get("model_type", ""))
-    if not raw.get("use_sliding_window", not family.startswith(("qwen", "smollm3"))):
+    window = FAMILIES[family].window if family in FAMILIES else None
+    switched = family.startswith(("qwen", "smollm3")) if window is None else window.switched
+    if not raw.get("use_sliding_window", not switched):
         return None
-    return raw.get("sliding_window", 4096 if family == "mistral" else None)
+    return raw.get("sliding_window", window.default if window is not None else None)
 
 
 def _all_sliding(raw: Raw, i: int, layers: int) -> str:

@@ -55,6 +55,7 @@ def attention_layer(model: ModelConfig) -> AttentionLayer:
         norm_offset=family.norm_offset,
         sinks=family.sinks,
         window=layer_window(model.raw),
+        logit_cap=model.logit_cap,
     )
 
 

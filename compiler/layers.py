@@ -56,7 +56,7 @@ class AttentionLayer:
     i + rotary_dim / 2, or ``rope_interleaved`` with its neighbour. ``norm_offset``: added to the weights of the
     QK-norm (1 in Gemma). ``sinks``: each query head has a score that belongs to no key.
     ``window``: a query sees its own and the ``window - 1`` keys before; ``chunk``: those of its own chunk of positions
-    (`masks`); None: all before.
+    (`masks`); None: all before. ``logit_cap``: scores s become ``cap * tanh(s / cap)``.
     """
 
     model: str = "custom"
@@ -77,6 +77,7 @@ class AttentionLayer:
     sinks: bool = False
     window: int | None = None
     chunk: int | None = None
+    logit_cap: float | None = None
 
     def __post_init__(self) -> None:
         where = f"attention layer of {self.model}"
@@ -113,6 +114,8 @@ class AttentionLayer:
         if self.softmax_scale is None:
             object.__setattr__(self, "softmax_scale", self.head_dim**-0.5)
         require_positive(where, "softmax_scale", self.softmax_scale)
+        if self.logit_cap is not None:
+            require_positive(where, "logit_cap", self.logit_cap)
 
     @property
     def kind(self) -> str:
@@ -290,16 +293,21 @@ class EmbeddingLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadLayer:
-    """The final norm and the logits: ``scale * (norm(x) W^T)``, W (vocab, hidden). tied: W is the embedding's table."""
+    """The final norm and the logits: z = ``scale * (norm(x) W^T)``, W (vocab, hidden), or with a ``logit_cap``
+    ``cap * tanh(z / cap)``. tied: W is the embedding's table. bias: a vector is added to the product."""
 
     norm: NormLayer
     vocab: int
     scale: float = 1.0
     tied: bool = False
+    bias: bool = False
+    logit_cap: float | None = None
 
     def __post_init__(self) -> None:
         require_int(f"head of {self.model}", "vocab", self.vocab, 1, 1 << 20)
         require_positive(f"head of {self.model}", "scale", self.scale)
+        if self.logit_cap is not None:
+            require_positive(f"head of {self.model}", "logit_cap", self.logit_cap)
 
     @property
     def kind(self) -> str:

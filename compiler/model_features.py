@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .activation_names import HUGGING_FACE
-from .families import FAMILIES, Family
+from .families import FAMILIES, SCORE_CAP, Family
 from .model_keys import (
     ATTENTION_FAMILIES,
     ATTENTION_REASONS,
@@ -151,7 +151,8 @@ ATTENTION_RULES = (
     Rule("use_qk_norm", "a QK-norm that the family does not have", "false", _qk_norm),
     Rule("qk_layernorm", "a QK-norm that the family does not have", "false", _present("qk_layernorm")),
     Rule("qk_layer_norms", "a QK-norm that the family does not have", "false", _present("qk_layer_norms")),
-    Rule("attn_logit_softcapping", "capped attention logits", "null", _present("attn_logit_softcapping")),
+    Rule(SCORE_CAP, "capped attention logits that the family does not have", "null",
+         lambda raw: None if SCORE_CAP in _family(raw).caps else raw.get(SCORE_CAP) or None),
     Rule("clip_qkv", "clipped q, k and v", "null", _present("clip_qkv")),
     Rule("pruned_heads", "pruned heads", "empty", _present("pruned_heads")),
     Rule("add_cross_attention", "cross attention", "false", _present("add_cross_attention")),

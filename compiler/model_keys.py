@@ -129,7 +129,7 @@ def unknown_keys(raw: Mapping[str, Any], family: str, ruled: Collection[str]) ->
     known = READ_KEYS | HARMLESS_KEYS
     if family in FAMILIES:
         built = FAMILIES[family]
-        known |= built.read | built.harmless | {built.scale_key or "", built.eps_key}
+        known |= built.read | built.harmless | built.caps.keys() | {built.scale_key or "", built.eps_key}
         known |= pattern_keys(family)
     return tuple(key for key, value in raw.items()
                  if value is not None and not key.startswith("_") and key not in known and key not in ruled)

@@ -30,7 +30,7 @@ from typing import Any
 from ..rtl.spec.errors import ConfigError, WorkloadError
 from .activation_names import HUGGING_FACE, Clamped
 from .config_fields import MAX_SIZE, ConfigFields
-from .families import EXPERT_COUNT_KEYS, FAMILIES, TOP_K_KEYS, Biases, Family
+from .families import EXPERT_COUNT_KEYS, FAMILIES, SCORE_CAP, TOP_K_KEYS, Biases, Family
 from .layers import (
     QkNorm,
 )
@@ -118,6 +118,7 @@ class ModelConfig:
     biases: Biases = "none"
     tie_word_embeddings: bool = False
     softmax_scale: float | None = None
+    logit_cap: float | None = None
     residual_scale: float = 1.0
     latent: Mapping[str, Any] | None = None
     part: str = ""
@@ -235,6 +236,7 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
         "biases": built.biases if _biased(fields, built) else "none",
         "tie_word_embeddings": fields.boolean("tie_word_embeddings", False),
         "softmax_scale": _latent_scale(head_dim, rope) if latent else _softmax_scale(fields, built),
+        "logit_cap": fields.number(SCORE_CAP) if SCORE_CAP in fields.raw else built.caps.get(SCORE_CAP),
         "residual_scale": (fields.number("residual_multiplier") or 1.0) if built.multipliers else 1.0,
         "quantization": _quantization(fields.raw),
     }

@@ -107,6 +107,7 @@ _TENSOR_IDS = {
             "feed_forward_norm_bias",
             "norm_bias",
             "final_norm_bias",
+            "head_bias",
         )
     )
 }

@@ -12,14 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .families import FAMILIES, Window
-from .layer_patterns import FULL, SLIDING
-
-
-def _asked(raw: Mapping[str, Any], window: Window | None) -> Any:
-    """The size that is given and switched on."""
-    if not raw.get("use_sliding_window", window is None or not window.switched):
-        return None
-    return raw.get("sliding_window", window.default if window is not None else None)
+from .layer_patterns import FULL, SLIDING, window_of
 
 
 def _family(raw: Mapping[str, Any]) -> Window | None:
@@ -36,12 +29,12 @@ def layer_window(raw: Mapping[str, Any]) -> int | None:
     """The window of every layer; None without. What differs from layer to layer, or that the family does not have, is
     for the rules to refuse (`model_features`)."""
     family = _family(raw)
-    if family is None or (size := _asked(raw, family)) is None:
+    if family is None or (size := window_of(raw)) is None:
         return None
     if not family.by_layer:
         return size
     if kinds := layer_kinds(raw):
-        return size if set(kinds) == {SLIDING} and not family.own_rope else None
+        return size if set(kinds) == {SLIDING} else None
     layers, full = raw.get("num_hidden_layers"), raw.get("max_window_layers", family.first_layers)
     return None if family.first_layers is not None and layers is not None and layers <= full else size
 
@@ -57,7 +50,7 @@ def window_of_some(raw: Mapping[str, Any]) -> Any:
 
 def window_of_none(raw: Mapping[str, Any]) -> Any:
     """The size where a family that is built has no windows."""
-    return _asked(raw, None) if raw.get("model_type") in FAMILIES and _family(raw) is None else None
+    return window_of(raw) if raw.get("model_type") in FAMILIES and _family(raw) is None else None
 
 
 def empty_window(raw: Mapping[str, Any]) -> Any:

@@ -111,8 +111,8 @@ def _attention(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
     v = g.node("projection v", Linear(heads=layer.kv_heads, turned=True, bias=layer.qkv_bias), x, weights["v"],
                *added["v"], output="v")
     sinks = [g.value("sinks", (layer.heads,), Role.WEIGHT, (Place("self_attn.sinks"),))] if layer.sinks else []
-    mixed = g.node("core", Attention(workload=workload, scale=layer.scale, sink=layer.sinks), q, k, v, *caches, *sinks,
-                   output="mixed")
+    core = Attention(workload=workload, scale=layer.scale, sink=layer.sinks, cap=layer.logit_cap)
+    mixed = g.node("core", core, q, k, v, *caches, *sinks, output="mixed")
     return g.node("output projection", Linear(bias=layer.output_bias), mixed, wo, *added["o"], output=out, role=role)
 
 
@@ -189,7 +189,10 @@ def _head(g: GraphBuilder, layer: HeadLayer, x: str, out: str, role: Role) -> st
     normed = _norm(g, layer.norm, x, "head input", Role.ACTIVATION, "final_norm", outer_module("norm"))
     head = g.value("head", (layer.vocab, layer.hidden), Role.WEIGHT,
                    outer_module("embed_tokens" if layer.tied else "lm_head"))
-    return g.node("logits", Linear(scale=layer.scale), normed, head, output=out, role=role)
+    added = [g.value("head_bias", (layer.vocab,), Role.WEIGHT, (outer_module("lm_head")[0].bias(),))] if layer.bias \
+        else []
+    op = Linear(scale=layer.scale, cap=layer.logit_cap, bias=layer.bias)
+    return g.node("logits", op, normed, head, *added, output=out, role=role)
 
 
 def _decoder(g: GraphBuilder, workload: Workload, layer: DecoderLayer, x: str, out: str, role: Role) -> str:

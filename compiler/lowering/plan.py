@@ -160,8 +160,10 @@ def _steps(layer: Layer) -> Iterator[Step]:
                             product=only)
         elif isinstance(node.op, Linear):
             step, following = _linear(layer, node)
-            if node.op.scale != 1.0 and not isinstance(step, ToRows):
-                raise CompileError(f"{node.name}: no kernel computes a Linear with a factor as {type(step).__name__}")
+            plain = isinstance(step, ToRows) and (node.op.cap is None or step.weights is None)
+            if (node.op.scale != 1.0 or node.op.cap is not None) and not plain:
+                raise CompileError(f"{node.name}: no kernel computes a Linear with a factor or a cap as "
+                                   f"{type(step).__name__}")
             fused |= {other.name for other in following}
             yield step
             yield from _quantizer(layer, step)

@@ -29,7 +29,7 @@ from ..operands import WIDEST_BUS, k_unit, place_operand
 from ..quantize import StoredTensor, store
 from ..schedule import GemmSchedule, KernelSchedule, Schedule
 from ..tiles.buffers import Buffer, Memory, align, place
-from ..tiles.expr import Assign, Elem, Reduction, Row, Shape
+from ..tiles.expr import Assign, Elem, Reduction, Row, Shape, sigmoid
 from .head_sizes import mixed_head, rotated_head, spread_heads
 from .kv_layout import ask_queries, key_caches, row_segments, rows_key
 from .ports import CORES, Ports
@@ -369,7 +369,7 @@ class ToRows(Projection):
     def emit(self, job: Job) -> None:
         emitter, schedule, target = job.emitter, job.schedule[self.name], job.memory[self.layer.floats_key(self.makes)]
         assert isinstance(self.node.op, Linear)
-        factor = job.scales[self.x] * job.scales[self.weight] * self.node.op.scale
+        cap, factor = self.node.op.cap, job.scales[self.x] * job.scales[self.weight] * self.node.op.scale
         regions = self.place(job.schedule)
         bias = ColumnBias(emitter, regions, job.memory[self._held_bias], self.name) if self.bias else None
         weights = job.memory[self.weights] if self.weights else None
@@ -382,8 +382,12 @@ class ToRows(Projection):
             if weights is not None:
                 weight = self._row_weights(emitter, group, weights, regions)
                 emitter.compute(group.shape, Assign(to=own, value=own * weight, scale=scale, label="weigh rows"))
-            elif bias is None:
+            elif bias is None and cap is None:
                 emitter.compute(group.shape, Assign(to=own, value=own, scale=scale, label="scale"))
+            if cap is not None:  # cap tanh(z / cap) = 2 cap sigmoid(2 z / cap) - cap
+                emitter.compute(
+                    group.shape, Assign(to=own, value=sigmoid(own * (2 / cap * (scale or 1.0))), label="sigmoid"),
+                    Assign(to=own, value=own * (2 * cap) - cap, label="cap"))
             width = min(group.tiles * emitter.config.cols, self.problem.n - group.n0)
             emitter.store_acc(target, first_row=group.m0, rows=group.rows, first_byte=4 * group.n0,
                               row_bytes=4 * width, addr=group.addr, pitch=group.pitch, label="store out")

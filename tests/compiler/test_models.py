@@ -196,7 +196,7 @@ WINDOWS: list[tuple[str, dict[str, Any], int | str | None]] = [
     ("gpt_oss", {"layer_types": ["sliding_attention"], "sliding_window": 9}, 9),
     ("gpt_oss", {"layer_types": ..., "sliding_window": ...}, "sliding_window = 128 needs a window on some layers"),
     ("gemma2", {"layer_types": ["sliding_attention"], "sliding_window": ...}, 4096),
-    ("gemma3_text", {"layer_types": ["sliding_attention"]}, "layer_types = 'sliding_attention'"),  # another rotary base
+    ("gemma3_text", {"layer_types": ["sliding_attention"], "sliding_window": 9}, 9),
     ("granite", {"sliding_window": 64, "use_sliding_window": False}, None),
     ("granite", {"sliding_window": 64}, "that the family does not have"),
 ]
