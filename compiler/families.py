@@ -70,13 +70,14 @@ class Family:
     what older checkpoints mean that leave it out. multipliers: ``attention_multiplier`` in place of 1 / sqrt(head_dim),
     and ``residual_multiplier``. biases: the attention's projections that have one, where the key ``bias_key`` is true
     (``bias_default`` where it is missing), or always where that is None. qk_norm_key: there is a QK-norm only where it
-    is true. rotary_part: what a missing ``partial_rotary_factor`` means; None: all of a head is rotated whatever the
-    key says. interleaved: the rotary embedding pairs neighbours. norm_offset: added to the weights of its norms;
-    layer_norm: these are LayerNorms, norm_bias: with biases; eps_key: the key with their epsilon, with eps where it is
-    missing. block: how its decoder layer is put together. sinks: its attention has. caps: of scores and logits, by the
-    keys that say them, with what these mean where they are missing. scale_key: with the number whose
-    -1/2 power scales scores. latent: its attention is MLA (`latent`). window: of its attention. read, harmless: keys of
-    its own.
+    is true (``qk_norm_default`` where it is missing). chunk: of layers of chunked attention, where
+    ``attention_chunk_size`` is missing; tempered: layers without rotary embedding have a temperature. rotary_part: what
+    a missing ``partial_rotary_factor`` means; None: all of a head is rotated whatever the key says. interleaved: the
+    rotary embedding pairs neighbours. norm_offset: added to the weights of its norms; layer_norm: these are LayerNorms,
+    norm_bias: with biases; eps_key: the key with their epsilon, with eps where it is missing. block: how its decoder
+    layer is put together. sinks: its attention has. caps: of scores and logits, by the keys that say them, with what
+    these mean where they are missing. scale_key: with the number whose -1/2 power scales scores. latent: its attention
+    is MLA (`latent`). window: of its attention. read, harmless: keys of its own.
 
     scoring: of its router, with what its class assumes where keys are missing; norm_default: the same of
     ``norm_topk_prob``. grouped, scaled: it reads `GROUPS`, ``routed_scaling_factor``. shared: the key
@@ -115,6 +116,9 @@ class Family:
     bias_key: str | None = "attention_bias"
     bias_default: bool = False
     qk_norm_key: str | None = None
+    qk_norm_default: bool = False
+    chunk: int | None = None
+    tempered: bool = False
     rotary_part: float | None = None
     interleaved: bool = False
     norm_offset: float = 0.0
@@ -198,7 +202,8 @@ FAMILIES = {
                        rope_theta=1e4, rotary_part=0.5,
                        layer_norm=True, norm_bias=True, norm_offset=1.0, eps_key="norm_eps", eps=1e-5,
                        harmless=frozenset({"partial_rotary_percent"})),
-    "phi3": Family(heads_for_kv=True, rope_theta=1e4),
+    "phi3": Family(heads_for_kv=True, rope_theta=1e4, rotary_part=1.0, eps=1e-5, window=Window()),
+    "internlm2": Family(heads_for_kv=True, rope_theta=1e4, biases="all", bias_key="bias", read=frozenset({"bias"})),
     "granitemoeshared": Family(experts=True, width_key="intermediate_size", always_normalised=True, heads_for_kv=True,
                                rope_theta=1e4, multipliers=True, biases="all", shared="shared_intermediate_size",
                                read=_GRANITE | _EXPERT_KEYS,
@@ -220,10 +225,16 @@ FAMILIES = {
                         "full_attention_interval", "attn_output_gate", "mamba_ssm_dtype"})
        for name, always in (("qwen3_next", False), ("qwen3_5_moe_text", True))},
     "llama4_text": Family(experts=True, width_key="intermediate_size", shared="intermediate_size",
-                          scoring=Scoring(score="sigmoid", on_input=True), read=_EXPERT_KEYS,
-                          harmless=_ROUTER_TRAINING | {
-                              "intermediate_size_mlp", "interleave_moe_layer_step", "moe_layers", "no_rope_layers",
-                              "no_rope_layer_interval", "attn_temperature_tuning", "floor_scale", "attn_scale",
-                              "for_llm_compressor"}),
+                          scoring=Scoring(score="sigmoid", on_input=True), biases="all", head_dim_needed=True,
+                          interleaved=True, rope_theta=5e5, qk_norm="unweighted", qk_norm_key="use_qk_norm",
+                          qk_norm_default=True, chunk=8192, tempered=True,
+                          read=_EXPERT_KEYS | {"attn_temperature_tuning", "floor_scale", "attn_scale"},
+                          harmless=_ROUTER_TRAINING | {"intermediate_size_mlp", "interleave_moe_layer_step",
+                                                       "moe_layers", "for_llm_compressor"}),
+    "smollm3": Family(biases="all", rope_theta=2e6, mlp_bias_key="mlp_bias", harmless=frozenset({"max_window_layers"}),
+                      window=Window(switched=True, by_layer=True)),
+    "cohere2": Family(heads_for_kv=True, rope_theta=1e4, biases="all", interleaved=True, layer_norm=True,
+                      eps_key="layer_norm_eps", eps=1e-5, block="parallel", window=Window(default=4096, by_layer=True),
+                      harmless=frozenset({"logit_scale", "sliding_window_pattern", "order_of_interleaved_layers"})),
 }  # fmt: skip
 """Keys that are harmless here: those of training, and of which layer is of which kind."""

@@ -133,6 +133,12 @@ ATTENTION_PATTERNS: Mapping[str, Pattern] = {
 }
 """Of families with something else than one kind of attention in all layers."""
 
+ROTARY_PATTERNS: Mapping[str, Callable[[Raw, int, int, str], bool]] = {
+    **dict.fromkeys(("llama4_text", "smollm3"), lambda raw, i, layers, _: _rotated(raw, i, layers)),
+    "cohere2": lambda raw, i, layers, kind: kind == SLIDING,
+}
+"""Of families that rotate queries and keys in some layers only: of layer ``i`` of ``layers``, of this attention."""
+
 FEED_FORWARD_PATTERNS: Mapping[str, Pattern] = {
     "qwen2_moe": _QWEN_STEP, "qwen3_moe": _QWEN_STEP, "qwen3_next": _QWEN_STEP,
     "deepseek_v2": _first_dense(0), "deepseek_v3": _first_dense(3), "kimi_k2": _first_dense(3),
@@ -161,7 +167,8 @@ def layer_kinds(raw: Raw, layers: int, *, experts: bool, source: str) -> tuple[L
     try:
         attention = _attention(raw, family, layers)
         feed_forward = _feed_forward(raw, family, layers) if experts else [DENSE] * layers
-        rotary = [_ROPE_KEYS[0] not in pattern_keys(family) or _rotated(raw, i, layers) for i in range(layers)]
+        rotates = ROTARY_PATTERNS.get(family, lambda *_: True)
+        rotary = [rotates(raw, i, layers, kind) for i, kind in enumerate(attention)]
         for key, found in (("layer_types", attention), ("mlp_layer_types", feed_forward)):
             _check_counts(raw, key, found)
     except ConfigError as error:

@@ -17,7 +17,7 @@ from .layers import AttentionLayer, DecoderLayer, EmbeddingLayer, HeadLayer, Lay
 from .model_features import attention_blockers, mlp_blockers, moe_blockers
 from .model_keys import family_problem, not_understood
 from .models import ModelConfig
-from .windows import layer_window
+from .windows import layer_chunk, layer_window, rotated
 
 LATENT_EPS = 1e-6
 """Of the norms of latents, whatever ``rms_norm_eps``: ``transformers`` gives it to the other norms only."""
@@ -45,16 +45,18 @@ def attention_layer(model: ModelConfig) -> AttentionLayer:
         head_dim=model.head_dim,
         rope_theta=rope.theta,
         rope_scaling=rope.scaling,
-        qk_norm=model.qk_norm,
+        qk_norm="none" if model.qk_norm == "unweighted" and not rotated(model.raw) else model.qk_norm,
         norm_eps=model.norm_eps,
         softmax_scale=model.softmax_scale,
         qkv_bias=model.biases != "none",
         output_bias=model.biases == "all",
-        rotary_dim=rope.rotary_dim,
+        rotary_dim=rope.rotary_dim if rotated(model.raw) else 0,
         rope_interleaved=family.interleaved,
         norm_offset=family.norm_offset,
         sinks=family.sinks,
         window=layer_window(model.raw),
+        chunk=layer_chunk(model.raw),
+        temperature=None if rotated(model.raw) else model.temperature,
         logit_cap=model.logit_cap,
     )
 

@@ -26,7 +26,7 @@ from .feed_forward import MlpLayer, MoELayer
 from .masks import KeyMask
 from .rotary import RopeScaling
 
-QkNorm = Literal["none", "head", "full"]
+QkNorm = Literal["none", "head", "full", "unweighted"]
 Phase = Literal["prefill", "decode"]
 Mask = Literal["causal", "none"]
 Block = Literal["pre", "post", "sandwich", "parallel"]
@@ -39,6 +39,18 @@ MAX_TOKENS = 1 << 24
 """Bound on tokens, context and batch, so that a slip of the keyboard is an error and not a hang."""
 
 
+@dataclass(frozen=True)
+class Temperature:
+    """Of attention: q at position p is times ``1 + scale * ln(1 + floor((p + 1) / floor))``."""
+
+    scale: float
+    floor: float
+
+    def __post_init__(self) -> None:
+        for field in ("scale", "floor"):
+            require_positive("attention temperature", field, getattr(self, field))
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttentionLayer:
     """Grouped-query attention with rotary embedding: QKV projections, softmax core, output projection.
@@ -47,7 +59,8 @@ class AttentionLayer:
     Query head h reads key/value head ``h // (heads // kv_heads)``. ``kv_heads == heads`` is MHA, 1 is MQA.
 
     ``qk_norm``: ``"head"``: RMS norm of every q and k head over head_dim, before the rotary embedding
-    (Qwen3); ``"full"``: over the whole projection width, before the split into heads (OLMoE).
+    (Qwen3); ``"unweighted"``: the same without weights (Llama 4, behind the rotation, which it commutes with);
+    ``"full"``: over the whole projection width, before the split into heads (OLMoE).
     ``softmax_scale`` multiplies q.k; None means ``head_dim ** -0.5``. ``rope_scaling`` changes the rotary
     frequencies of base ``rope_theta`` (`rotary`); None leaves them plain. ``qkv_bias``: vectors are added to q, k and
     v; ``output_bias``: one to the result.
@@ -56,7 +69,8 @@ class AttentionLayer:
     i + rotary_dim / 2, or ``rope_interleaved`` with its neighbour. ``norm_offset``: added to the weights of the
     QK-norm (1 in Gemma). ``sinks``: each query head has a score that belongs to no key.
     ``window``: a query sees its own and the ``window - 1`` keys before; ``chunk``: those of its own chunk of positions
-    (`masks`); None: all before. ``logit_cap``: scores s become ``cap * tanh(s / cap)``.
+    (`masks`); None: all before. ``logit_cap``: scores s become ``cap * tanh(s / cap)``. ``temperature``: q of late
+    tokens is longer.
     """
 
     model: str = "custom"
@@ -78,6 +92,7 @@ class AttentionLayer:
     window: int | None = None
     chunk: int | None = None
     logit_cap: float | None = None
+    temperature: Temperature | None = None
 
     def __post_init__(self) -> None:
         where = f"attention layer of {self.model}"

@@ -20,7 +20,7 @@ from .model_keys import (
     MOE_REASONS,
     family_problem,
 )
-from .windows import empty_window, other_kind, window_of_none, window_of_some
+from .windows import empty_window, other_chunk, other_kind, rotated_in_some, window_of_none, window_of_some
 
 PER_LAYER = "per-layer"
 """How the bundled table writes a size that is not one number (Gemma 4)."""
@@ -128,7 +128,10 @@ ATTENTION_RULES = (
     Rule("kv_lora_rank", "multi-head latent attention (MLA)", "absent", _latent("kv_lora_rank")),
     Rule("q_lora_rank", "multi-head latent attention (MLA)", "absent", _latent("q_lora_rank")),
     Rule("linear_num_key_heads", "linear attention", "absent", _present("linear_num_key_heads")),
-    Rule("attention_chunk_size", "chunked attention", "absent", _present("attention_chunk_size")),
+    Rule("attention_chunk_size", "chunked attention in a family without, or on some layers only",
+         "absent, or layer_types that are all alike", other_chunk),
+    Rule("no_rope_layers", "layers without rotary embedding beside others", "layers that are all alike",
+         rotated_in_some),
     Rule("sliding_window", "a sliding window that the family does not have", "null", window_of_none),
     Rule(
         "sliding_window",

@@ -31,9 +31,7 @@ from ..rtl.spec.errors import ConfigError, WorkloadError
 from .activation_names import HUGGING_FACE, Clamped
 from .config_fields import MAX_SIZE, ConfigFields
 from .families import EXPERT_COUNT_KEYS, FAMILIES, SCORE_CAP, TOP_K_KEYS, Biases, Family
-from .layers import (
-    QkNorm,
-)
+from .layers import QkNorm, Temperature
 from .model_features import RULED_KEYS, activation_of, attention_blockers, moe_blockers
 from .model_files import config_file, model_name, read_json_object, suggestion, text_part
 from .model_keys import ATTENTION_FAMILIES, has_experts, not_understood, unknown_keys
@@ -60,6 +58,8 @@ BUNDLED_ROPE_THETA = {
     "glm-4.5": 1e6,
     "gpt-oss-20b": 1.5e5,
     "gpt-oss-120b": 1.5e5,
+    "llama-4-scout": 5e5,
+    "llama-4-maverick": 5e5,
     "deepseek-v2": 1e4,
     "deepseek-v3": 1e4,
     "kimi-k2": 5e4,
@@ -72,6 +72,8 @@ _GPT_OSS_ROPE = {"rope_scaling": {"rope_type": "yarn", "factor": 32.0, "beta_fas
 _DEEPSEEK_ROPE = {"type": "yarn", "factor": 40.0, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0,
                   "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096}
 BUNDLED_KEYS: dict[str, dict[str, Any]] = {
+    "llama-4-scout": {"rope_scaling": {"rope_type": "llama3", "factor": 16.0, "low_freq_factor": 1.0,
+                                       "high_freq_factor": 1.0, "original_max_position_embeddings": 8192}},
     "glm-4.5": {"partial_rotary_factor": 0.5}, "gpt-oss-20b": _GPT_OSS_ROPE, "gpt-oss-120b": _GPT_OSS_ROPE,
     "gemma-3-27b": {"query_pre_attn_scalar": 168, "rope_theta": 1e6, "rope_local_base_freq": 1e4,
                     "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
@@ -119,6 +121,7 @@ class ModelConfig:
     tie_word_embeddings: bool = False
     softmax_scale: float | None = None
     logit_cap: float | None = None
+    temperature: Temperature | None = None
     residual_scale: float = 1.0
     latent: Mapping[str, Any] | None = None
     part: str = ""
@@ -232,11 +235,13 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
         "norm_eps": eps or built.eps,
         "activation": _activation(fields, built),
         "mlp_biases": built.mlp_bias_key is not None and fields.boolean(built.mlp_bias_key, built.mlp_bias_default),
-        "qk_norm": built.qk_norm if built.qk_norm_key is None or fields.boolean(built.qk_norm_key, False) else "none",
+        "qk_norm": built.qk_norm if built.qk_norm_key is None or fields.boolean(
+            built.qk_norm_key, built.qk_norm_default) else "none",
         "biases": built.biases if _biased(fields, built) else "none",
         "tie_word_embeddings": fields.boolean("tie_word_embeddings", False),
         "softmax_scale": _latent_scale(head_dim, rope) if latent else _softmax_scale(fields, built),
         "logit_cap": fields.number(SCORE_CAP) if SCORE_CAP in fields.raw else built.caps.get(SCORE_CAP),
+        "temperature": _temperature(fields) if built.tempered else None,
         "residual_scale": (fields.number("residual_multiplier") or 1.0) if built.multipliers else 1.0,
         "quantization": _quantization(fields.raw),
     }
@@ -249,6 +254,13 @@ def _softmax_scale(fields: ConfigFields, family: Family) -> float | None:
             fields.fail(family.scale_key, "a positive finite number")
         return number**-0.5 if number else None
     return (fields.number("attention_multiplier") or 1.0) if family.multipliers else None
+
+
+def _temperature(fields: ConfigFields) -> Temperature | None:
+    """Of layers without rotary embedding, by the keys of Llama 4."""
+    if not fields.boolean("attn_temperature_tuning", True):
+        return None
+    return Temperature(fields.number("attn_scale") or 0.1, fields.number("floor_scale") or 8192)
 
 
 def _latent(fields: ConfigFields) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from .windows import layer_kinds
 
 MAX_LENGTH = (1 << 31) - 1
 _TYPE_KEYS = ("rope_type", "type")
+_ALIASES = {("phi3", "su"): "longrope"}
 _NOT_SCALING = (*_TYPE_KEYS, "rope_theta", "partial_rotary_factor")
 _OF_THE_MODEL = ("max_position_embeddings", "head_dim", "rope_theta")
 
@@ -143,6 +144,7 @@ def _read(fields: ConfigFields, name: str, content: Mapping[str, Any], theta: fl
         fields.contradict({f"{name}.{key}": repr(kind) for key, kind in kinds.items()})
     scaling_keys = [key for key in given if key not in _NOT_SCALING]
     kind = next(iter(kinds.values()), None if scaling_keys else "default")
+    kind = _ALIASES.get((family, str(kind)), kind)
     allowed = ", ".join(("default", *KINDS))
     if kind is None:
         fields.problems.append(f"{name}.rope_type: missing, expected one of {allowed}")

@@ -265,7 +265,7 @@ def _synthetic_ids(vocab: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def _norm_weights(graph: Graph) -> set[str]:
-    return {node.inputs[1] for node in graph.nodes if isinstance(node.op, Norm)}
+    return {node.inputs[1] for node in graph.nodes if isinstance(node.op, Norm) and len(node.inputs) > 1}
 
 
 def synthetic(workload: Workload, seed: int = 0) -> LayerTensors:

@@ -21,6 +21,7 @@ from .ops.rms_norm import RmsNorm
 from .ops.rotary import Rotary
 from .ops.router import Router
 from .ops.share import ScaleRows, Sigmoid
+from .ops.temperature import ScaleTokens
 from .stored import (
     BLOCK_NORMS,
     CORRECTION,
@@ -28,6 +29,7 @@ from .stored import (
     GPT_OSS,
     GPT_OSS_BIASES,
     MLP,
+    OUTPUT,
     ROUTER,
     ROUTER_BIAS,
     SHARED,
@@ -35,6 +37,7 @@ from .stored import (
     Place,
     module,
     outer_module,
+    projection,
 )
 
 ATTENTION_INPUT, FEED_FORWARD_INPUT = "attention input", "feed-forward input"
@@ -66,7 +69,7 @@ def _add_layer(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
         case MlpLayer():
             return _mlp(g, workload.layer, x, out, role)
         case NormLayer():
-            return _norm(g, workload.layer, x, out, role, "norm", module("input_layernorm"))
+            return _norm(g, workload.layer, x, out, role, "norm", BLOCK_NORMS["pre"]["input_norm"])
         case HeadLayer():
             return _head(g, workload.layer, x, out, role)
         case EmbeddingLayer():
@@ -81,10 +84,11 @@ def _attention(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
     caches = [g.value(name, cache, Role.CACHE) for name in ("k_cache", "v_cache")]
     widths = {"q": (layer.heads, layer.head_dim), "k": (layer.kv_heads, layer.head_dim)}
     widths["v"] = widths["k"]
-    weights = {name: g.value(f"w{name}", (width, layer.hidden), Role.WEIGHT, module(f"self_attn.{name}_proj"))
+    places = {name: projection(name, layer.heads, layer.kv_heads) for name in widths} | {"o": OUTPUT}
+    weights = {name: g.value(f"w{name}", (width, layer.hidden), Role.WEIGHT, places[name])
                for name, width in widths.items()}
-    wo = g.value("wo", (layer.hidden, widths["q"]), Role.WEIGHT, module("self_attn.o_proj"))
-    added = {name: [g.value(f"b{name}", (width,), Role.WEIGHT, module(f"self_attn.{name}_proj", "bias"))]
+    wo = g.value("wo", (layer.hidden, widths["q"]), Role.WEIGHT, places["o"])
+    added = {name: [g.value(f"b{name}", (width,), Role.WEIGHT, tuple(place.bias() for place in places[name]))]
              if biased else [] for name, width, biased in (
                  *((name, width, layer.qkv_bias) for name, width in widths.items()),
                  ("o", layer.hidden, layer.output_bias))}
@@ -93,7 +97,9 @@ def _attention(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
         projection = Linear(heads=widths[name][0], bias=layer.qkv_bias)
         steps: list[tuple[str, str, Op, list[str]]] = [
             (f"projection {name}", "projected", projection, [weights[name], *added[name]])]
-        if layer.qk_norm != "none":
+        if layer.qk_norm == "unweighted":
+            steps.append((f"norm of {name}", "normed", RmsNorm(eps=layer.norm_eps, weighted=False), []))
+        elif layer.qk_norm != "none":
             size = widths[name] if layer.qk_norm == "full" else (layer.head_dim,)
             weight = g.value(f"{name}_norm", (size,), Role.WEIGHT, module(f"self_attn.{name}_norm"))
             steps.append((f"norm of {name}", "normed", RmsNorm(eps=layer.norm_eps, offset=layer.norm_offset), [weight]))
@@ -101,6 +107,8 @@ def _attention(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
             steps.append((f"rotation of {name}", "rotated", Rotary(
                 workload=workload, theta=layer.rope_theta, scaling=layer.rope_scaling, size=layer.rotated,
                 interleaved=layer.rope_interleaved), []))
+        if layer.temperature is not None and name == "q":
+            steps.append(("temperature", "scaled", ScaleTokens(workload=workload, temperature=layer.temperature), []))
         made = x
         for title, after, op, others in steps:
             output = name if title == steps[-1][0] else f"{name} {after}"
@@ -181,14 +189,14 @@ def _norm(g: GraphBuilder, norm: NormLayer, x: str, out: str, role: Role, name: 
 
 def _embedding(g: GraphBuilder, workload: Workload, layer: EmbeddingLayer) -> None:
     ids = g.value("ids", (workload.rows,), Role.INPUT)
-    table = g.value("table", (layer.vocab, layer.hidden), Role.WEIGHT, outer_module("embed_tokens"))
+    table = g.value("table", (layer.vocab, layer.hidden), Role.WEIGHT, outer_module("embed_tokens", "tok_embeddings"))
     g.node("embedding", Embed(scale=layer.scale), ids, table, output="out", role=Role.OUTPUT)
 
 
 def _head(g: GraphBuilder, layer: HeadLayer, x: str, out: str, role: Role) -> str:
     normed = _norm(g, layer.norm, x, "head input", Role.ACTIVATION, "final_norm", outer_module("norm"))
     head = g.value("head", (layer.vocab, layer.hidden), Role.WEIGHT,
-                   outer_module("embed_tokens" if layer.tied else "lm_head"))
+                   outer_module(*(("embed_tokens", "tok_embeddings") if layer.tied else ("lm_head", "output"))))
     added = [g.value("head_bias", (layer.vocab,), Role.WEIGHT, (outer_module("lm_head")[0].bias(),))] if layer.bias \
         else []
     op = Linear(scale=layer.scale, cap=layer.logit_cap, bias=layer.bias)

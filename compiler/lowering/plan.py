@@ -25,6 +25,7 @@ from ..graph.ops.rms_norm import RmsNorm
 from ..graph.ops.rotary import Rotary
 from ..graph.ops.router import Router
 from ..graph.ops.share import ScaleRows, Sigmoid
+from ..graph.ops.temperature import ScaleTokens
 from ..kept_codes import KeptCodes
 from ..layers import Workload
 from ..numerics import DEFAULT, Numerics
@@ -201,7 +202,8 @@ def _linear(layer: Layer, node: Node) -> tuple[Step, list[Node]]:
     """The step of a Linear, which goes by what it makes, and the nodes that are its epilogue."""
     graph, following = layer.graph, []
     reader = _only_reader(graph, node)
-    while reader is not None and isinstance(reader.op, RmsNorm | Rotary) and reader.inputs[0] == _last(node, following):
+    while reader is not None and isinstance(reader.op, RmsNorm | Rotary | ScaleTokens) \
+            and reader.inputs[0] == _last(node, following):
         following.append(reader)
         reader = _only_reader(graph, reader)
     makes = _last(node, following)

@@ -126,6 +126,13 @@ BUILT: dict[str, dict[str, Any]] = {
     "gemma-7b": _model("gemma", 3072, 28, 16, 16, 24576, head_dim=256, hidden_act="gelu"),
     "Phi-3.5-MoE": _model("phimoe", 4096, 32, 32, 8, 6400, num_local_experts=16, num_experts_per_tok=2,
                           attention_bias=True, rope_theta=10000.0, lm_head_bias=True),
+    "internlm2-7b": _model("internlm2", 4096, 32, 32, 8, 14336, bias=False, rope_theta=1e6, attn_implementation="eager",
+                           rope_scaling={"type": "dynamic", "factor": 2.0}),
+    "Phi-3-mini-4k": _model("phi3", 3072, 32, 32, 32, 8192, sliding_window=2047, rope_scaling=None, rope_theta=1e4,
+                            embd_pdrop=0.0, resid_pdrop=0.0, original_max_position_embeddings=4096),
+    "Phi-3-mini-128k": _model("phi3", 3072, 32, 32, 32, 8192, sliding_window=262144, max_position_embeddings=131072,
+                              original_max_position_embeddings=4096, rope_scaling={
+                                  "type": "su", "short_factor": [1.0] * 48, "long_factor": [1.1] * 48}),
     "starcoder2-7b": _model("starcoder2", 4608, 32, 36, 4, 18432, rms_norm_eps=..., hidden_act="gelu_pytorch_tanh",
                             use_bias=True, norm_type="layer_norm", norm_epsilon=1e-5, mlp_type="default",
                             residual_dropout=0.0, embedding_dropout=0.0, rope_theta=1e6, sliding_window=4096),
@@ -193,11 +200,8 @@ NOT_BUILT: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
                      "num_attention_heads": 32, "sliding_window": 1024, "rope_scaling": {"factor": 8.0,
                      "rope_type": "linear"}}}, ("text_config", "sliding_window = 1024")),
     "phi-2": (_model("phi", 2560, 32, 32, 32, 10240, partial_rotary_factor=0.4), ("partial_rotary_factor = 0.4",)),
-    "Phi-3-mini-128k": (_model("phi3", 3072, 32, 32, 32, 8192, sliding_window=262144, rope_scaling={
-        "type": "su", "short_factor": [1.0], "long_factor": [1.1]}), ("'phi3' needs one fused QKV weight",)),
-    "SmolLM3-3B": (_model("smollm3", 2048, 36, 16, 4, 11008, no_rope_layers=[1, 1, 1, 0], use_sliding_window=False),
-                   ("'smollm3' needs layers without rotary embedding",)),
-    "internlm2-7b": (_model("internlm2", 4096, 32, 32, 8, 14336, bias=False), ("one fused QKV weight",)),
+    "SmolLM3-3B": (_model("smollm3", 2048, 36, 16, 4, 11008, no_rope_layers=[1, 1, 1, 0] * 9, use_sliding_window=False),
+                   ("layers without rotary embedding beside others",)),
     "MiniCPM3-4B": (_model("minicpm3", 2560, 62, 40, 40, 6400, kv_lora_rank=256, q_lora_rank=768),
                     ("'minicpm3' needs multi-head latent attention (MLA)", "kv_lora_rank = 256")),
     "chatglm3-6b": ({"model_type": "chatglm", "hidden_size": 4096, "num_attention_heads": 32,
@@ -220,7 +224,8 @@ NOT_BUILT: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
                     ("layer_types = 'sliding_attention'",)),
     "Llama-4-Scout": ({"model_type": "llama4", "text_config": _model(
         "llama4_text", 5120, 48, 40, 8, 8192, attention_chunk_size=8192, num_local_experts=16, num_experts_per_tok=1,
-        max_position_embeddings=10485760)}, ("text_config: attention", "attention_chunk_size = 8192")),
+        head_dim=128, max_position_embeddings=10485760)}, (
+            "text_config: attention", "attention_chunk_size = 8192", "no_rope_layers = 'some'")),
     "Llama-3.2-11B-Vision": ({"model_type": "mllama", "text_config": _model(
         "mllama_text_model", 4096, 40, 32, 8, 14336, cross_attention_layers=[3, 8], rope_scaling=_llama3(8.0))},
         ("text_config: attention", "'mllama_text_model' needs cross attention")),

@@ -29,6 +29,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "caps": ("gemma2", {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 1.5, "sliding_window": 4,
                         "layer_types": ["sliding_attention", "full_attention"]}),
     "bases": ("gemma3_text", {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}),
+    "chunks": ("llama4_text", {"no_rope_layers": [1, 0], "attention_chunk_size": 4, "floor_scale": 3}),
+    "rotated in some": ("smollm3", {"no_rope_layers": [1, 0]}),
+    "cohere2": ("cohere2", {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 4}),
     "parallel": ("cohere", {"logit_scale": 0.5}),
 }
 
@@ -60,7 +63,7 @@ def test_a_whole_model_equals_transformers(name: str, tmp_path: Path, seed: int)
     exact = play(head_layer(model), out.hidden_states[1][0].numpy())
     with torch.no_grad():
         normed = theirs.model.norm(torch.tensor(out.hidden_states[1][0].numpy().astype(np.float32)).double())
-        wanted = theirs.lm_head(normed) / changes.get("logits_scaling", 1.0) * changes.get("logit_scale", 1.0)
+        wanted = theirs.lm_head(normed) / changes.get("logits_scaling", 1.0) * (model.raw.get("logit_scale") or 1.0)
         if cap := changes.get("final_logit_softcapping"):
             wanted = cap * torch.tanh(wanted / cap)
     np.testing.assert_allclose(exact, wanted, atol=1e-6 * np.abs(exact).max())

@@ -230,7 +230,7 @@ def test_mlp_equals_transformers(family: str, tmp_path: Path, seed: int) -> None
 
 
 DECODERS = (*FAMILIES, "qwen2_moe", "glm4_moe", "minimax_m2", "granitemoeshared", "olmo2", "gemma", "gemma2",
-            "gemma3_text", "glm4", "cohere", "starcoder2", "nemotron")
+            "gemma3_text", "glm4", "cohere", "starcoder2", "nemotron", "phi3")
 
 
 @pytest.mark.parametrize("family", DECODERS)
