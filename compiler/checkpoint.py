@@ -73,24 +73,31 @@ class _StoredLayer:
         """Of the places where the weights of a node may stand, those with most tensors; of these, with most of the
         right shape; where there is none, in a block that there is."""
         def found(number: int) -> tuple[int, int, bool]:
-            names = {value.places[number].name for value in weights}
-            return (sum(self.prefix + name.format(0) in self.checkpoint for name in names),
-                    sum(self.checkpoint.shape(self.prefix + value.places[number].name.format(0)) ==
+            names = {self._full(value.places[number]) for value in weights}
+            return (sum(name in self.checkpoint for name in names),
+                    sum(self.checkpoint.shape(self._full(value.places[number])) ==
                         _stored_shape(value, value.places[number]) for value in weights),
-                    any(self.checkpoint.under(f"{self.prefix}{name.partition('.')[0]}.") for name in names))
+                    any(self.checkpoint.under(f"{self.prefix}{name.removeprefix(self.prefix).partition('.')[0]}.")
+                        for name in names))
 
         best = max(range(min((len(value.places) for value in weights), default=0)), key=found, default=0)
         return {value.name: value.places[best] for value in weights}
 
     def _name(self, value: Value, expert: int = 0) -> str:
-        place = self.places[value.name]
+        return self._full(self.places[value.name], expert)
+
+    def _full(self, place: Place, expert: int = 0) -> str:
+        """The name in the checkpoint."""
         return self.checkpoint.outer(place.name) if place.outer else self.prefix + place.name.format(expert)
 
     def _own(self, value: Value, both: np.ndarray) -> np.ndarray:
         """What belongs to a value of the matrix in its place."""
         place = self.places[value.name]
         rows = both.T if place.transposed else both
-        own = rows[place.part::place.parts] if place.interleaved else np.split(rows, place.parts)[place.part]
+        if place.interleaved:
+            return np.ascontiguousarray(rows[place.part::place.parts])
+        parts = rows.reshape(place.groups, place.parts, -1, *rows.shape[1:])
+        own = parts[:, place.part:place.part + place.share].reshape(-1, *rows.shape[1:])
         return np.ascontiguousarray(own)
 
     def read(self, value: Value) -> np.ndarray:
@@ -143,5 +150,5 @@ def _stored_shape(value: Value, place: Place) -> tuple[int, ...]:
     """Of the tensor in a place where a value may stand, with all that stands in it: an expert's where each has one."""
     experts, matrix = (value.shape[:1], value.shape[1:]) if value.one_by_one else ((), value.shape)
     rows, *others = matrix
-    matrix = (rows * place.parts, *others)
+    matrix = (rows * place.parts // place.share, *others)
     return (*(() if place.split else experts), *(matrix[::-1] if place.transposed else matrix))

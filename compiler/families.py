@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from .layers import QkNorm
+from .layers import Block, QkNorm
 from .scoring import SOFTMAX, Scoring
 
 EXPERT_COUNT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -23,10 +23,10 @@ _ROUTER_TRAINING = frozenset({"output_router_logits", "router_aux_loss_coef", "r
 _GRANITE = frozenset({"attention_multiplier", "residual_multiplier"})
 _GRANITE_OUTSIDE = frozenset({"embedding_multiplier", "logits_scaling"})
 _SPARSE_LAYERS = frozenset({"max_window_layers", "decoder_sparse_step", "mlp_only_layers"})
-_GEMMA = frozenset({"final_logit_softcapping", "use_bidirectional_attention"})
+_GEMMA = frozenset({"use_bidirectional_attention"})
+SCORE_CAP, LOGIT_CAP = "attn_logit_softcapping", "final_logit_softcapping"
 _MINIMAX = frozenset({"use_mtp", "num_mtp_modules", "mtp_transformer_layers", "qk_norm_type", "attn_type_list"})
 _TANH = "gelu_pytorch_tanh"
-_SANDWICH = "norms before and behind its parts"
 
 Biases = Literal["none", "qkv", "all"]
 
@@ -49,13 +49,14 @@ class Window:
     """The sliding window of a family (`windows`). default: ``sliding_window`` where it is missing; switched: only with
     ``use_sliding_window``; by_layer: as ``layer_types`` says, not in every layer; first_layers: where that list is
     missing, it is of layers from ``max_window_layers`` on, with this value where that is missing too; None: a pattern
-    of the class. own_rope: layers with it have a rotary base of their own, which is not built."""
+    of the class. own_rope: layers with it have a rotary base of their own, ``rope_local_base_freq``, this one where
+    that is missing, and no scaling."""
 
     default: int | None = None
     switched: bool = False
     by_layer: bool = False
     first_layers: int | None = None
-    own_rope: bool = False
+    own_rope: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,17 +64,20 @@ class Family:
     """One ``model_type``.
 
     qk_norm: of its attention. experts: its feed-forward layers are mixtures of experts. width_key: the key with an
-    expert's width. always_normalised: there is no ``norm_topk_prob``: Mixtral divides by the sum, and Granite's
-    softmax over the chosen logits equals that. heads_for_kv: a missing ``num_key_value_heads`` means as many as
-    heads. head_dim_needed: the class default of ``head_dim`` is a number, not hidden_size / num_attention_heads.
-    rope_theta: what older checkpoints mean that leave it out. multipliers: ``attention_multiplier`` in place of 1 /
-    sqrt(head_dim), and ``residual_multiplier``. biases: the attention's projections that have one, where the key
-    ``bias_key`` is true (``bias_default`` where it is missing), or always where that is None. qk_norm_key: there is a
-    QK-norm only where it is true. rotary_part: what a missing ``partial_rotary_factor`` means; None: all of a head is
-    rotated whatever the key says. interleaved: the rotary embedding pairs neighbours. norm_offset: added to the
-    weights of its norms. sinks: its attention has. scale_key: with the number whose -1/2 power scales scores. latent:
-    its attention is MLA (`latent`). norm_missing, block_missing: what its norm, and its decoder layer beside
-    attention and feed-forward layer, has that is not built. window: of its attention. read, harmless: keys of its own.
+    expert's width. always_normalised: there is no ``norm_topk_prob``: Mixtral divides by the sum, and Granite's softmax
+    over the chosen logits equals that. heads_for_kv: a missing ``num_key_value_heads`` means as many as heads.
+    head_dim_needed: the class default of ``head_dim`` is a number, not hidden_size / num_attention_heads. rope_theta:
+    what older checkpoints mean that leave it out. multipliers: ``attention_multiplier`` in place of 1 / sqrt(head_dim),
+    and ``residual_multiplier``. biases: the attention's projections that have one, where the key ``bias_key`` is true
+    (``bias_default`` where it is missing), or always where that is None. qk_norm_key: there is a QK-norm only where it
+    is true (``qk_norm_default`` where it is missing). chunk: of layers of chunked attention, where
+    ``attention_chunk_size`` is missing; tempered: layers without rotary embedding have a temperature. rotary_part: what
+    a missing ``partial_rotary_factor`` means; None: all of a head is rotated whatever the key says. interleaved: the
+    rotary embedding pairs neighbours. norm_offset: added to the weights of its norms; layer_norm: these are LayerNorms,
+    norm_bias: with biases; eps_key: the key with their epsilon, with eps where it is missing. block: how its decoder
+    layer is put together. sinks: its attention has. caps: of scores and logits, by the keys that say them, with what
+    these mean where they are missing. scale_key: with the number whose -1/2 power scales scores. latent: its attention
+    is MLA (`latent`). window: of its attention. read, harmless: keys of its own.
 
     scoring: of its router, with what its class assumes where keys are missing; norm_default: the same of
     ``norm_topk_prob``. grouped, scaled: it reads `GROUPS`, ``routed_scaling_factor``. shared: the key
@@ -112,14 +116,21 @@ class Family:
     bias_key: str | None = "attention_bias"
     bias_default: bool = False
     qk_norm_key: str | None = None
+    qk_norm_default: bool = False
+    chunk: int | None = None
+    tempered: bool = False
     rotary_part: float | None = None
     interleaved: bool = False
     norm_offset: float = 0.0
     sinks: bool = False
+    caps: Mapping[str, float | None] = field(default_factory=dict)
     scale_key: str | None = None
     latent: bool = False
-    norm_missing: str = ""
-    block_missing: str = ""
+    layer_norm: bool = False
+    norm_bias: bool = False
+    eps_key: str = "rms_norm_eps"
+    eps: float = 1e-6
+    block: Block = "pre"
     window: Window | None = None
     read: frozenset[str] = frozenset()
     harmless: frozenset[str] = frozenset()
@@ -159,35 +170,40 @@ FAMILIES = {
                        rotary_part=0.5, grouped=True, scaled=True, shared="n_shared_experts", scoring=_SIGMOID,
                        norm_default=True, read=_DEEPSEEK, harmless=_ROUTER_TRAINING | _DEEPSEEK_OUTSIDE),
     "glm4": Family(head_dim_needed=True, biases="qkv", bias_default=True, rotary_part=0.5, interleaved=True,
-                   block_missing=_SANDWICH),
+                   block="sandwich"),
     "minimax_m2": Family(qk_norm="full", experts=True, width_key="intermediate_size", head_dim_needed=True,
                          rotary_part=1.0, always_normalised=True, scoring=Scoring(score="sigmoid", correction=True),
                          read=_EXPERT_KEYS | {"rotary_dim"}, harmless=_ROUTER_TRAINING | _MINIMAX),
     "olmo2": Family(qk_norm="full", heads_for_kv=True, rope_theta=1e4, biases="all",
-                    block_missing="norms of what its parts make"),
+                    block="post"),
     "gemma": Family(activation=_TANH, renamed={"gelu": _TANH},
-                    head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA),
+                    head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA | {LOGIT_CAP}),
     "gemma2": Family(activation=_TANH, activation_key="hidden_activation",
                      head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA,
-                     scale_key="query_pre_attn_scalar", block_missing=_SANDWICH,
+                     scale_key="query_pre_attn_scalar", block="sandwich", caps={SCORE_CAP: 50.0, LOGIT_CAP: 30.0},
                      window=Window(default=4096, by_layer=True)),
     "gemma3_text": Family(activation=_TANH, activation_key="hidden_activation",
                           qk_norm="head", head_dim_needed=True, biases="all", norm_offset=1.0,
-                          scale_key="query_pre_attn_scalar", block_missing=_SANDWICH,
-                          harmless=_GEMMA | {"rope_local_base_freq", "sliding_window_pattern"},
-                          window=Window(default=4096, by_layer=True, own_rope=True)),
-    "cohere": Family(heads_for_kv=True, rope_theta=1e4, biases="all", interleaved=True, norm_missing="a LayerNorm",
-                     block_missing="both parts read one norm", harmless=frozenset({"layer_norm_eps", "logit_scale"})),
-    "phimoe": Family(experts=True, width_key="intermediate_size", biases="all", norm_missing="a LayerNorm",
-                     block_missing="LayerNorms", read=_EXPERT_KEYS, window=Window(),
+                          scale_key="query_pre_attn_scalar", block="sandwich",
+                          caps={LOGIT_CAP: None}, read=frozenset({"rope_local_base_freq"}),
+                          harmless=_GEMMA | {"sliding_window_pattern"},
+                          window=Window(default=4096, by_layer=True, own_rope=1e4)),
+    "cohere": Family(heads_for_kv=True, rope_theta=1e4, biases="all", interleaved=True, layer_norm=True,
+                     eps_key="layer_norm_eps", eps=1e-5, block="parallel", harmless=frozenset({"logit_scale"})),
+    "phimoe": Family(experts=True, width_key="intermediate_size", biases="all", layer_norm=True,
+                     norm_bias=True, eps=1e-5, read=_EXPERT_KEYS, window=Window(),
                      harmless=_ROUTER_TRAINING | {"lm_head_bias", "input_jitter_noise"}),
     "starcoder2": Family(activation=_TANH, gated=False, mlp_bias_key="use_bias", mlp_bias_default=True,
-                         norm_missing="a LayerNorm", block_missing="LayerNorms",
-                         read=frozenset({"use_bias"}), harmless=frozenset({
-                             "norm_epsilon", "residual_dropout", "embedding_dropout"})),
-    "nemotron": Family(activation="relu2", gated=False, mlp_bias_key="mlp_bias",
-                       norm_missing="a LayerNorm", block_missing="LayerNorms", harmless=frozenset({"norm_eps"})),
-    "phi3": Family(heads_for_kv=True, rope_theta=1e4),
+                         biases="all", bias_key="use_bias", bias_default=True, rope_theta=1e4, window=Window(),
+                         layer_norm=True, norm_bias=True, eps_key="norm_epsilon", eps=1e-5,
+                         read=frozenset({"use_bias"}),
+                         harmless=frozenset({"embedding_dropout", "norm_type", "mlp_type"})),
+    "nemotron": Family(activation="relu2", gated=False, mlp_bias_key="mlp_bias", biases="all", heads_for_kv=True,
+                       rope_theta=1e4, rotary_part=0.5,
+                       layer_norm=True, norm_bias=True, norm_offset=1.0, eps_key="norm_eps", eps=1e-5,
+                       harmless=frozenset({"partial_rotary_percent"})),
+    "phi3": Family(heads_for_kv=True, rope_theta=1e4, rotary_part=1.0, eps=1e-5, window=Window()),
+    "internlm2": Family(heads_for_kv=True, rope_theta=1e4, biases="all", bias_key="bias", read=frozenset({"bias"})),
     "granitemoeshared": Family(experts=True, width_key="intermediate_size", always_normalised=True, heads_for_kv=True,
                                rope_theta=1e4, multipliers=True, biases="all", shared="shared_intermediate_size",
                                read=_GRANITE | _EXPERT_KEYS,
@@ -209,10 +225,16 @@ FAMILIES = {
                         "full_attention_interval", "attn_output_gate", "mamba_ssm_dtype"})
        for name, always in (("qwen3_next", False), ("qwen3_5_moe_text", True))},
     "llama4_text": Family(experts=True, width_key="intermediate_size", shared="intermediate_size",
-                          scoring=Scoring(score="sigmoid", on_input=True), read=_EXPERT_KEYS,
-                          harmless=_ROUTER_TRAINING | {
-                              "intermediate_size_mlp", "interleave_moe_layer_step", "moe_layers", "no_rope_layers",
-                              "no_rope_layer_interval", "attn_temperature_tuning", "floor_scale", "attn_scale",
-                              "for_llm_compressor"}),
+                          scoring=Scoring(score="sigmoid", on_input=True), biases="all", head_dim_needed=True,
+                          interleaved=True, rope_theta=5e5, qk_norm="unweighted", qk_norm_key="use_qk_norm",
+                          qk_norm_default=True, chunk=8192, tempered=True,
+                          read=_EXPERT_KEYS | {"attn_temperature_tuning", "floor_scale", "attn_scale"},
+                          harmless=_ROUTER_TRAINING | {"intermediate_size_mlp", "interleave_moe_layer_step",
+                                                       "moe_layers", "for_llm_compressor"}),
+    "smollm3": Family(biases="all", rope_theta=2e6, mlp_bias_key="mlp_bias", harmless=frozenset({"max_window_layers"}),
+                      window=Window(switched=True, by_layer=True)),
+    "cohere2": Family(heads_for_kv=True, rope_theta=1e4, biases="all", interleaved=True, layer_norm=True,
+                      eps_key="layer_norm_eps", eps=1e-5, block="parallel", window=Window(default=4096, by_layer=True),
+                      harmless=frozenset({"logit_scale", "sliding_window_pattern", "order_of_interleaved_layers"})),
 }  # fmt: skip
 """Keys that are harmless here: those of training, and of which layer is of which kind."""

@@ -50,6 +50,8 @@ class LatentAttentionLayer(AttentionLayer):
             require_int(where, "q_rank", self.q_rank, 1, 1 << 20)
         require_choice(where, "form", self.form, get_args(Form))
         require_choice(where, "qk_norm", self.qk_norm, ("none",))
+        for field in ("logit_cap", "temperature"):
+            require_choice(where, field, getattr(self, field), (None,))
         object.__setattr__(self, "rotary_dim", self.rope_dim)
         super().__post_init__()
 

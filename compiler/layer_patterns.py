@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..rtl.spec.errors import ConfigError
+from .families import FAMILIES
 
 Raw = Mapping[str, Any]
 
@@ -47,12 +48,15 @@ def _every(default: int, other: str, key: str | None = None) -> Pattern:
 
 
 def window_of(raw: Raw) -> int | None:
-    """The window of a model's sliding layers, None where it has none. Qwen and SmolLM3 carry a size that
-    ``use_sliding_window: false``, their class default, switches off."""
+    """The window of a model's sliding layers, None where it has none: as `families.Window` says, or, of a family
+    without one, the size where no switch says false. Qwen and SmolLM3 carry a size that ``use_sliding_window: false``,
+    their class default, switches off."""
     family = str(raw.get("model_type", ""))
-    if not raw.get("use_sliding_window", not family.startswith(("qwen", "smollm3"))):
+    window = FAMILIES[family].window if family in FAMILIES else None
+    switched = family.startswith(("qwen", "smollm3")) if window is None else window.switched
+    if not raw.get("use_sliding_window", not switched):
         return None
-    return raw.get("sliding_window", 4096 if family == "mistral" else None)
+    return raw.get("sliding_window", window.default if window is not None else None)
 
 
 def _all_sliding(raw: Raw, i: int, layers: int) -> str:
@@ -129,6 +133,12 @@ ATTENTION_PATTERNS: Mapping[str, Pattern] = {
 }
 """Of families with something else than one kind of attention in all layers."""
 
+ROTARY_PATTERNS: Mapping[str, Callable[[Raw, int, int, str], bool]] = {
+    **dict.fromkeys(("llama4_text", "smollm3"), lambda raw, i, layers, _: _rotated(raw, i, layers)),
+    "cohere2": lambda raw, i, layers, kind: kind == SLIDING,
+}
+"""Of families that rotate queries and keys in some layers only: of layer ``i`` of ``layers``, of this attention."""
+
 FEED_FORWARD_PATTERNS: Mapping[str, Pattern] = {
     "qwen2_moe": _QWEN_STEP, "qwen3_moe": _QWEN_STEP, "qwen3_next": _QWEN_STEP,
     "deepseek_v2": _first_dense(0), "deepseek_v3": _first_dense(3), "kimi_k2": _first_dense(3),
@@ -157,7 +167,8 @@ def layer_kinds(raw: Raw, layers: int, *, experts: bool, source: str) -> tuple[L
     try:
         attention = _attention(raw, family, layers)
         feed_forward = _feed_forward(raw, family, layers) if experts else [DENSE] * layers
-        rotary = [_ROPE_KEYS[0] not in pattern_keys(family) or _rotated(raw, i, layers) for i in range(layers)]
+        rotates = ROTARY_PATTERNS.get(family, lambda *_: True)
+        rotary = [rotates(raw, i, layers, kind) for i, kind in enumerate(attention)]
         for key, found in (("layer_types", attention), ("mlp_layer_types", feed_forward)):
             _check_counts(raw, key, found)
     except ConfigError as error:

@@ -17,7 +17,7 @@ from .layers import AttentionLayer, DecoderLayer, EmbeddingLayer, HeadLayer, Lay
 from .model_features import attention_blockers, mlp_blockers, moe_blockers
 from .model_keys import family_problem, not_understood
 from .models import ModelConfig
-from .windows import layer_window
+from .windows import layer_chunk, layer_window, rotated
 
 LATENT_EPS = 1e-6
 """Of the norms of latents, whatever ``rms_norm_eps``: ``transformers`` gives it to the other norms only."""
@@ -45,16 +45,19 @@ def attention_layer(model: ModelConfig) -> AttentionLayer:
         head_dim=model.head_dim,
         rope_theta=rope.theta,
         rope_scaling=rope.scaling,
-        qk_norm=model.qk_norm,
-        norm_eps=model.rms_norm_eps or 1e-6,
+        qk_norm="none" if model.qk_norm == "unweighted" and not rotated(model.raw) else model.qk_norm,
+        norm_eps=model.norm_eps,
         softmax_scale=model.softmax_scale,
         qkv_bias=model.biases != "none",
         output_bias=model.biases == "all",
-        rotary_dim=rope.rotary_dim,
+        rotary_dim=rope.rotary_dim if rotated(model.raw) else 0,
         rope_interleaved=family.interleaved,
         norm_offset=family.norm_offset,
         sinks=family.sinks,
         window=layer_window(model.raw),
+        chunk=layer_chunk(model.raw),
+        temperature=None if rotated(model.raw) else model.temperature,
+        logit_cap=model.logit_cap,
     )
 
 
@@ -110,28 +113,22 @@ def mlp_layer(model: ModelConfig) -> MlpLayer:
 
 
 def norm_layer(model: ModelConfig) -> NormLayer:
-    """The model's RMS norm of a row. Raises WorkloadError naming what is not built or not understood."""
+    """The model's norm of a row. Raises WorkloadError naming what is not built or not understood."""
     family = FAMILIES.get(model.model_type, Family())
-    problem = family_problem(model.model_type, tuple(FAMILIES), {}) or _needs(model, family.norm_missing)
+    problem = family_problem(model.model_type, tuple(FAMILIES), {})
     if problems := [problem for problem in (problem,) if problem] + not_understood(model.unknown):
         raise WorkloadError(f"{model.source}: norm: {'; '.join(problems)}")
-    return NormLayer(model=model.name, hidden=model.hidden_size, eps=model.rms_norm_eps or 1e-6,
-                     offset=family.norm_offset)
-
-
-def _needs(model: ModelConfig, what: str) -> str | None:
-    """The message where a layer of the model's family has something that is not built."""
-    return f"model_type = {model.model_type!r} needs {what}, which is not built yet" if what else None
+    return NormLayer(model=model.name, hidden=model.hidden_size, eps=model.norm_eps, offset=family.norm_offset,
+                     centered=family.layer_norm, bias=family.norm_bias)
 
 
 def decoder_layer(model: ModelConfig) -> DecoderLayer:
     """The model's decoder layer, with experts where it has them. Raises WorkloadError naming the first part that is not
     built."""
     attention, family = attention_layer(model), FAMILIES[model.model_type]
-    if problem := _needs(model, family.block_missing):
-        raise WorkloadError(f"{model.source}: decoder: {problem}")
     return DecoderLayer(attention=attention, feed_forward=moe_layer(model) if model.num_experts else mlp_layer(model),
-                        norm_eps=model.rms_norm_eps or 1e-6, norm_offset=family.norm_offset,
+                        block=family.block, norm_eps=model.norm_eps, norm_offset=family.norm_offset,
+                        norm_centered=family.layer_norm, norm_bias=family.norm_bias,
                         residual_scale=model.residual_scale)
 
 

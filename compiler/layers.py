@@ -26,15 +26,29 @@ from .feed_forward import MlpLayer, MoELayer
 from .masks import KeyMask
 from .rotary import RopeScaling
 
-QkNorm = Literal["none", "head", "full"]
+QkNorm = Literal["none", "head", "full", "unweighted"]
 Phase = Literal["prefill", "decode"]
 Mask = Literal["causal", "none"]
+Block = Literal["pre", "post", "sandwich", "parallel"]
+"""How the parts of a decoder layer are put together (`DecoderLayer`)."""
 
 DEFAULT_DECODE_CONTEXT = 1024
 """Cached tokens of a decode workload that does not give any: one thousand is a short chat."""
 
 MAX_TOKENS = 1 << 24
 """Bound on tokens, context and batch, so that a slip of the keyboard is an error and not a hang."""
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """Of attention: q at position p is times ``1 + scale * ln(1 + floor((p + 1) / floor))``."""
+
+    scale: float
+    floor: float
+
+    def __post_init__(self) -> None:
+        for field in ("scale", "floor"):
+            require_positive("attention temperature", field, getattr(self, field))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +59,8 @@ class AttentionLayer:
     Query head h reads key/value head ``h // (heads // kv_heads)``. ``kv_heads == heads`` is MHA, 1 is MQA.
 
     ``qk_norm``: ``"head"``: RMS norm of every q and k head over head_dim, before the rotary embedding
-    (Qwen3); ``"full"``: over the whole projection width, before the split into heads (OLMoE).
+    (Qwen3); ``"unweighted"``: the same without weights (Llama 4, behind the rotation, which it commutes with);
+    ``"full"``: over the whole projection width, before the split into heads (OLMoE).
     ``softmax_scale`` multiplies q.k; None means ``head_dim ** -0.5``. ``rope_scaling`` changes the rotary
     frequencies of base ``rope_theta`` (`rotary`); None leaves them plain. ``qkv_bias``: vectors are added to q, k and
     v; ``output_bias``: one to the result.
@@ -54,7 +69,8 @@ class AttentionLayer:
     i + rotary_dim / 2, or ``rope_interleaved`` with its neighbour. ``norm_offset``: added to the weights of the
     QK-norm (1 in Gemma). ``sinks``: each query head has a score that belongs to no key.
     ``window``: a query sees its own and the ``window - 1`` keys before; ``chunk``: those of its own chunk of positions
-    (`masks`); None: all before.
+    (`masks`); None: all before. ``logit_cap``: scores s become ``cap * tanh(s / cap)``. ``temperature``: q of late
+    tokens is longer.
     """
 
     model: str = "custom"
@@ -75,6 +91,8 @@ class AttentionLayer:
     sinks: bool = False
     window: int | None = None
     chunk: int | None = None
+    logit_cap: float | None = None
+    temperature: Temperature | None = None
 
     def __post_init__(self) -> None:
         where = f"attention layer of {self.model}"
@@ -111,6 +129,8 @@ class AttentionLayer:
         if self.softmax_scale is None:
             object.__setattr__(self, "softmax_scale", self.head_dim**-0.5)
         require_positive(where, "softmax_scale", self.softmax_scale)
+        if self.logit_cap is not None:
+            require_positive(where, "logit_cap", self.logit_cap)
 
     @property
     def kind(self) -> str:
@@ -159,16 +179,24 @@ class AttentionLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class NormLayer:
-    """RMS norm of rows: ``(offset + weight) * x / sqrt(mean(x^2) + eps)``."""
+    """RMS norm of rows: ``(offset + weight) * x / sqrt(mean(x^2) + eps)``; ``centered``, a LayerNorm: of x - mean(x) in
+    place of x; ``bias``: a vector is added to a LayerNorm's result."""
 
     model: str = "custom"
     hidden: int
     eps: float = 1e-6
     offset: float = 0.0
+    centered: bool = False
+    bias: bool = False
 
     def __post_init__(self) -> None:
-        require_int(f"norm layer of {self.model}", "hidden", self.hidden, 1, 1 << 20)
-        require_positive(f"norm layer of {self.model}", "eps", self.eps)
+        where = f"norm layer of {self.model}"
+        require_int(where, "hidden", self.hidden, 1, 1 << 20)
+        require_positive(where, "eps", self.eps)
+        for field in ("centered", "bias"):
+            require_bool(where, field, getattr(self, field))
+        if self.bias and not self.centered:
+            raise WorkloadError(f"{where}: bias: expected false unless centered (a LayerNorm), got true")
 
     @property
     def kind(self) -> str:
@@ -187,13 +215,25 @@ class NormLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderLayer:
-    """A whole pre-norm decoder layer: ``m = x + r * attention(norm(x))``, ``y = m + r * feed_forward(norm(m))``, where
-    r is ``residual_scale``; ``norm_offset`` is that of both norms."""
+    """A whole decoder layer of attention a and feed-forward layer f, with norms n, each with weights of its own, and r,
+    the ``residual_scale``. ``block``:
+
+    ============  ===========================================================
+    ``pre``       ``m = x + r a(n(x))``, ``y = m + r f(n(m))``: most models
+    ``post``      ``m = x + r n(a(x))``, ``y = m + r n(f(m))``: OLMo-2
+    ``sandwich``  ``m = x + r n(a(n(x)))``, ``y = m + r n(f(n(m)))``: Gemma 2
+    ``parallel``  ``h = n(x)``, ``y = x + r a(h) + r f(h)``: Command-R
+    ============  ===========================================================
+
+    ``norm_...``: of all norms, as in `NormLayer`."""
 
     attention: AttentionLayer
     feed_forward: MlpLayer | MoELayer
+    block: Block = "pre"
     norm_eps: float = 1e-6
     norm_offset: float = 0.0
+    norm_centered: bool = False
+    norm_bias: bool = False
     residual_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -203,8 +243,9 @@ class DecoderLayer:
         if self.attention.hidden != self.feed_forward.hidden:
             raise WorkloadError(f"{where}: feed_forward: expected hidden = {self.attention.hidden}, that of attention, "
                                 f"got {self.feed_forward.hidden}")
-        for field in ("norm_eps", "residual_scale"):
-            require_positive(where, field, getattr(self, field))
+        require_choice(where, "block", self.block, get_args(Block))
+        require_positive(where, "residual_scale", self.residual_scale)
+        _ = self.norm  # raises for what is wrong with it
 
     @property
     def kind(self) -> str:
@@ -222,8 +263,9 @@ class DecoderLayer:
 
     @property
     def norm(self) -> NormLayer:
-        """Either norm; they differ in their weights only."""
-        return NormLayer(model=self.model, hidden=self.hidden, eps=self.norm_eps, offset=self.norm_offset)
+        """Any of the norms; they differ in their weights only."""
+        return NormLayer(model=self.model, hidden=self.hidden, eps=self.norm_eps, offset=self.norm_offset,
+                         centered=self.norm_centered, bias=self.norm_bias)
 
     def cut(self, most: Mapping[str, int]) -> DecoderLayer:
         """The same layer with sizes of at most ``most``, by name."""
@@ -266,16 +308,21 @@ class EmbeddingLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadLayer:
-    """The final norm and the logits: ``scale * (norm(x) W^T)``, W (vocab, hidden). tied: W is the embedding's table."""
+    """The final norm and the logits: z = ``scale * (norm(x) W^T)``, W (vocab, hidden), or with a ``logit_cap``
+    ``cap * tanh(z / cap)``. tied: W is the embedding's table. bias: a vector is added to the product."""
 
     norm: NormLayer
     vocab: int
     scale: float = 1.0
     tied: bool = False
+    bias: bool = False
+    logit_cap: float | None = None
 
     def __post_init__(self) -> None:
         require_int(f"head of {self.model}", "vocab", self.vocab, 1, 1 << 20)
         require_positive(f"head of {self.model}", "scale", self.scale)
+        if self.logit_cap is not None:
+            require_positive(f"head of {self.model}", "logit_cap", self.logit_cap)
 
     @property
     def kind(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .activation_names import HUGGING_FACE
-from .families import FAMILIES, Family
+from .families import FAMILIES, SCORE_CAP, Family
 from .model_keys import (
     ATTENTION_FAMILIES,
     ATTENTION_REASONS,
@@ -20,7 +20,7 @@ from .model_keys import (
     MOE_REASONS,
     family_problem,
 )
-from .windows import empty_window, other_kind, window_of_none, window_of_some
+from .windows import empty_window, other_chunk, other_kind, rotated_in_some, window_of_none, window_of_some
 
 PER_LAYER = "per-layer"
 """How the bundled table writes a size that is not one number (Gemma 4)."""
@@ -128,7 +128,10 @@ ATTENTION_RULES = (
     Rule("kv_lora_rank", "multi-head latent attention (MLA)", "absent", _latent("kv_lora_rank")),
     Rule("q_lora_rank", "multi-head latent attention (MLA)", "absent", _latent("q_lora_rank")),
     Rule("linear_num_key_heads", "linear attention", "absent", _present("linear_num_key_heads")),
-    Rule("attention_chunk_size", "chunked attention", "absent", _present("attention_chunk_size")),
+    Rule("attention_chunk_size", "chunked attention in a family without, or on some layers only",
+         "absent, or layer_types that are all alike", other_chunk),
+    Rule("no_rope_layers", "layers without rotary embedding beside others", "layers that are all alike",
+         rotated_in_some),
     Rule("sliding_window", "a sliding window that the family does not have", "null", window_of_none),
     Rule(
         "sliding_window",
@@ -151,7 +154,8 @@ ATTENTION_RULES = (
     Rule("use_qk_norm", "a QK-norm that the family does not have", "false", _qk_norm),
     Rule("qk_layernorm", "a QK-norm that the family does not have", "false", _present("qk_layernorm")),
     Rule("qk_layer_norms", "a QK-norm that the family does not have", "false", _present("qk_layer_norms")),
-    Rule("attn_logit_softcapping", "capped attention logits", "null", _present("attn_logit_softcapping")),
+    Rule(SCORE_CAP, "capped attention logits that the family does not have", "null",
+         lambda raw: None if SCORE_CAP in _family(raw).caps else raw.get(SCORE_CAP) or None),
     Rule("clip_qkv", "clipped q, k and v", "null", _present("clip_qkv")),
     Rule("pruned_heads", "pruned heads", "empty", _present("pruned_heads")),
     Rule("add_cross_attention", "cross attention", "false", _present("add_cross_attention")),

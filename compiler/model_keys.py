@@ -70,14 +70,13 @@ ATTENTION_REASONS = {
     "t5": "relative position biases", "mamba": _STATE_SPACE, "mamba2": _STATE_SPACE, "falcon_h1": _STATE_SPACE,
     "jamba": _STATE_SPACE, "bamba": _STATE_SPACE, "nemotron_h": _STATE_SPACE, "granitemoehybrid": _STATE_SPACE,
     "qwen2_vl": _BIASES, "qwen2_vl_text": _BIASES, "qwen2_5_vl": _BIASES,
-    "qwen2_5_vl_text": _BIASES, "qwen2_5_omni_text": _BIASES, "phi": f"{_PARTIAL} and biases", "phi3": _FUSED,
-    "starcoder2": "biases", "cohere2": _INTERLEAVED,
-    "stablelm": _PARTIAL, "persimmon": _PARTIAL, "nemotron": _PARTIAL, "glm": _PARTIAL,
-    "chatglm": f"{_FUSED} and {_PARTIAL}", "internlm2": _FUSED, "baichuan": _FUSED,
+    "qwen2_5_vl_text": _BIASES, "qwen2_5_omni_text": _BIASES, "phi": f"{_PARTIAL} and biases",
+
+    "stablelm": _PARTIAL, "persimmon": _PARTIAL, "glm": _PARTIAL,
+    "chatglm": f"{_FUSED} and {_PARTIAL}", "baichuan": _FUSED,
     "minimax": "linear attention", "ernie4_5": _INTERLEAVED, "ernie4_5_moe": _INTERLEAVED,
     "hunyuan_v1_dense": "a QK-norm after the rotary embedding",
     "hunyuan_v1_moe": "a QK-norm after the rotary embedding",
-    "llama4_text": f"{_INTERLEAVED} on some layers only", "smollm3": "layers without rotary embedding",
     "mllama_text_model": "cross attention", "qwen3_vl_text": "a rotary embedding in three dimensions",
     "qwen3_next": "gated and linear attention", "minicpm3": _MLA, "deepseek_v32": f"{_MLA} and a sparse indexer",
     "glm_moe_dsa": f"{_MLA} and a sparse indexer", "qwen3_5_moe_text": "gated and linear attention",
@@ -128,7 +127,8 @@ def unknown_keys(raw: Mapping[str, Any], family: str, ruled: Collection[str]) ->
     """
     known = READ_KEYS | HARMLESS_KEYS
     if family in FAMILIES:
-        known |= FAMILIES[family].read | FAMILIES[family].harmless | {FAMILIES[family].scale_key or ""}
+        built = FAMILIES[family]
+        known |= built.read | built.harmless | built.caps.keys() | {built.scale_key or "", built.eps_key}
         known |= pattern_keys(family)
     return tuple(key for key, value in raw.items()
                  if value is not None and not key.startswith("_") and key not in known and key not in ruled)

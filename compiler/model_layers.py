@@ -13,7 +13,7 @@ from typing import Any
 
 from ..rtl.spec.errors import WorkloadError
 from .families import EXPERT_COUNT_KEYS, FAMILIES
-from .layer_patterns import CHUNKED, DENSE, FULL, SLIDING, SPARSE, LayerKind, layer_kinds
+from .layer_patterns import CHUNKED, DENSE, FULL, SLIDING, SPARSE, LayerKind, layer_kinds, pattern_keys
 from .layer_readers import LAYERS
 from .layers import OUTER, Layer
 from .models import ModelConfig, parse_config
@@ -135,7 +135,7 @@ def _attention_changes(model: ModelConfig, kind: LayerKind) -> dict[str, Any]:
         changes["use_sliding_window"] = True
     if kind.attention != CHUNKED:
         changes["attention_chunk_size"] = None
-    if raw.get("no_rope_layers") or not kind.rotary:
+    if "no_rope_layers" in pattern_keys(model.model_type):
         changes["no_rope_layers"] = [int(kind.rotary)] * layers
     default = {"sliding_window": 0} if model.model_type == "mistral" else {}
     return {key: value for key, value in changes.items() if raw.get(key, default.get(key)) != value}

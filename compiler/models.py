@@ -30,10 +30,8 @@ from typing import Any
 from ..rtl.spec.errors import ConfigError, WorkloadError
 from .activation_names import HUGGING_FACE, Clamped
 from .config_fields import MAX_SIZE, ConfigFields
-from .families import EXPERT_COUNT_KEYS, FAMILIES, TOP_K_KEYS, Biases, Family
-from .layers import (
-    QkNorm,
-)
+from .families import EXPERT_COUNT_KEYS, FAMILIES, SCORE_CAP, TOP_K_KEYS, Biases, Family
+from .layers import QkNorm, Temperature
 from .model_features import RULED_KEYS, activation_of, attention_blockers, moe_blockers
 from .model_files import config_file, model_name, read_json_object, suggestion, text_part
 from .model_keys import ATTENTION_FAMILIES, has_experts, not_understood, unknown_keys
@@ -60,6 +58,8 @@ BUNDLED_ROPE_THETA = {
     "glm-4.5": 1e6,
     "gpt-oss-20b": 1.5e5,
     "gpt-oss-120b": 1.5e5,
+    "llama-4-scout": 5e5,
+    "llama-4-maverick": 5e5,
     "deepseek-v2": 1e4,
     "deepseek-v3": 1e4,
     "kimi-k2": 5e4,
@@ -72,6 +72,8 @@ _GPT_OSS_ROPE = {"rope_scaling": {"rope_type": "yarn", "factor": 32.0, "beta_fas
 _DEEPSEEK_ROPE = {"type": "yarn", "factor": 40.0, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0,
                   "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096}
 BUNDLED_KEYS: dict[str, dict[str, Any]] = {
+    "llama-4-scout": {"rope_scaling": {"rope_type": "llama3", "factor": 16.0, "low_freq_factor": 1.0,
+                                       "high_freq_factor": 1.0, "original_max_position_embeddings": 8192}},
     "glm-4.5": {"partial_rotary_factor": 0.5}, "gpt-oss-20b": _GPT_OSS_ROPE, "gpt-oss-120b": _GPT_OSS_ROPE,
     "gemma-3-27b": {"query_pre_attn_scalar": 168, "rope_theta": 1e6, "rope_local_base_freq": 1e4,
                     "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
@@ -111,13 +113,15 @@ class ModelConfig:
     scoring: Scoring = SOFTMAX
     shared_width: int = 0
     rope: Rope = field(default_factory=Rope)
-    rms_norm_eps: float | None = None
+    norm_eps: float = 1e-6
     activation: str = "silu"
     mlp_biases: bool = False
     qk_norm: QkNorm = "none"
     biases: Biases = "none"
     tie_word_embeddings: bool = False
     softmax_scale: float | None = None
+    logit_cap: float | None = None
+    temperature: Temperature | None = None
     residual_scale: float = 1.0
     latent: Mapping[str, Any] | None = None
     part: str = ""
@@ -199,9 +203,9 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
     width = fields.integer(width_key)
     if experts and fields.raw.get(width_key) is None and built.experts:
         fields.fail(width_key, f"an integer from 1 to {MAX_SIZE}")
-    eps = fields.number("rms_norm_eps")
-    if fields.raw.get("rms_norm_eps") is None and built.qk_norm != "none":
-        fields.fail("rms_norm_eps", "a positive finite number")
+    eps = fields.number(built.eps_key)
+    if fields.raw.get(built.eps_key) is None and built.qk_norm != "none":
+        fields.fail(built.eps_key, "a positive finite number")
     # Where the attention is not built, what is wrong with it holds nothing else back.
     attention = fields if family in ATTENTION_FAMILIES else ConfigFields(fields.raw)
     latent = _latent(attention) if built.latent else None
@@ -228,13 +232,16 @@ def _values(fields: ConfigFields, family: str) -> dict[str, Any]:
         "scoring": read_scoring(fields, built, experts),
         "shared_width": read_shared_width(fields, built, width),
         "rope": rope,
-        "rms_norm_eps": eps,
+        "norm_eps": eps or built.eps,
         "activation": _activation(fields, built),
         "mlp_biases": built.mlp_bias_key is not None and fields.boolean(built.mlp_bias_key, built.mlp_bias_default),
-        "qk_norm": built.qk_norm if built.qk_norm_key is None or fields.boolean(built.qk_norm_key, False) else "none",
+        "qk_norm": built.qk_norm if built.qk_norm_key is None or fields.boolean(
+            built.qk_norm_key, built.qk_norm_default) else "none",
         "biases": built.biases if _biased(fields, built) else "none",
         "tie_word_embeddings": fields.boolean("tie_word_embeddings", False),
         "softmax_scale": _latent_scale(head_dim, rope) if latent else _softmax_scale(fields, built),
+        "logit_cap": fields.number(SCORE_CAP) if SCORE_CAP in fields.raw else built.caps.get(SCORE_CAP),
+        "temperature": _temperature(fields) if built.tempered else None,
         "residual_scale": (fields.number("residual_multiplier") or 1.0) if built.multipliers else 1.0,
         "quantization": _quantization(fields.raw),
     }
@@ -247,6 +254,13 @@ def _softmax_scale(fields: ConfigFields, family: Family) -> float | None:
             fields.fail(family.scale_key, "a positive finite number")
         return number**-0.5 if number else None
     return (fields.number("attention_multiplier") or 1.0) if family.multipliers else None
+
+
+def _temperature(fields: ConfigFields) -> Temperature | None:
+    """Of layers without rotary embedding, by the keys of Llama 4."""
+    if not fields.boolean("attn_temperature_tuning", True):
+        return None
+    return Temperature(fields.number("attn_scale") or 0.1, fields.number("floor_scale") or 8192)
 
 
 def _latent(fields: ConfigFields) -> dict[str, Any]:

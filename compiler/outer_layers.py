@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..rtl.spec.errors import WorkloadError
+from .families import FAMILIES, LOGIT_CAP
 from .layers import EmbeddingLayer, HeadLayer, NormLayer
 
 _GEMMA = ("gemma", "gemma2", "gemma3_text", "gemma4_text")
 _TIED = (*_GEMMA, "cohere", "cohere2", "starcoder2", "smollm3")
 """Families whose class ties the head to the embedding where ``tie_word_embeddings`` is missing."""
-_CAP = "final_logit_softcapping"
+_SCALES = {"cohere": 0.0625, "cohere2": 0.0625}
+"""What a missing ``logit_scale`` means."""
 
 
 def embedding_layer(raw: Mapping[str, Any], source: str, norm: NormLayer) -> EmbeddingLayer:
@@ -22,15 +24,20 @@ def embedding_layer(raw: Mapping[str, Any], source: str, norm: NormLayer) -> Emb
 
 
 def head_layer(raw: Mapping[str, Any], source: str, norm: NormLayer) -> HeadLayer:
-    """Final norm and LM head; logits over ``logits_scaling`` (Granite), times ``logit_scale`` (Cohere). Raises as
-    `embedding_layer`."""
-    if raw.get(_CAP):
-        raise WorkloadError(f"{source}: head: {_CAP} = {raw[_CAP]!r} needs capped logits, which is not built yet "
-                            "(allowed: null)")
-    scale = _number(raw, "logit_scale", source) / _number(raw, "logits_scaling", source)
+    """Final norm and LM head; logits over ``logits_scaling`` (Granite), times ``logit_scale`` (Cohere), with
+    ``final_logit_softcapping`` (Gemma) and ``lm_head_bias`` (Phi-3.5-MoE). Raises as `embedding_layer`."""
+    family = str(raw.get("model_type"))
+    caps = FAMILIES[family].caps if family in FAMILIES else {}
+    if LOGIT_CAP not in caps and raw.get(LOGIT_CAP):
+        raise WorkloadError(f"{source}: head: {LOGIT_CAP} = {raw[LOGIT_CAP]!r} needs capped logits, which its family "
+                            "does not have (allowed: null)")
+    capped = LOGIT_CAP in caps and raw.get(LOGIT_CAP, caps[LOGIT_CAP]) is not None
+    scale = _number(raw, "logit_scale", source, _SCALES.get(family, 1.0)) / _number(raw, "logits_scaling", source)
     tied = raw.get("tie_word_embeddings")
     return HeadLayer(norm=norm, vocab=_vocab(raw, source, "head"), scale=scale,
-                     tied=raw.get("model_type") in _TIED if tied is None else bool(tied))
+                     logit_cap=_number(raw, LOGIT_CAP, source, caps[LOGIT_CAP] or 1.0) if capped else None,
+                     bias=family == "phimoe" and bool(raw.get("lm_head_bias")),
+                     tied=family in _TIED if tied is None else bool(tied))
 
 
 def _vocab(raw: Mapping[str, Any], source: str, layer: str) -> int:
@@ -40,11 +47,11 @@ def _vocab(raw: Mapping[str, Any], source: str, layer: str) -> int:
     return size
 
 
-def _number(raw: Mapping[str, Any], key: str, source: str) -> float:
-    """A multiplier, 1 where there is none."""
+def _number(raw: Mapping[str, Any], key: str, source: str, missing: float = 1.0) -> float:
+    """A multiplier, or a cap; ``missing``, where there is none."""
     value = raw.get(key)
     if value is None:
-        return 1.0
+        return missing
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise WorkloadError(f"{source}: {key}: expected a positive finite number, got {repr(value)[:60]}")
     return float(value)

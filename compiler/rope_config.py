@@ -16,12 +16,14 @@ from typing import Any
 
 from .config_fields import ConfigFields
 from .families import FAMILIES
+from .layer_patterns import FULL, SLIDING
 from .model_features import not_built
 from .rotary import KINDS, OPTIONAL, REQUIRED, RopeScaling, scaling_problems
+from .windows import layer_kinds
 
-FULL = "full_attention"
 MAX_LENGTH = (1 << 31) - 1
 _TYPE_KEYS = ("rope_type", "type")
+_ALIASES = {("phi3", "su"): "longrope"}
 _NOT_SCALING = (*_TYPE_KEYS, "rope_theta", "partial_rotary_factor")
 _OF_THE_MODEL = ("max_position_embeddings", "head_dim", "rope_theta")
 
@@ -44,8 +46,9 @@ class Rope:
 
 def read_rope(fields: ConfigFields, family: str, head_dim: int | None) -> Rope:
     """The rotary embedding; what is wrong is added to ``fields.problems``."""
-    objects = _objects(fields)
-    theta = _theta(fields, objects, family)
+    own = _own_base(fields.raw, family)
+    objects = _objects(fields, FULL if own is None else SLIDING)
+    theta = _theta(fields, objects, family, own)
     if len(objects) == 2:
         first, second = ({k: v for k, v in content.items() if v is not None and k not in _NOT_SCALING}
                          | {"rope_type": _kind(content)} for content in objects.values())
@@ -59,8 +62,17 @@ def read_rope(fields: ConfigFields, family: str, head_dim: int | None) -> Rope:
     return Rope(theta=theta, rotary_dim=rotated)
 
 
-def _objects(fields: ConfigFields) -> dict[str, Mapping[str, Any]]:
-    """The objects for full attention that are there, by the name to call them in messages."""
+def _own_base(raw: Mapping[str, Any], family: str) -> float | None:
+    """What a missing base means in a model all of whose layers have windows and a base of their own; None for others.
+    """
+    window = FAMILIES[family].window if family in FAMILIES else None
+    own = window is not None and set(layer_kinds(raw)) == {SLIDING}
+    return window.own_rope if own and window is not None else None
+
+
+def _objects(fields: ConfigFields, kind: str) -> dict[str, Mapping[str, Any]]:
+    """The objects for this kind of attention that are there, by the name to call them in messages. One without kinds is
+    of full attention, or of layers without a base of their own."""
     found = {}
     for name in ("rope_scaling", "rope_parameters"):
         content = fields.raw.get(name)
@@ -68,12 +80,12 @@ def _objects(fields: ConfigFields) -> dict[str, Mapping[str, Any]]:
             continue
         if not isinstance(content, Mapping):
             fields.fail(name, "an object or null")
-        elif FULL not in content:
-            found[name] = content
-        elif not isinstance(content[FULL], Mapping):
-            fields.problems.append(f"{name}.{FULL}: expected an object, got {repr(content[FULL])[:60]}")
-        else:
-            found[f"{name}.{FULL}"] = content[FULL]
+        elif not {FULL, SLIDING} & content.keys():
+            found |= {name: content} if kind == FULL else {}
+        elif not isinstance(content.get(kind, {}), Mapping):
+            fields.problems.append(f"{name}.{kind}: expected an object, got {repr(content[kind])[:60]}")
+        elif content.get(kind):
+            found[f"{name}.{kind}"] = content[kind]
     return found
 
 
@@ -81,8 +93,11 @@ def _kind(content: Mapping[str, Any]) -> Any:
     return next((content[key] for key in _TYPE_KEYS if content.get(key) is not None), None)
 
 
-def _theta(fields: ConfigFields, objects: Mapping[str, Mapping[str, Any]], family: str) -> float | None:
-    found = {"rope_theta": fields.number("rope_theta")}
+def _theta(fields: ConfigFields, objects: Mapping[str, Mapping[str, Any]], family: str,
+           own: float | None) -> float | None:
+    """own: what a missing base means where it is that of layers with windows."""
+    key = "rope_theta" if own is None else "rope_local_base_freq"
+    found = {key: fields.number(key)}
     for name, content in objects.items():
         inner = ConfigFields(content)
         found[f"{name}.rope_theta"] = inner.number("rope_theta")
@@ -91,7 +106,7 @@ def _theta(fields: ConfigFields, objects: Mapping[str, Mapping[str, Any]], famil
     if len(set(given.values())) > 1:
         fields.contradict(given)
     assumed = FAMILIES[family].rope_theta if family in FAMILIES else None
-    return next(iter(given.values()), assumed)
+    return next(iter(given.values()), assumed if own is None else own)
 
 
 def _rotary_dim(fields: ConfigFields, objects: Mapping[str, Mapping[str, Any]], family: str,
@@ -129,6 +144,7 @@ def _read(fields: ConfigFields, name: str, content: Mapping[str, Any], theta: fl
         fields.contradict({f"{name}.{key}": repr(kind) for key, kind in kinds.items()})
     scaling_keys = [key for key in given if key not in _NOT_SCALING]
     kind = next(iter(kinds.values()), None if scaling_keys else "default")
+    kind = _ALIASES.get((family, str(kind)), kind)
     allowed = ", ".join(("default", *KINDS))
     if kind is None:
         fields.problems.append(f"{name}.rope_type: missing, expected one of {allowed}")

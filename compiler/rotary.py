@@ -85,8 +85,8 @@ def scaling_problems(kind: str, values: Mapping[str, Any], head_dim: int | None 
     if problems:
         return problems
     low = values.get("low_freq_factor")
-    if "high_freq_factor" in allowed and values["high_freq_factor"] <= low:
-        problems.append(f"high_freq_factor: expected more than low_freq_factor = {low}, got "
+    if "high_freq_factor" in allowed and values["high_freq_factor"] < low:
+        problems.append(f"high_freq_factor: expected at least low_freq_factor = {low}, got "
                         f"{values['high_freq_factor']}")
     slow, fast = values.get("beta_slow", BETA_SLOW), values.get("beta_fast", BETA_FAST)
     if "beta_fast" in allowed and fast < slow:

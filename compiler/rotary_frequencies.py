@@ -35,7 +35,7 @@ def _llama3(plain: np.ndarray, given: dict[str, Any]) -> np.ndarray:
     """Wavelengths above original / low are divided by the factor, below original / high kept, between blended."""
     rotations = given["original_max_position_embeddings"] * plain / (2 * math.pi)
     low, high = given["low_freq_factor"], given["high_freq_factor"]
-    kept = np.clip((rotations - low) / (high - low), 0, 1)
+    kept = np.clip((rotations - low) / (high - low), 0, 1) if high > low else (rotations >= low).astype(np.float64)
     return plain * (kept + (1 - kept) / given["factor"])
 
 

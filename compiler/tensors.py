@@ -28,7 +28,7 @@ from ..rtl.spec.errors import WorkloadError
 from ..sim.numerics.arithmetic import quantize_e4m3
 from .graph.ir import Graph, Role
 from .graph.layers import layer_graph
-from .graph.ops.rms_norm import RmsNorm
+from .graph.ops.layer_norm import Norm
 from .layers import EmbeddingLayer, Workload
 from .seeds import check_seed
 
@@ -99,6 +99,15 @@ _TENSOR_IDS = {
             "table",
             "final_norm",
             "head",
+            "attention_norm",
+            "feed_forward_norm",
+            "input_norm_bias",
+            "post_norm_bias",
+            "attention_norm_bias",
+            "feed_forward_norm_bias",
+            "norm_bias",
+            "final_norm_bias",
+            "head_bias",
         )
     )
 }
@@ -256,7 +265,7 @@ def _synthetic_ids(vocab: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def _norm_weights(graph: Graph) -> set[str]:
-    return {node.inputs[1] for node in graph.nodes if isinstance(node.op, RmsNorm)}
+    return {node.inputs[1] for node in graph.nodes if isinstance(node.op, Norm) and len(node.inputs) > 1}
 
 
 def synthetic(workload: Workload, seed: int = 0) -> LayerTensors:

@@ -12,14 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .families import FAMILIES, Window
-from .layer_patterns import FULL, SLIDING
-
-
-def _asked(raw: Mapping[str, Any], window: Window | None) -> Any:
-    """The size that is given and switched on."""
-    if not raw.get("use_sliding_window", window is None or not window.switched):
-        return None
-    return raw.get("sliding_window", window.default if window is not None else None)
+from .layer_patterns import CHUNKED, FULL, ROTARY_PATTERNS, SLIDING, LayerKind, window_of
+from .layer_patterns import layer_kinds as kinds_of_layers
 
 
 def _family(raw: Mapping[str, Any]) -> Window | None:
@@ -36,14 +30,49 @@ def layer_window(raw: Mapping[str, Any]) -> int | None:
     """The window of every layer; None without. What differs from layer to layer, or that the family does not have, is
     for the rules to refuse (`model_features`)."""
     family = _family(raw)
-    if family is None or (size := _asked(raw, family)) is None:
+    if family is None or (size := window_of(raw)) is None:
         return None
     if not family.by_layer:
         return size
     if kinds := layer_kinds(raw):
-        return size if set(kinds) == {SLIDING} and not family.own_rope else None
+        return size if set(kinds) == {SLIDING} else None
     layers, full = raw.get("num_hidden_layers"), raw.get("max_window_layers", family.first_layers)
     return None if family.first_layers is not None and layers is not None and layers <= full else size
+
+
+def _kinds(raw: Mapping[str, Any]) -> set[LayerKind]:
+    """Of all layers."""
+    layers = raw.get("num_hidden_layers") or 1
+    return set(kinds_of_layers(raw, layers, experts=False, source=str(raw.get("model_type"))))
+
+
+def layer_chunk(raw: Mapping[str, Any]) -> int | None:
+    """The chunk of every layer; None without, and where only some have it."""
+    default = FAMILIES[raw["model_type"]].chunk if raw.get("model_type") in FAMILIES else None
+    if default is None or {kind.attention for kind in _kinds(raw)} != {CHUNKED}:
+        return None
+    return raw.get("attention_chunk_size", default)
+
+
+def other_chunk(raw: Mapping[str, Any]) -> Any:
+    """The size where the family has no chunks, or some layers only."""
+    known = raw.get("model_type") in FAMILIES and FAMILIES[raw["model_type"]].chunk
+    if not known:
+        return raw.get("attention_chunk_size") or None
+    kinds = {kind.attention for kind in _kinds(raw)}
+    return raw.get("attention_chunk_size", known) if CHUNKED in kinds and len(kinds) > 1 else None
+
+
+def rotated(raw: Mapping[str, Any]) -> bool:
+    """Are queries and keys of every layer?"""
+    return raw.get("model_type") not in ROTARY_PATTERNS or all(kind.rotary for kind in _kinds(raw))
+
+
+def rotated_in_some(raw: Mapping[str, Any]) -> Any:
+    """What says so where that differs from layer to layer."""
+    if raw.get("model_type") not in ROTARY_PATTERNS or len({kind.rotary for kind in _kinds(raw)}) == 1:
+        return None
+    return raw.get("no_rope_layers") or "some"
 
 
 def window_of_some(raw: Mapping[str, Any]) -> Any:
@@ -57,7 +86,7 @@ def window_of_some(raw: Mapping[str, Any]) -> Any:
 
 def window_of_none(raw: Mapping[str, Any]) -> Any:
     """The size where a family that is built has no windows."""
-    return _asked(raw, None) if raw.get("model_type") in FAMILIES and _family(raw) is None else None
+    return window_of(raw) if raw.get("model_type") in FAMILIES and _family(raw) is None else None
 
 
 def empty_window(raw: Mapping[str, Any]) -> Any:
@@ -69,4 +98,5 @@ def other_kind(raw: Mapping[str, Any]) -> Any:
     """One of ``layer_types`` that is not the kind of all layers."""
     kinds = layer_kinds(raw)
     alike = SLIDING if layer_window(raw) is not None and len(set(kinds)) == 1 else FULL
+    alike = CHUNKED if layer_chunk(raw) is not None else alike
     return next((kind for kind in kinds if kind != alike), None)

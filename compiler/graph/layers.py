@@ -15,17 +15,21 @@ from .ops.attention import Attention
 from .ops.embed import Embed
 from .ops.experts import Experts
 from .ops.gate import Activate, Gate
+from .ops.layer_norm import LayerNorm
 from .ops.linear import Linear
 from .ops.rms_norm import RmsNorm
 from .ops.rotary import Rotary
 from .ops.router import Router
 from .ops.share import ScaleRows, Sigmoid
+from .ops.temperature import ScaleTokens
 from .stored import (
+    BLOCK_NORMS,
     CORRECTION,
     EXPERTS,
     GPT_OSS,
     GPT_OSS_BIASES,
     MLP,
+    OUTPUT,
     ROUTER,
     ROUTER_BIAS,
     SHARED,
@@ -33,6 +37,7 @@ from .stored import (
     Place,
     module,
     outer_module,
+    projection,
 )
 
 ATTENTION_INPUT, FEED_FORWARD_INPUT = "attention input", "feed-forward input"
@@ -64,7 +69,7 @@ def _add_layer(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
         case MlpLayer():
             return _mlp(g, workload.layer, x, out, role)
         case NormLayer():
-            return _norm(g, workload.layer, x, out, role, "norm", "input_layernorm")
+            return _norm(g, workload.layer, x, out, role, "norm", BLOCK_NORMS["pre"]["input_norm"])
         case HeadLayer():
             return _head(g, workload.layer, x, out, role)
         case EmbeddingLayer():
@@ -79,10 +84,11 @@ def _attention(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
     caches = [g.value(name, cache, Role.CACHE) for name in ("k_cache", "v_cache")]
     widths = {"q": (layer.heads, layer.head_dim), "k": (layer.kv_heads, layer.head_dim)}
     widths["v"] = widths["k"]
-    weights = {name: g.value(f"w{name}", (width, layer.hidden), Role.WEIGHT, module(f"self_attn.{name}_proj"))
+    places = {name: projection(name, layer.heads, layer.kv_heads) for name in widths} | {"o": OUTPUT}
+    weights = {name: g.value(f"w{name}", (width, layer.hidden), Role.WEIGHT, places[name])
                for name, width in widths.items()}
-    wo = g.value("wo", (layer.hidden, widths["q"]), Role.WEIGHT, module("self_attn.o_proj"))
-    added = {name: [g.value(f"b{name}", (width,), Role.WEIGHT, module(f"self_attn.{name}_proj", "bias"))]
+    wo = g.value("wo", (layer.hidden, widths["q"]), Role.WEIGHT, places["o"])
+    added = {name: [g.value(f"b{name}", (width,), Role.WEIGHT, tuple(place.bias() for place in places[name]))]
              if biased else [] for name, width, biased in (
                  *((name, width, layer.qkv_bias) for name, width in widths.items()),
                  ("o", layer.hidden, layer.output_bias))}
@@ -91,7 +97,9 @@ def _attention(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
         projection = Linear(heads=widths[name][0], bias=layer.qkv_bias)
         steps: list[tuple[str, str, Op, list[str]]] = [
             (f"projection {name}", "projected", projection, [weights[name], *added[name]])]
-        if layer.qk_norm != "none":
+        if layer.qk_norm == "unweighted":
+            steps.append((f"norm of {name}", "normed", RmsNorm(eps=layer.norm_eps, weighted=False), []))
+        elif layer.qk_norm != "none":
             size = widths[name] if layer.qk_norm == "full" else (layer.head_dim,)
             weight = g.value(f"{name}_norm", (size,), Role.WEIGHT, module(f"self_attn.{name}_norm"))
             steps.append((f"norm of {name}", "normed", RmsNorm(eps=layer.norm_eps, offset=layer.norm_offset), [weight]))
@@ -99,6 +107,8 @@ def _attention(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
             steps.append((f"rotation of {name}", "rotated", Rotary(
                 workload=workload, theta=layer.rope_theta, scaling=layer.rope_scaling, size=layer.rotated,
                 interleaved=layer.rope_interleaved), []))
+        if layer.temperature is not None and name == "q":
+            steps.append(("temperature", "scaled", ScaleTokens(workload=workload, temperature=layer.temperature), []))
         made = x
         for title, after, op, others in steps:
             output = name if title == steps[-1][0] else f"{name} {after}"
@@ -109,8 +119,8 @@ def _attention(g: GraphBuilder, workload: Workload, x: str, out: str, role: Role
     v = g.node("projection v", Linear(heads=layer.kv_heads, turned=True, bias=layer.qkv_bias), x, weights["v"],
                *added["v"], output="v")
     sinks = [g.value("sinks", (layer.heads,), Role.WEIGHT, (Place("self_attn.sinks"),))] if layer.sinks else []
-    mixed = g.node("core", Attention(workload=workload, scale=layer.scale, sink=layer.sinks), q, k, v, *caches, *sinks,
-                   output="mixed")
+    core = Attention(workload=workload, scale=layer.scale, sink=layer.sinks, cap=layer.logit_cap)
+    mixed = g.node("core", core, q, k, v, *caches, *sinks, output="mixed")
     return g.node("output projection", Linear(bias=layer.output_bias), mixed, wo, *added["o"], output=out, role=role)
 
 
@@ -168,30 +178,55 @@ def _mlp(g: GraphBuilder, mlp: MlpLayer, x: str, out: str, role: Role, prefix: s
     return g.node(f"{kind}down", linear, product, *down, output=out, role=role)
 
 
-def _norm(g: GraphBuilder, norm: NormLayer, x: str, out: str, role: Role, name: str, stored: str) -> str:
-    weight = g.value(name, (norm.hidden,), Role.WEIGHT, module(stored))
-    return g.node(name.replace("_", " "), RmsNorm(eps=norm.eps, offset=norm.offset), x, weight, output=out, role=role)
+def _norm(g: GraphBuilder, norm: NormLayer, x: str, out: str, role: Role, name: str, places: tuple[Place, ...]) -> str:
+    weights, op = [g.value(name, (norm.hidden,), Role.WEIGHT, places)], RmsNorm(eps=norm.eps, offset=norm.offset)
+    if norm.centered:
+        op = LayerNorm(eps=norm.eps, offset=norm.offset, biased=norm.bias)
+    if norm.bias:
+        weights.append(g.value(f"{name}_bias", (norm.hidden,), Role.WEIGHT, tuple(place.bias() for place in places)))
+    return g.node(name.replace("_", " "), op, x, *weights, output=out, role=role)
 
 
 def _embedding(g: GraphBuilder, workload: Workload, layer: EmbeddingLayer) -> None:
     ids = g.value("ids", (workload.rows,), Role.INPUT)
-    table = g.value("table", (layer.vocab, layer.hidden), Role.WEIGHT, outer_module("embed_tokens"))
+    table = g.value("table", (layer.vocab, layer.hidden), Role.WEIGHT, outer_module("embed_tokens", "tok_embeddings"))
     g.node("embedding", Embed(scale=layer.scale), ids, table, output="out", role=Role.OUTPUT)
 
 
 def _head(g: GraphBuilder, layer: HeadLayer, x: str, out: str, role: Role) -> str:
-    weight = g.value("final_norm", (layer.hidden,), Role.WEIGHT, outer_module("norm"))
-    normed = g.node("final norm", RmsNorm(eps=layer.norm.eps, offset=layer.norm.offset), x, weight, output="head input")
+    normed = _norm(g, layer.norm, x, "head input", Role.ACTIVATION, "final_norm", outer_module("norm"))
     head = g.value("head", (layer.vocab, layer.hidden), Role.WEIGHT,
-                   outer_module("embed_tokens" if layer.tied else "lm_head"))
-    return g.node("logits", Linear(scale=layer.scale), normed, head, output=out, role=role)
+                   outer_module(*(("embed_tokens", "tok_embeddings") if layer.tied else ("lm_head", "output"))))
+    added = [g.value("head_bias", (layer.vocab,), Role.WEIGHT, (outer_module("lm_head")[0].bias(),))] if layer.bias \
+        else []
+    op = Linear(scale=layer.scale, cap=layer.logit_cap, bias=layer.bias)
+    return g.node("logits", op, normed, head, *added, output=out, role=role)
 
 
 def _decoder(g: GraphBuilder, workload: Workload, layer: DecoderLayer, x: str, out: str, role: Role) -> str:
-    add = Add(scale=layer.residual_scale)
-    normed = _norm(g, layer.norm, x, ATTENTION_INPUT, Role.ACTIVATION, "input_norm", "input_layernorm")
-    made = _add_layer(g, workload.part(layer.attention), normed, ATTENTION_OUTPUT)
-    middle = g.node("attention residual", add, x, made, output=MIDDLE)
-    normed = _norm(g, layer.norm, middle, FEED_FORWARD_INPUT, Role.ACTIVATION, "post_norm", "post_attention_layernorm")
-    made = _add_layer(g, workload.part(layer.feed_forward), normed, FEED_FORWARD_OUTPUT)
-    return g.node("feed-forward residual", add, middle, made, output=out, role=role)
+    add, (attention, feed_forward) = Add(scale=layer.residual_scale), map(workload.part, (
+        layer.attention, layer.feed_forward))
+
+    def norm(name: str, value: str, made: str) -> str:
+        return _norm(g, layer.norm, value, made, Role.ACTIVATION, name, BLOCK_NORMS[layer.block][name])
+
+    def part(own: Workload, value: str, made: str, before: str, read: str, behind: str) -> str:
+        """What a part adds, with a norm ``before`` it (which makes ``read``) and one ``behind`` it where the block has
+        those."""
+        names = BLOCK_NORMS[layer.block]
+        source = norm(before, value, read) if before in names else value
+        if behind not in names:
+            return _add_layer(g, own, source, made)
+        return norm(behind, _add_layer(g, own, source, f"{made} before norm"), made)
+
+    if layer.block == "parallel":
+        normed = norm("input_norm", x, ATTENTION_INPUT)
+        made = [_add_layer(g, own, normed, name) for own, name in (
+            (attention, ATTENTION_OUTPUT), (feed_forward, FEED_FORWARD_OUTPUT))]
+    else:
+        made = [part(attention, x, ATTENTION_OUTPUT, "input_norm", ATTENTION_INPUT, "attention_norm")]
+    middle = g.node("attention residual", add, x, made[0], output=MIDDLE)
+    if layer.block != "parallel":
+        made.append(part(feed_forward, middle, FEED_FORWARD_OUTPUT, "post_norm", FEED_FORWARD_INPUT,
+                         "feed_forward_norm"))
+    return g.node("feed-forward residual", add, middle, made[1], output=out, role=role)

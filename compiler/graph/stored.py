@@ -23,13 +23,16 @@ ROUTER_NAMES = ("gate.weight", "router.layer.weight", "router.weight")
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor of a checkpoint, or the ``part``-th of ``parts`` equal parts of its rows. ``{}`` in its name is the
-    number of an expert; without, a weight of experts has them as its first axis. transposed: as it is stored, rows and
-    columns are exchanged. interleaved: the parts' rows take turns, and do not lie one above the other."""
+    """A tensor of a checkpoint, or the ``part``-th of ``parts`` equal parts of its rows, or ``share`` parts from that
+    on; groups: of each of so many runs of its rows. ``{}`` in its name is the number of an expert; without, a weight of
+    experts has them as its first axis. transposed: as it is stored, rows and columns are exchanged. interleaved: the
+    parts' rows take turns, and do not lie one above the other."""
 
     name: str
     part: int = 0
     parts: int = 1
+    share: int = 1
+    groups: int = 1
     transposed: bool = False
     interleaved: bool = False
     outer: bool = False
@@ -74,16 +77,45 @@ def module(name: str, part: str = "weight") -> tuple[Place, ...]:
     return (Place(f"{name}.{part}"),)
 
 
-def outer_module(name: str) -> tuple[Place, ...]:
-    """The weight of a module beside the decoder layers."""
-    return (Place(f"{name}.weight", outer=True),)
+def outer_module(*names: str) -> tuple[Place, ...]:
+    """The weight of a module beside the decoder layers, which has one of these names."""
+    return tuple(Place(f"{name}.weight", outer=True) for name in names)
 
+
+def projection(name: str, heads: int, kv_heads: int) -> tuple[Place, ...]:
+    """Of q, k or v: a tensor of its own, a part of one that has q, k and v one above the other (Phi-3), or, with the
+    queries of each head of keys, its keys and its values in turn (InternLM2)."""
+    group, whole = heads // kv_heads, heads + 2 * kv_heads
+    first, share = {"q": (0, heads), "k": (heads, kv_heads), "v": (heads + kv_heads, kv_heads)}[name]
+    inner, of_group = {"q": (0, group), "k": (group, 1), "v": (group + 1, 1)}[name]
+    return (Place(f"self_attn.{name}_proj.weight"), Place("self_attn.qkv_proj.weight", first, whole, share),
+            Place("attention.wqkv.weight", inner, group + 2, of_group, kv_heads))
+
+
+OUTPUT = (Place("self_attn.o_proj.weight"), Place("attention.wo.weight"))
+
+
+_PRE = {"input_norm": module("input_layernorm") + module("attention_norm"),
+        "post_norm": module("post_attention_layernorm") + module("ffn_norm")}
+_POST = {"attention_norm": module("post_attention_layernorm"),
+         "feed_forward_norm": module("post_feedforward_layernorm")}
+_SANDWICH = {
+    "input_norm": module("input_layernorm"),
+    "attention_norm": module("post_self_attn_layernorm") + module("post_attention_layernorm"),
+    "post_norm": module("pre_feedforward_layernorm") + module("post_attention_layernorm"),
+    "feed_forward_norm": module("post_feedforward_layernorm") + module("post_mlp_layernorm"),
+}
+BLOCK_NORMS = {"pre": _PRE, "post": _POST, "sandwich": _SANDWICH, "parallel": {"input_norm": _PRE["input_norm"]}}
+"""The norms of a decoder layer by its block: before and behind attention (``input_norm``, ``attention_norm``), before
+and behind the feed-forward layer (``post_norm``, ``feed_forward_norm``). GLM-4 says ``post_attention_layernorm`` of the
+one before the feed-forward layer, Gemma of the one behind attention."""
 
 _GPT = {"up": "mlp.c_fc.weight", "down": "mlp.c_proj.weight"}
 _FUSED = {"gate": Place("mlp.gate_up_proj.weight", 0, 2), "up": Place("mlp.gate_up_proj.weight", 1, 2),
           "down": Place("mlp.down_proj.weight")}
-MLP = {name: (Place(f"mlp.{name}_proj.weight"), _FUSED[name], Place(_GPT.get(name, f"mlp.{name}_proj.weight")))
-       for name in ("gate", "up", "down")}
+MLP = {name: (Place(f"mlp.{name}_proj.weight"), _FUSED[name], Place(_GPT.get(name, f"mlp.{name}_proj.weight")),
+              Place(f"feed_forward.{name}_proj.weight"), Place(f"feed_forward.{short}.weight"))
+       for name, short in (("gate", "w1"), ("up", "w3"), ("down", "w2"))}
 ROUTER = tuple(Place(block + name) for block in BLOCKS for name in ROUTER_NAMES)
 ROUTER_BIAS = tuple(Place(block + name.replace("weight", "bias")) for block in BLOCKS for name in ROUTER_NAMES)
 CORRECTION = tuple(Place(block + name) for block in BLOCKS

@@ -6,11 +6,14 @@ block of rows. It is read once per block of rows either way, beside ``n * k`` we
 
 from collections.abc import Hashable, Mapping, Sequence
 
+import numpy as np
+
 from ...rtl.spec.config import TileConfig
-from ..dram import Matrix
+from ..builder import ProgramBuilder
+from ..dram import Matrix, float_matrix
 from ..emitter import Emitter
 from ..schedule import GemmSchedule
-from ..tiles.buffers import Buffer, Memory
+from ..tiles.buffers import Buffer, Memory, align
 from ..tiles.expr import Assign, Col, Elem, Row, Shape
 from .gemm import GemmProblem, Group
 
@@ -23,9 +26,22 @@ def column_bias_buffer(config: TileConfig, problem: GemmProblem, schedule: GemmS
     return Buffer(name=name, memory=Memory.STATISTICS, sizes=(tiles,), most=2)
 
 
-def row_bias_buffer(config: TileConfig, rows: int) -> Buffer:
+def row_bias_buffer(config: TileConfig, rows: int, name: str = NAME) -> Buffer:
     """Values of a block of ``rows`` rows, twice."""
-    return Buffer(name=NAME, memory=Memory.STATISTICS, sizes=(-(-rows // config.cols),), most=2, keys="m_tile rows")
+    return Buffer(name=name, memory=Memory.STATISTICS, sizes=(-(-rows // config.cols),), most=2, keys="m_tile rows")
+
+
+def row_vectors(builder: ProgramBuilder, name: str, values: np.ndarray | int, rows: int) -> Matrix:
+    """A value per row of a result, for `RowBias`: a row of the matrix per block of ``rows`` rows. values: their number
+    where they are not known."""
+    count = values if isinstance(values, int) else len(values)
+    blocks, width = -(-count // rows), align(rows, builder.config.cols)
+
+    def fill() -> np.ndarray:
+        padded = np.pad(np.asarray(values, np.float32), (0, blocks * rows - count)).reshape(blocks, rows)
+        return np.pad(padded, ((0, 0), (0, width - rows)))
+
+    return float_matrix(builder, name, blocks, width, None if isinstance(values, int) else fill)
 
 
 class ColumnBias:
@@ -54,10 +70,11 @@ class ColumnBias:
 
 
 class RowBias:
-    """bias: a row per block of ``m_tile`` rows."""
+    """bias: a row per block of ``m_tile`` rows (`row_vectors`). buffer: where its values go."""
 
-    def __init__(self, emitter: Emitter, place: Mapping[str, Sequence[int]], bias: Matrix, name: str, m_tile: int):
-        self._emitter, self._regions, self._bias, self._name = emitter, place[NAME], bias, name
+    def __init__(self, emitter: Emitter, place: Mapping[str, Sequence[int]], bias: Matrix, name: str, m_tile: int,
+                 buffer: str = NAME):
+        self._emitter, self._regions, self._bias, self._name = emitter, place[buffer], bias, name
         self._rows = m_tile
 
     def _region(self, group: Group) -> int:

@@ -275,6 +275,7 @@ class _Step:
             old=old, new=new, factor=Elem(place.alpha[self.number % 2]), sums=Elem(place.sums),
             total=Elem(place.l + stat), part=Elem(part), out=Elem(out), inverse=Elem(place.inverse),
             p=Codes(addr=place.p[self.number % len(place.p)], pitch=place.p_pitch, quant=core.problem.query.quant),
+            gains=None if place.gains is None else Elem(place.gains, "gain"),
             result=Codes(addr=place.stage[self.slot % len(place.stage)], pitch=place.o_pitch,
                          quant=core.problem.out.quant, scale_rule=core.outputs.rule,
                          relative_to=core.outputs.relative_to))
@@ -292,11 +293,13 @@ class _Step:
     def multiply_keys(self) -> None:
         """S = Q K^T with its row maxima, then the new maximum, the rescale factor, P and its row sums."""
         core, place, rows, config = self.core, self.core.place, self.tile.rows, self.core.config
+        masked = False
         for start, count in self._pieces():
             columns = align(count, place.unit)
             position, step, first = self.tile.position, self.tile.step, self.keys.first + start
             limit = core.mask.limit(position, step, first, count, columns)
             low = core.mask.lower_limit(position, step, rows, first)
+            masked |= bool(limit.needed or low.needed)
             core.emitter.matmul(
                 label="QK", a_addr=self.q, a_pitch=place.q_pitch, b_addr=self.keys.k(start), b_pitch=place.k_pitch,
                 k_steps=place.head_bytes // config.lanes, m_rows=rows, n_tiles=columns // config.cols,
@@ -304,7 +307,7 @@ class _Step:
                 mask_base=limit.base, mask_step=limit.step, mask_low=int(low.needed), mask_low_base=low.base,
                 mask_low_step=low.step, rowmax=1, rowmax_init=int(start == 0),
                 rowmax_addr=self.at.rowmax.addr, **core.score_mode)
-        self.compute(core.softmax.probabilities(self.at, self.first))
+        self.compute(core.softmax.probabilities(self.at, self.first, masked))
 
     def multiply_values(self) -> None:
         """PV, the merge into O, and after the sub-tile's last block the output."""

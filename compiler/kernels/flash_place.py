@@ -5,7 +5,7 @@ in pieces of ``kv_tile`` keys. Scores, probabilities and so on have two copies, 
 different steps; where the tile has room for one copy only, the units take turns.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import CompileError
@@ -26,7 +26,7 @@ class FlashProblem:
 
     rows: of queries, the most that one sub-tile may have; heads: how often there are so many for the same keys.
     width, value_width: elements of a row of q and k, and of v. stored: those of an output in whole blocks. block: keys
-    of a softmax block. query, kv, out: formats.
+    of a softmax block. query, kv, out: formats. capped: are scores?
     """
 
     name: str
@@ -40,6 +40,7 @@ class FlashProblem:
     query: TensorFormat
     kv: TensorFormat
     out: TensorFormat
+    capped: bool = False
 
     def check(self, config: TileConfig) -> None:
         """Raise `CompileError` unless the tile can start every softmax block at a column tile and a bus beat."""
@@ -85,7 +86,7 @@ class FlashPlacement:
         self.value_parts = -(-self.head_tiles // self.value_tiles)
         self.k_pitch = self._pitch_in_b(self.kv_tile // config.cols, self.k_groups)
         self.v_pitch = self._pitch_in_b(self.value_tiles, self.v_groups)
-        self._place(packed)
+        self._place(problem, packed)
 
     def _value_parts(self, problem: FlashProblem) -> tuple[int, int]:
         """Column tiles of a part of the values of a piece, and parts beside each piece of keys: all in one, unless
@@ -99,9 +100,10 @@ class FlashPlacement:
         banks = -(-tiles * self.v_groups // config.b_bank_groups)
         return tiles, max(1, min(-(-self.head_tiles // tiles), room // banks))
 
-    def _place(self, packed: bool) -> None:
+    def _place(self, problem: FlashProblem, packed: bool) -> None:
         tiles, config = self._schedule.q_tiles, self._config
-        found = place(self.buffers(), config, self.name, packed)
+        found = place(self.buffers(problem.capped), config, self.name, packed)
+        (self.gains,) = found.get("gains of P", [None])
         self.partial, self.scores, self.outputs = found["partial outputs"], found["scores"], found["outputs"]
         self.rowmax, self.m, (self.sums,) = found["row maxima"], found["running maxima"], found["row sums"]
         (self.l,), (self.inverse,) = found["running sums"], found["inverse sums"]
@@ -127,7 +129,7 @@ class FlashPlacement:
         """Groups between column tiles of keys or values, which start on bus beats."""
         return align(pitch(Memory.B, self._config, tiles, groups), self._config.b_word_bytes // self._config.lanes)
 
-    def buffers(self) -> list[Buffer]:
+    def buffers(self, capped: bool) -> list[Buffer]:
         """Raw results come first: they need the banks of both planes."""
         config, rows, tiles = self._config, self.rows, self._schedule.q_tiles
         panels, every = -(-rows // config.rows), tiles * self.words
@@ -137,11 +139,13 @@ class FlashPlacement:
                           beside=frozenset(beside))
 
         pair = 2 * self.words <= config.stat_bank_rows
+        scores = Buffer(name="scores", memory=Memory.ACC, sizes=(rows * (self.columns // config.cols),), most=2,
+                        keys="q_rows * softmax_block", beside=frozenset())
+        gains = [replace(scores, name="gains of P", most=1, beside=frozenset({"scores"}))] if capped else []
         return [
             Buffer(name="partial outputs", memory=Memory.ACC, sizes=(rows * self.head_tiles,), most=2, rank=1,
                    raw=self.pieces > 1, keys="q_rows", beside=frozenset({"outputs"})),
-            Buffer(name="scores", memory=Memory.ACC, sizes=(rows * (self.columns // config.cols),), most=2,
-                   keys="q_rows * softmax_block", beside=frozenset()),
+            scores, *gains,
             Buffer(name="outputs", memory=Memory.ACC, sizes=(rows * self.out_tiles,), least=tiles, most=tiles,
                    keys="q_rows, q_tiles times", beside=frozenset()),
             statistics("row maxima", self.words, "running maxima", keys="q_rows", copies=2),

@@ -21,9 +21,11 @@ from ..emitter import Emitter
 from ..schedule import GemmSchedule
 from ..tiles.buffers import Buffer, Memory, align
 from ..tiles.expr import Assign, Codes, Elem, Shape
-from .bias import ColumnBias, column_bias_buffer
+from .bias import ColumnBias, RowBias, column_bias_buffer, row_bias_buffer
 from .gemm import GemmProblem, Group
 from .norm import HeadNorm, norm_buffers
+
+FACTORS = "factors of rows"
 
 
 def stage_pitch(config: TileConfig, tiles: int) -> int:
@@ -53,7 +55,7 @@ def rotary_lanes(width: int, cols: int) -> int:
 @dataclass(frozen=True, kw_only=True)
 class Heads:
     """count: of heads of ``size`` features, ``width`` columns each. norm: the mean over one head ("head"), over all
-    ("full"), or none; rotated: by position; biased: before all that."""
+    ("full"), or none; rotated: by position; biased: before all that; scaled: rows have factors of their own."""
 
     count: int
     size: int
@@ -61,6 +63,7 @@ class Heads:
     norm: str = "none"
     rotated: bool = True
     biased: bool = False
+    scaled: bool = False
 
     def tiles(self, config: TileConfig) -> int:
         """Column tiles of a head, or of several that share one."""
@@ -80,6 +83,8 @@ class Heads:
             buffers += norm_buffers(config, rows, weights, self.norm == "full")
         if self.biased:
             buffers.append(column_bias_buffer(config, problem, schedule))
+        if self.scaled:
+            buffers.append(row_bias_buffer(config, rows, FACTORS))
         return [*buffers, stage_buffer(config, problem, schedule)]
 
 
@@ -88,7 +93,7 @@ class HeadsData:
     """Values of one program. dequant: a result times it is the projection's; out_scale: of the codes in ``quant``;
     raw_amax: largest magnitude before the norm. rotary: tables of cosines and sines, a row per row of x. norm: FP32
     weights, a row per column tile of a head, or of all heads; eps: of the norm. bias: FP32, a row per column tile of
-    all heads."""
+    all heads. factors: of rows (`bias.row_vectors`)."""
 
     dequant: float
     out_scale: float
@@ -98,6 +103,7 @@ class HeadsData:
     norm: Matrix | None = None
     eps: float = 0.0
     bias: Matrix | None = None
+    factors: Matrix | None = None
 
 
 Store = Callable[[Group, int, int, dict[str, int]], None]
@@ -124,6 +130,8 @@ class HeadsEpilogue:
         self._raw: Matrix | None = None
         full, dequant = heads.norm == "full", data.dequant
         self.bias = ColumnBias(emitter, regions, data.bias, problem.name) if data.bias is not None else None
+        self.factors = RowBias(emitter, regions, data.factors, f"{problem.name} factors", problem.rows(schedule),
+                               FACTORS) if data.factors is not None else None
         if self.bias is not None:
             dequant = 1.0
         if data.norm is not None:
@@ -143,6 +151,8 @@ class HeadsEpilogue:
                                        label="rotary table")
         if self.bias is not None:
             self.bias.add(group, self.data.dequant)
+        if self.factors is not None:
+            self._row_factors = self.factors.load(group)
         if self.norm is None or not self.norm.full:
             self._finish(group)
             return
@@ -167,6 +177,9 @@ class HeadsEpilogue:
         key, anchors = where(first, count)
         if self.bias is not None:
             turn, added = self.bias.moves(group)
+            key, anchors = (key, turn), [*anchors, *added]
+        if self.factors is not None:
+            turn, added = self.factors.moves(group)
             key, anchors = (key, turn), [*anchors, *added]
         return (group.index % len(self.stage), count, key), anchors
 
@@ -197,6 +210,9 @@ class HeadsEpilogue:
                     self.norm.add_squares(x, group)
                     self.norm.finish_sums(group)
                 self.norm.apply(x, group, group.n0 // self.heads.width + first // self.head_tiles)
+            if self.factors is not None:
+                shape = Shape(rows=group.rows, tiles=self.head_tiles, pitch=group.pitch)
+                self.emitter.compute(shape, Assign(to=Elem(x), value=Elem(x) * self._row_factors, label="temperature"))
             if not self.heads.rotated:
                 self._quantize(x, group, self._codes(stage, first, pitch))
             elif self.heads.width > self.cols:

@@ -1,12 +1,14 @@
 """The rowwise kernel: FP32 rows from DRAM, added, normalized, and written back as FP32 values and as codes.
 
 Each block of rows goes through up to four steps: load the rows; add ``scale`` times those of a second matrix, and store
-the sum; normalize (RMS norm), for which the squares of whole rows are needed first; write what comes out to every
-target. A block whose rows do not fit the accumulator buffer goes through them in pieces of columns, twice.
+the sum; normalize, for which the squares of whole rows are needed first, and before them, for a LayerNorm, their sums;
+write what comes out to every target. A block whose rows do not fit the accumulator buffer goes through them in pieces
+of columns, twice, or three times.
 
-A row sum of the vector unit is exact on a grid of 2**-24 and holds up to 2**23. Squares are scaled so that `SUM_BLOCK`
-of them add up to 2**22 if all have the largest magnitude. Sums of blocks are added in FP32, block by block, so that no
-schedule and no tile changes a bit.
+A row sum of the vector unit is exact on a grid of 2**-24 and holds up to 2**23. Values and squares are scaled so that
+`SUM_BLOCK` of them add up to 2**22 if all have the largest magnitude. Sums of blocks are added in FP32, block by block,
+so that no schedule and no tile changes a bit. A variance is that of the differences from the mean, not the difference
+of two means, which loses all digits where the mean is large.
 
 Codes as sums of E4M3 terms (`logits.py`) need the value of a code that was just made. The vector unit writes codes
 and cannot read them, so the array multiplies them by an identity matrix; the difference is exact in FP32.
@@ -37,7 +39,7 @@ from .rowwise_place import (
     SUM_BLOCK,
     TERM,
     CodesTarget,
-    Norm,
+    NormRows,
     RowwiseProblem,
     identity_width,
 )
@@ -59,9 +61,9 @@ class Rowwise:
     """
 
     def __init__(self, emitter: Emitter, problem: RowwiseProblem, schedule: RowwiseSchedule, *,
-                 inputs: Sequence[Matrix], scale: float = 1.0, total: Matrix | None = None, norm: Norm | None = None,
-                 floats: Matrix | None = None, codes: Sequence[CodesTarget] = (), identity: Operand | None = None,
-                 scale_rule: ScaleRule = ScaleRule.FLOOR):
+                 inputs: Sequence[Matrix], scale: float = 1.0, total: Matrix | None = None,
+                 norm: NormRows | None = None, floats: Matrix | None = None, codes: Sequence[CodesTarget] = (),
+                 identity: Operand | None = None, scale_rule: ScaleRule = ScaleRule.FLOOR):
         config, name = emitter.config, problem.name
         tiles, unit = problem.tiles(config), problem.unit(config)
         if schedule.n_tiles < tiles and schedule.n_tiles % unit:
@@ -75,7 +77,7 @@ class Rowwise:
         self.tiles = tiles
         self.place = problem.place(schedule, config)
         self.turns = {key: cycle(addresses) for key, addresses in self.place.items()}
-        self.gain = 2.0 ** ((22 - (SUM_BLOCK - 1).bit_length()) // 2)
+        self._ones: int | None = None
 
     @property
     def resident(self) -> bool:
@@ -87,7 +89,7 @@ class Rowwise:
         if self.problem.terms > 1:
             self._load_identity()
         if self.norm is not None and self.resident:
-            self._load_weights(0, self.tiles)
+            self._load_vectors(0, self.tiles)
         pieces = [(first, min(self.step, self.tiles - first)) for first in range(0, self.tiles, self.step)]
         for m0 in range(0, self.problem.rows, self.rows):
             block = _Block(self, m0, min(self.rows, self.problem.rows - m0))
@@ -96,9 +98,12 @@ class Rowwise:
                     block.write(block.fetch(first, tiles), first, tiles)
                 continue
             found = [block.fetch(first, tiles) for first, tiles in pieces]
+            if self.centered:
+                block.finish_mean()
+                found = [block.again(x, first, tiles) for x, (first, tiles) in zip(found, pieces, strict=True)]
             block.finish_norm()
             for x, (first, tiles) in zip(found, pieces, strict=True):
-                block.write(x if self.resident else block.again(first, tiles), first, tiles)
+                block.write(x if self.resident else block.again(x, first, tiles, squares=False), first, tiles)
 
     def next(self, key: str) -> int:
         """Address of the next copy of a buffer."""
@@ -111,23 +116,51 @@ class Rowwise:
         for first in range(0, tiles, step):
             yield first, min(step, tiles - first)
 
-    def _load_weights(self, first: int, tiles: int) -> int:
-        assert self.norm is not None
-        addr = self.next("norm weights")
-        self.emitter.load_rows(self.norm.weights, first_row=0, rows=1, addr=addr, pitch=self.pitch,
+    @property
+    def centered(self) -> bool:
+        """Is the mean subtracted?"""
+        return self.problem.norm is not None and self.problem.norm.centered
+
+    def _vectors(self) -> dict[str, Matrix]:
+        """Vectors of the norm that a piece is written with, by their buffers."""
+        norm = self.norm
+        assert norm is not None
+        return {"norm weights": norm.weights} | ({"norm bias": norm.bias} if norm.bias is not None else {})
+
+    def _load_vector(self, key: str, source: Matrix, first: int, tiles: int) -> int:
+        addr = self.next(key)
+        self.emitter.load_rows(source, first_row=0, rows=1, addr=addr, pitch=self.pitch,
                                first_byte=4 * first * self.config.cols, row_bytes=4 * tiles * self.config.cols,
-                               label=f"{self.name} weights")
+                               label=f"{self.name} {key.removeprefix('norm ')}")
         return addr
 
-    def weights(self, first: int, tiles: int) -> int:
-        """Address of the weights of a piece."""
-        return self.place["norm weights"][0] if self.resident else self._load_weights(first, tiles)
+    def _load_vectors(self, first: int, tiles: int) -> dict[str, int]:
+        return {key: self._load_vector(key, source, first, tiles) for key, source in self._vectors().items()}
+
+    def vectors(self, first: int, tiles: int) -> dict[str, int]:
+        """Addresses of the vectors of a piece."""
+        if self.resident:
+            return {key: self.place[key][0] for key in self._vectors()}
+        return self._load_vectors(first, tiles)
+
+    def ones(self, first: int, tiles: int) -> int | None:
+        """Address of the ones of a piece that has columns behind the features; None for another."""
+        if self.norm is None or self.norm.ones is None or (first + tiles) * self.config.cols <= self.norm.features:
+            return None
+        if not self.resident or self._ones is None:
+            self._ones = self._load_vector("ones for features", self.norm.ones, first, tiles)
+        return self._ones
 
     def _load_identity(self) -> None:
         assert self.identity is not None
         (addr,), width = self.place["identity matrix"], self.identity.k
         self.emitter.load_piece(Space.B, self.identity, first_row=0, rows=width, addr=addr,
                                 pitch=width // self.config.lanes, label="identity")
+
+
+def _gain(power: int) -> float:
+    """Of values of magnitude up to 1, whose powers are summed."""
+    return 2.0 ** ((22 - (SUM_BLOCK - 1).bit_length()) // power)
 
 
 class _Block:
@@ -138,7 +171,10 @@ class _Block:
         self.norm, self._first = kernel.norm, True
         self._sums: list[int] = []
         if self.norm is not None:
-            self.total, self.rstd = kernel.next("sums of all squares"), kernel.next("norms")
+            self.total, self.rstd = kernel.next("sums of rows"), kernel.next("norms")
+            self.amax = self.norm.amax * (2 if kernel.centered else 1)  # of what is squared
+        if kernel.centered:
+            self.mean = kernel.next("means")
 
     def shape(self, tiles: int) -> Shape:
         return Shape(rows=self.rows, tiles=tiles, pitch=self.kernel.pitch)
@@ -160,7 +196,7 @@ class _Block:
                                label=f"{self.kernel.name} store")
 
     def fetch(self, first: int, tiles: int) -> int:
-        """Load a piece, add, store the sum, take its squares; its address."""
+        """Load a piece, add, store the sum, take its squares, or its sums for a mean; its address."""
         kernel, x = self.kernel, self._load(self.kernel.inputs[0], "rows", first, tiles)
         if len(kernel.inputs) == 2:
             addend = self._load(kernel.inputs[1], "addends", first, tiles)
@@ -170,30 +206,58 @@ class _Block:
                     to=own, value=Elem(self._at(addend, tile), "y") * kernel.scale + own, label="add"))
             assert kernel.total is not None
             self._store(kernel.total, x, first, tiles)
-        if self.norm is not None:
-            self._add_squares(self.norm, x, tiles)
+        if kernel.centered:
+            self._add_rows(x, tiles, lambda own: own, _gain(1) / self.norm.amax, "sum")
+        elif self.norm is not None:
+            self._add_squares(x, tiles)
         return x
 
-    def again(self, first: int, tiles: int) -> int:
-        """A piece that `fetch` has brought before."""
-        return self._load(self.kernel.total or self.kernel.inputs[0], "rows", first, tiles)
+    def again(self, x: int, first: int, tiles: int, *, squares: bool = True) -> int:
+        """A piece that `fetch` has brought before to ``x``, where it may be still; less the mean of a row where that is
+        subtracted, and, for the first time, with its squares taken."""
+        kernel = self.kernel
+        if not kernel.resident:
+            x = self._load(kernel.total or kernel.inputs[0], "rows", first, tiles)
+        if kernel.centered:
+            ones = kernel.ones(first, tiles)
+            for tile, count in kernel.spans(tiles):
+                own = Elem(self._at(x, tile))
+                value = own - Row(self.mean, "mean")
+                self.emitter.compute(self.shape(count), Assign(
+                    to=own, value=value if ones is None else value * Col(self._at(ones, tile), "ones"), label="center"))
+            if squares:
+                self._add_squares(x, tiles)
+        return x
+
+    def finish_mean(self) -> None:
+        """The mean of every row."""
+        norm = self.norm
+        assert norm is not None
+        while self._sums:
+            self._add_sum()
+        self.emitter.compute(self._words, Assign(to=Elem(self.mean), value=Elem(self.total), label="mean",
+                                                 scale=norm.amax / _gain(1) / norm.features))
+        self._first = True
 
     @property
     def _words(self) -> Shape:
         return Shape(rows=-(-self.rows // self.config.cols))
 
-    def _add_squares(self, norm: Norm, x: int, tiles: int) -> None:
+    def _add_squares(self, x: int, tiles: int) -> None:
+        self._add_rows(x, tiles, lambda own: own * own, (_gain(2) / self.amax) ** 2, "sum of squares")
+
+    def _add_rows(self, x: int, tiles: int, value: Callable[[Elem], Expr], scale: float, label: str) -> None:
+        """Sums of a piece's rows."""
         kernel = self.kernel
-        unit, scale = kernel.problem.unit(self.config), (kernel.gain / norm.amax) ** 2
+        unit = kernel.problem.unit(self.config)
         for tile in range(0, tiles, unit):
-            sums = self.total if self._first else kernel.next("sums of squares")
-            own = Elem(self._at(x, tile))
+            sums = self.total if self._first else kernel.next("row sums")
             self.emitter.compute(self.shape(min(unit, tiles - tile)), Assign(
-                value=own * own, scale=scale, reduce=Reduction(Reduce.SUM, sums), label="sum of squares"))
+                value=value(Elem(self._at(x, tile))), scale=scale, reduce=Reduction(Reduce.SUM, sums), label=label))
             if not self._first:
                 self._sums.append(sums)
             self._first = False
-            if len(self._sums) == len(kernel.place["sums of squares"]):
+            if len(self._sums) == len(kernel.place["row sums"]):
                 self._add_sum()
 
     def _add_sum(self) -> None:
@@ -204,7 +268,8 @@ class _Block:
     @property
     def _folded(self) -> float:
         """What the norm multiplies by beside 1 / rms: the inverse factor of codes that it makes at once."""
-        return 1.0 if self._in_place or self.kernel.codes[0].format.scaled else 1 / self.kernel.codes[0].factor
+        apart = self._in_place or (self.norm is not None and self.norm.bias is not None)
+        return 1.0 if apart or self.kernel.codes[0].format.scaled else 1 / self.kernel.codes[0].factor
 
     @property
     def _in_place(self) -> bool:
@@ -218,25 +283,34 @@ class _Block:
         assert norm is not None
         while self._sums:
             self._add_sum()
-        mean = (norm.amax / self.kernel.gain) ** 2 / norm.features
+        mean = (self.amax / _gain(2)) ** 2 / norm.features
         self.emitter.compute(self._words, Assign(to=Elem(self.rstd), value=rsqrt(Elem(self.total) * mean + norm.eps),
                                                  scale=self._folded, label="1 / rms"))
 
     def write(self, x: int, first: int, tiles: int) -> None:
         """A piece, normalized where that is wanted, to every target."""
         kernel, normed = self.kernel, self.norm is not None
-        weights = kernel.weights(first, tiles) if normed else 0
+        vectors = kernel.vectors(first, tiles) if normed else {}
+        bias = vectors.get("norm bias")
+
+        def scaled(tile: int) -> Expr:
+            return Elem(self._at(x, tile)) * Row(self.rstd, "1/rms")
 
         def value(tile: int) -> Expr:
-            return Elem(self._at(x, tile)) * Row(self.rstd, "1/rms") * Col(self._at(weights, tile), "weight")
+            weight = Col(self._at(vectors["norm weights"], tile), "weight")
+            if bias is None:
+                return scaled(tile) * weight
+            return Elem(self._at(x, tile)) * weight + Col(self._at(bias, tile), "bias")
 
+        if bias is not None:
+            self._in_place_of(x, tiles, scaled)
         if normed and not self._in_place:
-            self._quantize(kernel.codes[0], value, first, tiles, scale=None)
+            code = kernel.codes[0]
+            self._quantize(code, value, first, tiles,
+                           scale=None if bias is None or code.format.scaled else 1 / code.factor)
             return
         if normed:
-            for tile, count in kernel.spans(tiles):
-                self.emitter.compute(self.shape(count), Assign(to=Elem(self._at(x, tile)), value=value(tile),
-                                                               label="normalize"))
+            self._in_place_of(x, tiles, value)
         if kernel.floats is not None:
             self._store(kernel.floats, x, first, tiles)
         for target in kernel.codes:
@@ -245,6 +319,12 @@ class _Block:
             else:
                 self._quantize(target, lambda tile: Elem(self._at(x, tile)), first, tiles,
                                scale=None if target.format.scaled else 1 / target.factor)
+
+    def _in_place_of(self, x: int, tiles: int, value: Callable[[int], Expr]) -> None:
+        """``value(tile)`` of every column tile of a piece in its place."""
+        for tile, count in self.kernel.spans(tiles):
+            self.emitter.compute(self.shape(count), Assign(to=Elem(self._at(x, tile)), value=value(tile),
+                                                           label="normalize"))
 
     def _quantize(self, target: CodesTarget, value: Callable[[int], Expr], first: int, tiles: int,
                   scale: float | None) -> None:

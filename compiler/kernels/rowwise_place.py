@@ -41,13 +41,26 @@ def sum_unit(config: TileConfig) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Norm:
-    """weights: (1, columns) FP32. amax: largest magnitude of the rows; features: elements of a row."""
+class NormKind:
+    """centered: of x - mean(x), a LayerNorm; biased: a vector is added. masked: columns behind a row's features must
+    stay 0 where the mean is subtracted."""
+
+    centered: bool = False
+    biased: bool = False
+    masked: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormRows:
+    """weights, and bias of a norm that has one: (1, columns) FP32. amax: largest magnitude of the rows; features:
+    elements of a row; ones: of a masked norm, (1, columns) with a 1 for each feature."""
 
     weights: Matrix
     eps: float
     amax: float
     features: int
+    bias: Matrix | None = None
+    ones: Matrix | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +82,15 @@ class CodesTarget:
 class RowwiseProblem:
     """What one kernel does, without matrices: enough to choose a schedule.
 
-    rows, columns: of every matrix. inputs: 1, or 2 that are added. formats: of codes that are written, TERM for terms.
-    terms: of a target of terms, 0 without one. floats: is the result written in FP32 too?
-    """
+    rows, columns: of every matrix. inputs: 1, or 2 that are added. norm: its kind, None without one. formats: of codes
+    that are written, TERM for terms. terms: of a target of terms, 0 without one. floats: is the result written in FP32
+    too? """
 
     name: str
     rows: int
     columns: int
     inputs: int = 1
-    norm: bool = False
+    norm: NormKind | None = None
     formats: tuple[TensorFormat, ...] = ()
     terms: int = 0
     floats: bool = False
@@ -111,23 +124,30 @@ class RowwiseProblem:
         words, panels = (-(-rows // config.cols),), -(-rows // config.rows)
         keys = "m_tile * n_tiles"
 
-        def values(name: str, *alive: str, least: int = 1, most: int = 1, beside: str = "rows") -> Buffer:
+        def values(name: str, *alive: str, least: int = 1, most: int = 1,
+                   beside: tuple[str, ...] = ("rows",)) -> Buffer:
             return Buffer(name=name, memory=Memory.ACC, sizes=size, least=least, most=most, keys=keys,
-                          alive=frozenset(alive), beside=frozenset({beside}), pitched=rows <= config.acc_bank_rows)
+                          alive=frozenset(alive), beside=frozenset(beside), pitched=rows <= config.acc_bank_rows)
 
         def statistics(name: str, most: int, *beside: str) -> Buffer:
             return Buffer(name=name, memory=Memory.STATISTICS, sizes=words, most=most, keys="m_tile",
                           beside=frozenset(beside))
 
-        found = [values("rows", least=copies, most=COPIES, beside="addends")]
+        found = [values("rows", least=copies, most=COPIES, beside=("addends",))]
         if self.inputs == 2:
             found.append(values("addends", "fetch", least=min(copies, 2), most=2))
-        if self.norm:
-            found.append(values("norm weights") if tiles == all_tiles else values("norm weights", "write", most=2))
-            found += [statistics("sums of squares", COPIES, "sums of all squares"),
-                      statistics("sums of all squares", 2), statistics("norms", 2)]
+        if self.norm is not None:
+            resident = tiles == all_tiles
+            found.append(values("norm weights") if resident else values("norm weights", "write", most=2))
+            if self.norm.biased:
+                found.append(values("norm bias", beside=("rows", "norm weights")) if resident else
+                             values("norm bias", "write", most=2, beside=("rows", "norm weights")))
+            if self.norm.masked:
+                found.append(values("ones for features"))
+            found += [statistics("row sums", COPIES, "sums of rows"), statistics("sums of rows", 2),
+                      statistics("norms", 2), *([statistics("means", 2)] if self.norm.centered else [])]
         if self.terms > 1:
-            found += [values("what terms leave", "write", beside="decoded terms"), values("decoded terms", "write")]
+            found += [values("what terms leave", "write", beside=("decoded terms",)), values("decoded terms", "write")]
             width = identity_width(config)
             found.append(Buffer(name="identity matrix", memory=Memory.B,
                                 sizes=(width // config.cols * (width // config.lanes),)))

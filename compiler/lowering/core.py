@@ -18,7 +18,7 @@ from ..graph.ops.attention import Attention
 from ..graph.ops.split_attention import SplitAttention
 from ..kernels.flash import Flash, Outputs, Shared, SubTile
 from ..kernels.flash_place import FlashPlacement, FlashProblem, key_unit
-from ..kernels.softmax import OnlineSoftmax
+from ..kernels.softmax import OnlineSoftmax, capped_scale
 from ..operands import place_operand
 from ..schedule import FlashSchedule, KernelSchedule, Schedule
 from ..tiles.buffers import align
@@ -53,6 +53,10 @@ class Core(Step):
         return self.node.inputs[5] if isinstance(self._op, Attention) and self._op.sink else None
 
     @property
+    def _cap(self) -> float | None:
+        return self._op.cap if isinstance(self._op, Attention) else None
+
+    @property
     def _heads(self) -> tuple[int, int, int]:
         """Heads of queries and of keys, features of an output's."""
         return self.layer.shape(self.ports.queries[0])[1], self.ports.kv_heads, self.ports.value_width
@@ -66,7 +70,8 @@ class Core(Step):
             name=self.name, rows=group if one_token else workload.tokens, heads=1 if one_token else group,
             keys=workload.keys, width=self.ports.width, value_width=size, block=self.layer.numerics.softmax_block,
             stored=blocked_head(size, formats) if formats.activations.scaled else size,
-            query=self.layer.format(Slot.QUERY), kv=formats.kv, out=formats.activations)
+            query=self.layer.format(Slot.QUERY), kv=formats.kv, out=formats.activations,
+            capped=self._cap is not None)
 
     def kernels(self) -> Mapping[str, type[KernelSchedule]]:
         return {self.name: FlashSchedule}
@@ -101,6 +106,8 @@ class Core(Step):
 
         def fill() -> np.ndarray:
             sinks = np.asarray(getattr(job.tensors, name), np.float64) * math.log2(math.e)
+            if self._cap is not None:
+                sinks += capped_scale(self._cap) / 2
             if not one_token:
                 return np.tile(sinks[:, None], (1, width)).astype(np.float32)
             grouped = sinks.reshape(kv_heads, -1)
@@ -115,7 +122,7 @@ class Core(Step):
         scaled = self.problem.out.scaled
         softmax = OnlineSoftmax(scale=scales[q] * scales[k] * self._op.scale * math.log2(math.e),
                                 result_scale=scales[v] if scaled else scales[v] / scales[self.makes],
-                                sink=self._sink is not None, unseen=self._op.workload.key_mask.bounded)
+                                sink=self._sink is not None, unseen=self._op.workload.key_mask.bounded, cap=self._cap)
         outputs = Outputs(target=job.memory[self.makes], step=self._step, rule=self.layer.numerics.scale_rule,
                           relative_to=Imm(scales[self.makes]) if scaled else None,
                           sinks=job.memory[self._sink] if self._sink else None)

@@ -19,11 +19,13 @@ from ..graph.ops.embed import Embed
 from ..graph.ops.experts import Experts
 from ..graph.ops.gate import Activate, Gate
 from ..graph.ops.head_linear import HeadLinear
+from ..graph.ops.layer_norm import Norm
 from ..graph.ops.linear import Linear
 from ..graph.ops.rms_norm import RmsNorm
 from ..graph.ops.rotary import Rotary
 from ..graph.ops.router import Router
 from ..graph.ops.share import ScaleRows, Sigmoid
+from ..graph.ops.temperature import ScaleTokens
 from ..kept_codes import KeptCodes
 from ..layers import Workload
 from ..numerics import DEFAULT, Numerics
@@ -159,8 +161,10 @@ def _steps(layer: Layer) -> Iterator[Step]:
                             product=only)
         elif isinstance(node.op, Linear):
             step, following = _linear(layer, node)
-            if node.op.scale != 1.0 and not isinstance(step, ToRows):
-                raise CompileError(f"{node.name}: no kernel computes a Linear with a factor as {type(step).__name__}")
+            plain = isinstance(step, ToRows) and (node.op.cap is None or step.weights is None)
+            if (node.op.scale != 1.0 or node.op.cap is not None) and not plain:
+                raise CompileError(f"{node.name}: no kernel computes a Linear with a factor or a cap as "
+                                   f"{type(step).__name__}")
             fused |= {other.name for other in following}
             yield step
             yield from _quantizer(layer, step)
@@ -186,7 +190,7 @@ def _steps(layer: Layer) -> Iterator[Step]:
             yield summed
             yield from _quantizer(layer, summed)
         elif layer.rowwise(node):
-            norm = node if isinstance(node.op, RmsNorm) else _norm_of(graph, node)
+            norm = node if isinstance(node.op, Norm) else _norm_of(graph, node)
             fused |= {norm.name} if norm else set()
             yield _rows(layer, node if isinstance(node.op, Add) else None, norm)
         else:
@@ -198,7 +202,8 @@ def _linear(layer: Layer, node: Node) -> tuple[Step, list[Node]]:
     """The step of a Linear, which goes by what it makes, and the nodes that are its epilogue."""
     graph, following = layer.graph, []
     reader = _only_reader(graph, node)
-    while reader is not None and isinstance(reader.op, RmsNorm | Rotary) and reader.inputs[0] == _last(node, following):
+    while reader is not None and isinstance(reader.op, RmsNorm | Rotary | ScaleTokens) \
+            and reader.inputs[0] == _last(node, following):
         following.append(reader)
         reader = _only_reader(graph, reader)
     makes = _last(node, following)
@@ -245,7 +250,7 @@ def _gate(graph: Graph, linear: Node) -> Node | None:
 
 def _norm_of(graph: Graph, add: Node) -> Node | None:
     """The norm that reads a sum, if there is one and it alone quantizes it."""
-    norms = [node for node in graph.consumers(add.output) if isinstance(node.op, RmsNorm)]
+    norms = [node for node in graph.consumers(add.output) if isinstance(node.op, Norm)]
     codes = [node for node in graph.consumers(add.output) if Slot.FP32 not in node.op.slots]
     return norms[0] if len(norms) == 1 and not codes else None
 

@@ -22,14 +22,15 @@ from ..graph.ir import Node, Role, Slot
 from ..graph.ops.linear import Linear
 from ..graph.ops.rms_norm import RmsNorm
 from ..graph.ops.rotary import Rotary
-from ..kernels.bias import ColumnBias, column_bias_buffer
+from ..graph.ops.temperature import ScaleTokens
+from ..kernels.bias import ColumnBias, column_bias_buffer, row_vectors
 from ..kernels.gemm import GemmProblem, Group, emit_gemm
 from ..kernels.heads import Heads, HeadsData, HeadsEpilogue, rotary_lanes, stage_banks, stage_buffer
 from ..operands import WIDEST_BUS, k_unit, place_operand
 from ..quantize import StoredTensor, store
 from ..schedule import GemmSchedule, KernelSchedule, Schedule
 from ..tiles.buffers import Buffer, Memory, align, place
-from ..tiles.expr import Assign, Elem, Reduction, Row, Shape
+from ..tiles.expr import Assign, Elem, Reduction, Row, Shape, sigmoid
 from .head_sizes import mixed_head, rotated_head, spread_heads
 from .kv_layout import ask_queries, key_caches, row_segments, rows_key
 from .ports import CORES, Ports
@@ -38,6 +39,9 @@ from .steps import Job, Stage, Step
 if TYPE_CHECKING:
     from ..layers import Workload
     from ..masks import Sequences
+
+
+FACTORS = "factors of queries"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -138,16 +142,18 @@ class ToHeads(Projection):
     def __post_init__(self) -> None:
         _, count, size = self.layer.shape(self.node.output)
         kinds = {type(node.op): node for node in self.following}
-        norm, rotary = kinds.get(RmsNorm), kinds.get(Rotary)
+        norm, rotary, scaled = (kinds.get(kind) for kind in (RmsNorm, Rotary, ScaleTokens))
         self._rotary = rotary.op if rotary is not None and isinstance(rotary.op, Rotary) else None
         self.ports = Ports.of(self.layer.graph, self.core)
         self._order = self.ports.order(self.makes)
-        self._norm = norm.inputs[1] if norm else None
+        self._tokens = scaled.op if scaled is not None and isinstance(scaled.op, ScaleTokens) else None
+        self._norm = None if norm is None else norm.inputs[1] if len(norm.inputs) > 1 else f"ones for heads of {size}"
         self._norm_op = norm.op if norm and isinstance(norm.op, RmsNorm) else RmsNorm(eps=0.0)
-        kind = "none" if self._norm is None else "head" if self.layer.shape(self._norm) == (size,) else "full"
+        kind = "none" if norm is None else "head" if not self._norm_op.weighted or self.layer.shape(
+            norm.inputs[1]) == (size,) else "full"
         width = rotated_head(size, self.layer.config, alone=self._norm is not None)
         self.heads = Heads(count=count, size=size, width=width, norm=kind, rotated=self._rotary is not None,
-                           biased=self.bias is not None)
+                           biased=self.bias is not None, scaled=self._tokens is not None)
 
     def _spread(self, rows: np.ndarray) -> np.ndarray:
         """Rows of the projection's heads as they lie in its columns."""
@@ -193,6 +199,8 @@ class ToHeads(Projection):
                 job.ask(Stage.TABLES, table, lambda builder, name=name: self._table(builder, name))
         if self._norm is not None:
             job.ask(Stage.VECTORS, self._norm, lambda builder: self._norm_matrix(builder, job))
+        if self._tokens is not None:
+            job.ask(Stage.TABLES, FACTORS, lambda builder: self._factors(builder, job))
         self.ask_bias(job, self._spread)
         layer.ask_input(job, self.x, problem.k)
         make = layer.stored(job, self.weight, problem.b, square=True)
@@ -250,11 +258,18 @@ class ToHeads(Projection):
         assert name is not None
 
         def fill() -> np.ndarray:
-            weights = np.asarray(getattr(tensors, name), np.float32) + np.float32(self._norm_op.offset)
+            weights = np.ones(heads.size, np.float32) if not self._norm_op.weighted else \
+                np.asarray(getattr(tensors, name), np.float32) + np.float32(self._norm_op.offset)
             return self._spread(weights[:, None]).reshape(-1, cols)
 
         count = heads.count if heads.norm == "full" else 1
         return float_matrix(builder, name, count * heads.width // cols, cols, fill if tensors else None)
+
+    def _factors(self, builder: ProgramBuilder, job: Job) -> Matrix:
+        """Factors of the rows of x, a row per block of rows of the GEMM."""
+        op = self._tokens
+        assert op is not None
+        return row_vectors(builder, FACTORS, op.rows(), self.problem.rows(job.schedule[self.name]))
 
     def emit(self, job: Job) -> None:
         scales, memory, schedule, emitter = job.scales, job.memory, job.schedule[self.name], job.emitter
@@ -267,6 +282,7 @@ class ToHeads(Projection):
             quant=self.layer.format(kind).quant, eps=self._norm_op.eps,
             raw_amax=scales[self.node.output] if self._norm else 1.0,
             norm=memory[self._norm] if self._norm else None, bias=memory[self._held_bias] if self.bias else None,
+            factors=memory[FACTORS] if self._tokens is not None else None,
             rotary=(memory[self._tables[0]], memory[self._tables[1]]) if self._rotary is not None else None)
 
         def store_query(group: Group, head: int, byte: int, fields: dict[str, int]) -> None:
@@ -369,7 +385,7 @@ class ToRows(Projection):
     def emit(self, job: Job) -> None:
         emitter, schedule, target = job.emitter, job.schedule[self.name], job.memory[self.layer.floats_key(self.makes)]
         assert isinstance(self.node.op, Linear)
-        factor = job.scales[self.x] * job.scales[self.weight] * self.node.op.scale
+        cap, factor = self.node.op.cap, job.scales[self.x] * job.scales[self.weight] * self.node.op.scale
         regions = self.place(job.schedule)
         bias = ColumnBias(emitter, regions, job.memory[self._held_bias], self.name) if self.bias else None
         weights = job.memory[self.weights] if self.weights else None
@@ -382,8 +398,12 @@ class ToRows(Projection):
             if weights is not None:
                 weight = self._row_weights(emitter, group, weights, regions)
                 emitter.compute(group.shape, Assign(to=own, value=own * weight, scale=scale, label="weigh rows"))
-            elif bias is None:
+            elif bias is None and cap is None:
                 emitter.compute(group.shape, Assign(to=own, value=own, scale=scale, label="scale"))
+            if cap is not None:  # cap tanh(z / cap) = 2 cap sigmoid(2 z / cap) - cap
+                emitter.compute(
+                    group.shape, Assign(to=own, value=sigmoid(own * (2 / cap * (scale or 1.0))), label="sigmoid"),
+                    Assign(to=own, value=own * (2 * cap) - cap, label="cap"))
             width = min(group.tiles * emitter.config.cols, self.problem.n - group.n0)
             emitter.store_acc(target, first_row=group.m0, rows=group.rows, first_byte=4 * group.n0,
                               row_bytes=4 * width, addr=group.addr, pitch=group.pitch, label="store out")

@@ -1,4 +1,4 @@
-"""Nodes over FP32 rows, residual sums and RMS norms, and codes of rows that matmuls make, as rowwise kernels.
+"""Nodes over FP32 rows, residual sums and norms, and codes of rows that matmuls make, as rowwise kernels.
 
 A sum and the norm that reads it are one step. What a step makes is written as its readers hold it: codes of
 activations, E4M3 terms for a router, FP32 values for sums and norms, or as the layer's result.
@@ -17,13 +17,13 @@ from ..dram import Matrix, float_matrix
 from ..graph.evaluate import terms_key
 from ..graph.ir import Node, Role, Slot
 from ..graph.ops.add import Add
-from ..graph.ops.rms_norm import RmsNorm
+from ..graph.ops.layer_norm import LayerNorm, Norm
 from ..kernels.rowwise import Rowwise, place_identity
-from ..kernels.rowwise_place import TERM, CodesTarget, Norm, RowwiseProblem, rowwise_schedule, sum_unit
+from ..kernels.rowwise_place import TERM, CodesTarget, NormKind, NormRows, RowwiseProblem, rowwise_schedule, sum_unit
 from ..schedule import KernelSchedule, RowwiseSchedule, Schedule
 from .steps import Job, Stage, Step
 
-IDENTITY = "identity matrix"
+IDENTITY, FEATURES = "identity matrix", "ones for features"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -47,8 +47,17 @@ class ToFormats(Step):
         formats = [layer.numerics.formats.activations] if self._codes else []
         formats += [TERM] if self._terms and TERM not in formats else []
         return RowwiseProblem(name=self.name, rows=rows, columns=layer.columns(self.makes), inputs=len(self._inputs),
-                              norm=self.norm is not None, formats=tuple(formats), terms=self._terms,
-                              floats=self._floats)
+                              norm=self._kind, formats=tuple(formats), terms=self._terms, floats=self._floats)
+
+    @property
+    def _kind(self) -> NormKind | None:
+        """Of the norm, None without one."""
+        if self.norm is None:
+            return None
+        centered = isinstance(self.norm.op, LayerNorm)
+        size = self.layer.shape(self.makes)[-1]
+        return NormKind(centered=centered, biased=len(self.norm.inputs) > 2,
+                        masked=centered and self.layer.columns(self.makes) != size)
 
     @property
     def _codes(self) -> bool:
@@ -87,10 +96,12 @@ class ToFormats(Step):
         if self._codes:
             layer.ask_input(job, self.makes, layer.padded(self.makes, layer.shape(self.makes)[1]))
         if self.norm is not None:
-            weight = self.norm.inputs[1]
-            assert isinstance(self.norm.op, RmsNorm)
-            offset = self.norm.op.offset
-            job.ask(Stage.VECTORS, weight, lambda builder: self._given(builder, job, weight, 1, offset))
+            assert isinstance(self.norm.op, Norm)
+            for name, offset in zip(self.norm.inputs[1:], (self.norm.op.offset, 0.0), strict=False):
+                job.ask(Stage.VECTORS, name, lambda builder, name=name, offset=offset: self._given(
+                    builder, job, name, 1, offset))
+        if self.problem.norm is not None and self.problem.norm.masked:
+            job.ask(Stage.TABLES, self._ones, self._features)
         if self._terms > 1:
             job.ask(Stage.TABLES, IDENTITY, place_identity)
         for name in self._stored:
@@ -113,13 +124,23 @@ class ToFormats(Step):
 
         return float_matrix(builder, self.layer.floats_key(name), rows, columns, fill if tensors else None)
 
+    @property
+    def _ones(self) -> str:
+        """The operand with a 1 for each feature."""
+        return f"{FEATURES} of {self.layer.shape(self.makes)[-1]}"
+
+    def _features(self, builder: ProgramBuilder) -> Matrix:
+        columns, size = self.problem.columns, self.layer.shape(self.makes)[-1]
+        return float_matrix(builder, self._ones, 1, columns, lambda: np.float32(np.arange(columns) < size)[None])
+
     def emit(self, job: Job) -> None:
         layer, memory, add, norm = self.layer, job.memory, self.add, self.norm
         told = None
         if norm is not None:
-            assert isinstance(norm.op, RmsNorm)
-            told = Norm(weights=memory[norm.inputs[1]], eps=norm.op.eps, amax=job.scales[norm.inputs[0]],
-                        features=layer.shape(self.makes)[-1])
+            assert isinstance(norm.op, Norm)
+            told = NormRows(weights=memory[norm.inputs[1]], eps=norm.op.eps, amax=job.scales[norm.inputs[0]],
+                            features=layer.shape(self.makes)[-1], ones=memory.get(self._ones),
+                            bias=memory[norm.inputs[2]] if len(norm.inputs) > 2 else None)
         scale = add.op.scale if add is not None and isinstance(add.op, Add) else 1.0
         Rowwise(job.emitter, self.problem, job.schedule[self.name], scale=scale, norm=told,
                 inputs=[memory[layer.floats_key(name)] for name in self._inputs],

@@ -22,8 +22,8 @@ from ..graph.calibrate import Scales
 from ..graph.ir import Graph, Node, Role, Slot
 from ..graph.ops.add import Add
 from ..graph.ops.experts import Experts
+from ..graph.ops.layer_norm import Norm
 from ..graph.ops.linear import Linear
-from ..graph.ops.rms_norm import RmsNorm
 from ..graph.ops.share import ScaleRows
 from ..graph.slots import slot_format
 from ..kept_codes import KeptCodes
@@ -112,7 +112,7 @@ class Layer:
 
     def rowwise(self, node: Node) -> bool:
         """Is this a node over FP32 rows?"""
-        return isinstance(node.op, Add | RmsNorm) and len(self.shape(node.output)) == 2
+        return isinstance(node.op, Add | Norm) and len(self.shape(node.output)) == 2
 
     def quantized(self, value: str) -> bool:
         """Is the value read as codes, of activations or terms?"""

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..builder import ProgramBuilder
-from ..dram import Matrix, code_matrix, float_matrix
+from ..dram import Matrix, code_matrix
 from ..graph.ir import Node, Role, Slot
-from ..kernels.bias import RowBias, row_bias_buffer
+from ..kernels.bias import RowBias, row_bias_buffer, row_vectors
 from ..kernels.gemm import GemmProblem, Group, emit_gemm
 from ..kernels.heads import stage_pitch
 from ..operands import MakeStored, Operand, place_operand, place_scales
 from ..quantize import store
 from ..schedule import GemmSchedule
-from ..tiles.buffers import Buffer, align
+from ..tiles.buffers import Buffer
 from ..tiles.expr import Assign, Codes, Elem
 from .kv_layout import row_segments
 from .ports import CORES, Ports
@@ -85,16 +85,10 @@ class ToValues(Projection):
 
     def _bias_matrix(self, builder: ProgramBuilder, job: Job) -> Matrix:
         """The bias, a row per block of rows of the result."""
-        name, rows, tensors = self.bias, self.problem.rows(job.schedule[self.name]), job.tensors
+        name, tensors = self.bias, job.tensors
         assert name is not None
-        blocks, width = -(-self.problem.m // rows), align(rows, builder.config.cols)
-
-        def fill() -> np.ndarray:
-            values = np.asarray(getattr(tensors, name), np.float32)
-            return np.pad(np.pad(values, (0, blocks * rows - len(values))).reshape(blocks, rows),
-                          ((0, 0), (0, width - rows)))
-
-        return float_matrix(builder, name, blocks, width, fill if tensors else None)
+        return row_vectors(builder, name, getattr(tensors, name) if tensors else self.problem.m,
+                           self.problem.rows(job.schedule[self.name]))
 
     @property
     def _scales(self) -> str:

@@ -20,7 +20,7 @@ from tilescore.compiler.graph.evaluate import float64_layer
 from tilescore.compiler.graph.layers import layer_graph
 from tilescore.compiler.latent import LatentAttentionLayer, absorbs
 from tilescore.compiler.layer_readers import attention_layer
-from tilescore.compiler.layers import AttentionLayer, Workload
+from tilescore.compiler.layers import AttentionLayer, Temperature, Workload
 from tilescore.compiler.models import load_model
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
@@ -43,6 +43,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "no rotary": {"rotary_dim": 0, "qk_norm": "head"},
     "sinks": {"sinks": True, "qkv_bias": True, "output_bias": True},
     "biases": {"qkv_bias": True, "output_bias": True},
+    "capped scores in a window, with sinks": {"logit_cap": 4.0, "sinks": True, "window": 6},
+    "norms without weights, a temperature": {"qk_norm": "unweighted", "temperature": Temperature(0.5, 4), "chunk": 7},
     "biases before a norm of heads": {"qkv_bias": True, "qk_norm": "head"},
     "biases before a norm of all heads": {"qkv_bias": True, "qk_norm": "full"},
 }
@@ -63,6 +65,9 @@ RTL: dict[str, AttentionLayer] = {
     "biases, sinks, a part interleaved": AttentionLayer(
         hidden=24, heads=2, kv_heads=1, head_dim=16, qkv_bias=True, output_bias=True, sinks=True, rotary_dim=12,
         rope_interleaved=True),
+    "temperature": AttentionLayer(hidden=24, heads=2, kv_heads=1, head_dim=8, qk_norm="unweighted", rotary_dim=0,
+                                  temperature=Temperature(0.5, 4)),
+    "capped scores": AttentionLayer(hidden=24, heads=2, kv_heads=1, head_dim=8, logit_cap=2.0, window=17),
     **{form: LatentAttentionLayer(hidden=24, heads=2, kv_heads=2, head_dim=32, rope_dim=16, value_dim=16, kv_rank=32,
                                   q_rank=16, rope_interleaved=True, form=form) for form in ("expanded", "absorbed")},
 }
@@ -161,12 +166,18 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "deepseek_v2 without compressed q": ("deepseek_v2", {"q_lora_rank": None, "rope_scaling": ...}),
     "deepseek_v3 with biases": ("deepseek_v3", {"attention_bias": True, "q_lora_rank": None}),
     "deepseek_v3 in halves": ("deepseek_v3", {"rope_interleave": False}),
+    "gemma2 with capped scores": ("gemma2", {"attn_logit_softcapping": 2.0}),
+    "gemma3_text with a base of its own": ("gemma3_text", {"layer_types": ["sliding_attention"], "sliding_window": 99,
+                                                           "rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
+    "llama4_text without rotation": ("llama4_text", {"no_rope_layers": [0], "floor_scale": 4, "attn_scale": 0.5}),
+    "llama4_text without norms": ("llama4_text", {"use_qk_norm": False}),
+    "phi3 with a part": ("phi3", {"partial_rotary_factor": 0.5, "head_dim": ..., "hidden_size": 64}),
     "glm4 with a quarter": ("glm4", {"partial_rotary_factor": 0.25}),
 }
 
 
 EAGER = ("gpt_oss", "gemma2")
-IN_FLOAT32 = ("gemma2", "cohere")
+IN_FLOAT32 = ("gemma2", "cohere", "cohere2", "llama4_text")
 """Softmax that cannot be that of PyTorch's kernel; softmax or rotation in float32."""
 
 
@@ -215,8 +226,10 @@ def float64_tables(model: Any, workload: Workload) -> tuple[Any, Any]:
     from tilescore.compiler.rotary_frequencies import frequencies
 
     layer, places = workload.attention, np.arange(workload.cached, workload.keys)
-    kind = {"layer_type": "full_attention"} if "gemma3" in str(type(model)).lower() else {}
+    kind = {"layer_type": model.config.layer_types[0]} if "gemma3" in str(type(model)).lower() else {}
     theirs = model.model.rotary_emb(torch.zeros(1, 1, dtype=torch.double), torch.tensor(places)[None], **kind)
+    if not layer.rotated:
+        return theirs
     own = places[:, None] * frequencies(layer.rope_theta, layer.rotated, workload.keys, layer.rope_scaling)
     scale = 1.0 if layer.rope_scaling is None else layer.rope_scaling.attention_scaling
     for angles in (own, np.concatenate([own, own], axis=-1), np.repeat(own, 2, axis=-1)):

@@ -13,7 +13,7 @@ from tilescore.compiler.checkpoint import from_safetensors
 from tilescore.compiler.checkpoint_files import INDEX_NAME
 from tilescore.compiler.graph.stored import BLOCKS, SPLIT, STACKED, ExpertLayout
 from tilescore.compiler.layer_readers import attention_layer, moe_layer
-from tilescore.compiler.layers import Workload
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.models import load_model
 from tilescore.compiler.tensors import LayerTensors, synthetic_input, synthetic_value
 from tilescore.rtl.spec.errors import WorkloadError
@@ -382,3 +382,26 @@ def test_wrong_place(tmp_path: Path) -> None:
         ("bad", 'expected a JSON object with "weight_map"'),
     ):
         refused(lambda path: from_safetensors(path, workload), tmp_path / name, expected)
+
+
+def test_queries_keys_and_values_in_one_tensor(tmp_path: Path) -> None:
+    """One above the other (Phi-3), or in turn for each head of keys (InternLM2): the same layer, weights and biases."""
+    layer = AttentionLayer(hidden=24, heads=6, kv_heads=2, head_dim=4, qkv_bias=True)
+    workload, rng = Workload(layer=layer, tokens=2), np.random.default_rng(0)
+    own = {f"{name}_proj.{kind}": rng.standard_normal((size, 24) if kind == "weight" else size).astype(np.float32)
+           for name, size in (("q", 24), ("k", 8), ("v", 8), ("o", 24)) for kind in ("weight", "bias")}
+    stacked, turns = {}, {}
+    for kind in ("weight", "bias"):
+        q, k, v = (own[f"{name}_proj.{kind}"] for name in "qkv")
+        stacked[f"self_attn.qkv_proj.{kind}"] = np.concatenate([q, k, v])
+        turns[f"attention.wqkv.{kind}"] = np.concatenate([
+            np.concatenate([q[12 * g:12 * g + 12], k[4 * g:4 * g + 4], v[4 * g:4 * g + 4]]) for g in range(2)])
+    files = {"apart": {f"self_attn.{name}": values for name, values in own.items() if name != "o_proj.bias"},
+             "stacked": stacked | {"self_attn.o_proj.weight": own["o_proj.weight"]},
+             "in turn": turns | {"attention.wo.weight": own["o_proj.weight"]}}
+    found = {}
+    for name, tensors in files.items():
+        write_safetensors(tmp_path / f"{name}.safetensors", {f"model.layers.0.{key}": v for key, v in tensors.items()})
+        found[name] = from_safetensors(tmp_path / f"{name}.safetensors", workload).arrays
+    for name in ("stacked", "in turn"):
+        assert all(np.array_equal(found[name][key], value) for key, value in found["apart"].items())

@@ -45,6 +45,11 @@ LAYERS: dict[str, Layer] = {
     "sparse": DecoderLayer(attention=ATTENTION, feed_forward=MOE),
     "mlp": MLP, "norm": NormLayer(hidden=56),
 }  # fmt: skip
+BLOCKS = {
+    "post": {"feed_forward": MoELayer(hidden=40, experts=3, top_k=2, intermediate=24, norm_topk=True)},
+    "sandwich": {"norm_offset": 1.0, "residual_scale": 0.5},
+    "parallel": {"norm_centered": True, "norm_bias": True},
+}  # fmt: skip
 DECODERS = pytest.mark.parametrize("kind", ["dense", "sparse"])
 
 
@@ -69,6 +74,16 @@ def test_same_bits_on_every_tile_and_next_to_the_quantized_layer(kind: str) -> N
     assert rel_rms_error(result, quantized(compiled)) < 1e-6
     for tile in (EDGE, SQUAT, TALL):
         assert same_bits(compile_and_play(workload, tile)[1], result)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_blocks_with_other_norms(block: Any) -> None:
+    """The result is the quantized layer's, whose norms take turns as the block says, and the same at every level."""
+    layer = DecoderLayer(**{"attention": AttentionLayer(hidden=40, heads=2, kv_heads=1, head_dim=8), "block": block,
+                            "feed_forward": MlpLayer(hidden=40, intermediate=24)} | BLOCKS[block])
+    compiled, result = compile_and_play(Workload(layer=layer, tokens=3, context=4), NANO)
+    assert rel_rms_error(result, quantized(compiled)) < 1e-6
+    simulate(compiled.program, LEVELS, backend="verilator")
 
 
 @pytest.mark.parametrize("preset", ["mxfp8", "nvfp4", "w4a8-mxfp4", "deepseek", "e5m2"])
@@ -141,6 +156,10 @@ def test_wrong_decoders() -> None:
         DecoderLayer(attention=ATTENTION, feed_forward=dataclasses.replace(MLP, hidden=64))
     with pytest.raises(WorkloadError, match=r"residual_scale: expected a positive finite number, got 0"):
         DecoderLayer(attention=ATTENTION, feed_forward=MLP, residual_scale=0)
+    with pytest.raises(WorkloadError, match=r"block: expected one of pre, post, sandwich, parallel, got 'serial'"):
+        DecoderLayer(attention=ATTENTION, feed_forward=MLP, block="serial")  # type: ignore[arg-type]
+    with pytest.raises(WorkloadError, match=r"bias: expected false unless centered \(a LayerNorm\), got true"):
+        DecoderLayer(attention=ATTENTION, feed_forward=MLP, norm_bias=True)
 
 
 # ---- a layer that no model has ----

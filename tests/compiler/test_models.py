@@ -196,7 +196,7 @@ WINDOWS: list[tuple[str, dict[str, Any], int | str | None]] = [
     ("gpt_oss", {"layer_types": ["sliding_attention"], "sliding_window": 9}, 9),
     ("gpt_oss", {"layer_types": ..., "sliding_window": ...}, "sliding_window = 128 needs a window on some layers"),
     ("gemma2", {"layer_types": ["sliding_attention"], "sliding_window": ...}, 4096),
-    ("gemma3_text", {"layer_types": ["sliding_attention"]}, "layer_types = 'sliding_attention'"),  # another rotary base
+    ("gemma3_text", {"layer_types": ["sliding_attention"], "sliding_window": 9}, 9),
     ("granite", {"sliding_window": 64, "use_sliding_window": False}, None),
     ("granite", {"sliding_window": 64}, "that the family does not have"),
 ]
@@ -392,7 +392,7 @@ NOT_BUILT_ATTENTION: list[tuple[dict[str, Any], str]] = [
         {"rope_theta": ..., "rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.25}},
         "rope_parameters.partial_rotary_factor = 0.25 needs a partial rotary embedding",
     ),
-    ({"model_type": "starcoder2"}, "model_type = 'starcoder2' needs biases, which is not built yet (allowed: "),
+    ({"model_type": "stablelm"}, "model_type = 'stablelm' needs a partial rotary embedding, which is not built yet"),
     ({"model_type": "apertus"}, "model_type = 'apertus' is not built yet (allowed: "),
     ({"model_type": "qwen4_moe"}, "model_type = 'qwen4_moe' is not built yet (allowed: "),
 ]

@@ -26,6 +26,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "granite": ("granite", {"embedding_multiplier": 12.0, "logits_scaling": 6.0, "residual_multiplier": 0.22}),
     "mixture": ("qwen3_moe", {"mlp_only_layers": [0]}), "shared": ("qwen2_moe", {"mlp_only_layers": [1]}),
     "first dense": ("glm4_moe", {"first_k_dense_replace": 1}), "minimax_m2": ("minimax_m2", {}),
+    "caps": ("gemma2", {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 1.5, "sliding_window": 4,
+                        "layer_types": ["sliding_attention", "full_attention"]}),
+    "bases": ("gemma3_text", {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}),
+    "chunks": ("llama4_text", {"no_rope_layers": [1, 0], "attention_chunk_size": 4, "floor_scale": 3}),
+    "rotated in some": ("smollm3", {"no_rope_layers": [1, 0]}),
+    "cohere2": ("cohere2", {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 4}),
+    "parallel": ("cohere", {"logit_scale": 0.5}),
 }
 
 
@@ -36,7 +43,7 @@ def test_a_whole_model_equals_transformers(name: str, tmp_path: Path, seed: int)
     from tilescore.tests.compiler.test_transformers_oracle import FLOAT32_ROTARY, build
 
     family, changes = MODELS[name]
-    theirs = build(family, tmp_path, seed, num_hidden_layers=2, **changes)
+    theirs = build(family, tmp_path, seed, "eager" if family == "gemma2" else "sdpa", num_hidden_layers=2, **changes)
     model, saved = load_model(tmp_path / "saved"), tmp_path / "saved"
     assert head_layer(model).tied == (name == "tied")
     ids = np.random.default_rng(seed).integers(32, size=7)
@@ -56,15 +63,19 @@ def test_a_whole_model_equals_transformers(name: str, tmp_path: Path, seed: int)
     exact = play(head_layer(model), out.hidden_states[1][0].numpy())
     with torch.no_grad():
         normed = theirs.model.norm(torch.tensor(out.hidden_states[1][0].numpy().astype(np.float32)).double())
-        wanted = theirs.lm_head(normed) / changes.get("logits_scaling", 1.0)
+        wanted = theirs.lm_head(normed) / changes.get("logits_scaling", 1.0) * (model.raw.get("logit_scale") or 1.0)
+        if cap := changes.get("final_logit_softcapping"):
+            wanted = cap * torch.tanh(wanted / cap)
     np.testing.assert_allclose(exact, wanted, atol=1e-6 * np.abs(exact).max())
 
 
 @pytest.mark.parametrize("tile", [NANO, EDGE, SQUAT], ids=["nano", "edge", "squat"])
 @pytest.mark.parametrize("layer", [
     EmbeddingLayer(hidden=48, vocab=37, scale=12.0), EmbeddingLayer(hidden=50, vocab=300),
-    HeadLayer(norm=NormLayer(hidden=48), vocab=77, scale=1 / 6), HeadLayer(norm=NormLayer(hidden=56), vocab=131)],
-    ids=["scaled", "plain", "head", "odd head"])
+    HeadLayer(norm=NormLayer(hidden=48), vocab=77, scale=1 / 6),
+    HeadLayer(norm=NormLayer(hidden=48, centered=True), vocab=77, logit_cap=2.0, bias=True),
+    HeadLayer(norm=NormLayer(hidden=56), vocab=131)],
+    ids=["scaled", "plain", "head", "capped", "odd head"])
 def test_on_the_tile(layer: EmbeddingLayer | HeadLayer, tile: Any, seed: int) -> None:
     """An embedding to the bit (one FP32 product); a head as its quantizers alone make it."""
     tensors = synthetic(Workload(layer=layer, tokens=9, batch=2), seed)

@@ -82,14 +82,16 @@ def float64_tables(theta: float, positions: np.ndarray, head_dim: int) -> tuple[
     return angles.cos(), angles.sin()
 
 
-def their_attention(model: Any, tensors: LayerTensors, *, own_rotary: bool, module: Any = None) -> np.ndarray:
-    """Of the model's attention, or of ``module``, the whole decoder layer."""
+def their_attention(model: Any, tensors: LayerTensors, *, own_rotary: bool, module: Any = None,
+                    **kind: str) -> np.ndarray:
+    """Of the model's attention, or of ``module``, the whole decoder layer; kind: of layer, for a rotary embedding that
+    differs from kind to kind."""
     workload, described = tensors.workload, tensors.workload.layer
     layer = described.attention if isinstance(described, DecoderLayer) else tensors.workload.attention
     x = torch.tensor(tensors.x).double().reshape(workload.batch, workload.tokens, layer.hidden)
     places = np.arange(workload.cached, workload.keys)
     if own_rotary:
-        tables = model.model.rotary_emb(x, torch.tensor(places)[None])
+        tables = model.model.rotary_emb(x, torch.tensor(places)[None], **kind)
     else:
         tables = float64_tables(layer.rope_theta, places, layer.head_dim)
     return run_attention(model, tensors, tables, module)
@@ -227,16 +229,21 @@ def test_mlp_equals_transformers(family: str, tmp_path: Path, seed: int) -> None
     assert error(float64_layer(tensors).out, theirs) < EXACT
 
 
-@pytest.mark.parametrize("family", (*FAMILIES, "qwen2_moe", "glm4_moe", "minimax_m2", "granitemoeshared"))
+DECODERS = (*FAMILIES, "qwen2_moe", "glm4_moe", "minimax_m2", "granitemoeshared", "olmo2", "gemma", "gemma2",
+            "gemma3_text", "glm4", "cohere", "starcoder2", "nemotron", "phi3")
+
+
+@pytest.mark.parametrize("family", DECODERS)
 def test_decoder_and_its_mlp_equal_transformers(family: str, tmp_path: Path, seed: int) -> None:
     """The whole layer, and of dense families the feed-forward layer alone. What computes in float32 there is the
     rotary embedding, norms and routers."""
-    model = build(family, tmp_path, seed)
+    model = build(family, tmp_path, seed, "eager" if family == "gemma2" else "sdpa")
     config, block = load_model(tmp_path / "saved"), model.model.layers[0]
     for phase in ("unmasked", "decode"):
         workload = Workload(layer=decoder_layer(config), **PHASES[phase])
         tensors = from_safetensors(tmp_path / "saved", workload, seed=seed)
-        theirs = their_attention(model, tensors, own_rotary=True, module=block)
+        theirs = their_attention(model, tensors, own_rotary=True, module=block,
+                                 **({"layer_type": "full_attention"} if family == "gemma3_text" else {}))
         assert error(float64_layer(tensors).out, theirs) < FLOAT32_ROTARY
     if not config.num_experts:
         tensors = from_safetensors(tmp_path / "saved", Workload(layer=mlp_layer(config), tokens=17), seed=seed)

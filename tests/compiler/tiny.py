@@ -117,6 +117,16 @@ _KINDS: dict[str, dict[str, Any]] = {
     "deepseek_v2": _EXPERTS | _GROUPED | _LATENT | {"topk_method": "group_limited_greedy",
                                                     "routed_scaling_factor": 16.0},
     "deepseek_v3": _EXPERTS | _GROUPED | _LATENT | {"norm_topk_prob": True, "routed_scaling_factor": 2.5},
+    "phi3": {"intermediate_size": 80, "pad_token_id": 0},
+    "starcoder2": {"intermediate_size": 80, "hidden_act": "gelu_pytorch_tanh", "use_bias": True},
+    "nemotron": {"intermediate_size": 80, "hidden_act": "relu2", "head_dim": 16, "partial_rotary_factor": 0.5},
+    "llama4_text": {"intermediate_size": 32, "intermediate_size_mlp": 80, "num_local_experts": 6,
+                    "num_experts_per_tok": 1, "head_dim": 16, "rope_theta": 500000.0},
+    "smollm3": {"intermediate_size": 80, "rope_theta": 2000000.0, "hidden_size": 64, "no_rope_layers": [1],
+                "pad_token_id": 0},
+    "cohere2": {"hidden_size": 64, "intermediate_size": 80, "rope_theta": 50000.0, "rms_norm_eps": ...,
+                "layer_norm_eps": 1e-5, "logit_scale": 0.25, "layer_types": ["sliding_attention"],
+                "sliding_window": 99},
 }  # fmt: skip
 """Families with other kinds of attention (`test_attention_kinds.py`)."""
 
@@ -131,11 +141,6 @@ _FEED_FORWARD: dict[str, dict[str, Any]] = {
                            "linear_key_head_dim": 8, "linear_value_head_dim": 8},
     "qwen3_5_moe_text": _QWEN | {"linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8,
                                  "linear_value_head_dim": 8},
-    "phi3": {"intermediate_size": 80, "pad_token_id": 0},
-    "starcoder2": {"intermediate_size": 80, "hidden_act": "gelu_pytorch_tanh", "use_bias": True},
-    "nemotron": {"intermediate_size": 80, "hidden_act": "relu2", "head_dim": 16, "partial_rotary_factor": 0.5},
-    "llama4_text": {"intermediate_size": 32, "intermediate_size_mlp": 80, "num_local_experts": 6,
-                    "num_experts_per_tok": 1, "head_dim": 16},
 }
 """Families of which only the feed-forward layer is built, beside `_KINDS`."""
 
@@ -145,7 +150,7 @@ MOE_FAMILIES = tuple(family for family, keys in _FAMILIES.items() if "num_expert
 MLP_FAMILIES = ("starcoder2", "nemotron", "phi3", "gemma", "gemma2", "gemma3_text", "glm4", "olmo2", "cohere", "llama")
 """Families with other kinds of dense feed-forward layers, and other places of their weights."""
 FEED_FORWARD_FAMILIES = ("deepseek_v2", "deepseek_v3", *(name for name in _FEED_FORWARD if name not in MLP_FAMILIES),
-                         "qwen2_moe", "glm4_moe", "minimax_m2", "granitemoeshared", "gpt_oss")
+                         "qwen2_moe", "glm4_moe", "minimax_m2", "granitemoeshared", "gpt_oss", "llama4_text")
 
 
 def tiny_config(family: str, **changes: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ....rtl.spec.errors import WorkloadError
 from ...layers import Workload
 from ...masks import Sequences
 from ..ir import Op, Shape, Slot
+from .linear import soft_cap
 
 if TYPE_CHECKING:
     from ..evaluate import Walk
@@ -24,12 +25,13 @@ class Attention(Op):
     """q (rows, heads, d), k and v (new keys, kv_heads, d), caches (batch, kv_heads, old keys, d) -> (rows, heads, d).
 
     Query head h reads key and value head ``h // (heads // kv_heads)``. Mask and sizes are the workload's. sink: a sixth
-    input (heads,), a score of each head that belongs to no key.
+    input (heads,), a score of each head that belongs to no key. cap: scores s become ``cap * tanh(s / cap)``.
     """
 
     workload: Workload | Sequences
     scale: float
     sink: bool = False
+    cap: float | None = None
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -61,6 +63,8 @@ class Attention(Op):
                 keys = np.concatenate([k_cache[sequence, head // group], k[new, head // group]])
                 values = np.concatenate([v_cache[sequence, head // group], v[new, head // group]])
                 scores = (q[rows, head] * self.scale) @ keys.T
+                if self.cap is not None:
+                    scores = soft_cap(scores, self.cap)
                 scores[unseen] = -np.inf
                 out[rows, head] = walk.softmax(scores, values, float(sinks[0][head]) if sinks else -np.inf)
         return out
@@ -77,5 +81,6 @@ class Attention(Op):
         return {"Q K^T": pairs, "P V": pairs}
 
     def vector_elements(self, q: Shape, *others: Shape) -> int:
-        """Each probability is made, outputs are divided by their sums."""
-        return self.workload.batch * q[1] * self.workload.pairs + int(np.prod(q))
+        """Each probability is made, and before it a capped score; outputs are divided by their sums."""
+        passes = 1 if self.cap is None else 2
+        return passes * self.workload.batch * q[1] * self.workload.pairs + int(np.prod(q))

@@ -20,7 +20,8 @@ class Linear(Op):
 
     An input (rows, heads, d) counts as (rows, heads * d); no block of a scale then holds values of two heads. turned:
     the tile exchanges the operands, and makes the result's transpose. terms: both operands are sums of E4M3 terms.
-    bias: a third input (n,), added to every row. scale: a factor on the product. part: only these rows of each head of
+    bias: a third input (n,), added to every row. scale: a factor on the product. cap: the result z becomes
+    ``cap * tanh(z / cap)``. part: only these rows of each head of
     the weight (and bias). flat: the result is (rows, heads * size).
     """
 
@@ -31,6 +32,7 @@ class Linear(Op):
     bias: bool = False
     part: tuple[int, int] | None = None
     flat: bool = False
+    cap: float | None = None
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -69,6 +71,7 @@ class Linear(Op):
                 walk.hold(walk.node.inputs[1], self.slots[1], weight.reshape(heads)))
         flat_x, flat_weight = (part.reshape(len(part), -1).astype(np.float64) for part in held)
         out = self.scale * (flat_x @ self.own(flat_weight).T) + added
+        out = out if self.cap is None else soft_cap(out, self.cap)
         return out.reshape(len(x), self.heads, -1) if self.heads and not self.flat else out
 
     def macs(self, x: Shape, weight: Shape, *bias: Shape) -> dict[str, int]:
@@ -76,3 +79,8 @@ class Linear(Op):
 
     def vector_elements(self, x: Shape, weight: Shape, *bias: Shape) -> int:
         return int(np.prod(self.shape(x, weight)))
+
+
+def soft_cap(x: np.ndarray, cap: float) -> np.ndarray:
+    """``cap * tanh(x / cap)``."""
+    return cap * np.tanh(x / cap)

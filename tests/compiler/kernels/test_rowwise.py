@@ -17,7 +17,8 @@ from tilescore.compiler.kernels.rowwise import Rowwise, place_identity
 from tilescore.compiler.kernels.rowwise_place import (
     TERM,
     CodesTarget,
-    Norm,
+    NormKind,
+    NormRows,
     RowwiseProblem,
     padded_columns,
     rowwise_schedule,
@@ -46,6 +47,8 @@ class Case:
     n: int
     two: bool = False
     norm: bool = True
+    centered: bool = False
+    biased: bool = False
     floats: bool = True
     formats: tuple[str, ...] = ()
     terms: int = 0
@@ -57,13 +60,18 @@ class Case:
         rng = np.random.default_rng(self.seed)
         made = {name: rng.standard_normal((self.rows, self.n)) for name in "xy"}
         made["x"][:, 0] *= 30  # an outlier channel
+        made["x"] += 3 * self.centered
         made["w"] = rng.uniform(0.5, 1.5, (1, self.n))
+        made["b"] = rng.standard_normal((1, self.n))
         self.values = {name: value.astype(np.float32) for name, value in made.items()}
 
     def expected(self) -> np.ndarray:
         x, y = (self.values[name].astype(np.float64) for name in "xy")
         total = x + self.scale * y if self.two else x
-        return rms_norm(total, self.values["w"].astype(np.float64), EPS) if self.norm else total
+        if self.centered:
+            total = total - total.mean(axis=1, keepdims=True)
+        return rms_norm(total, self.values["w"].astype(np.float64), EPS) + self.biased * self.values["b"] \
+            if self.norm else total
 
     def factor(self, name: str) -> float:
         return made_factor(TENSOR_FORMATS[name], float(np.abs(self.expected()).max()))
@@ -89,10 +97,14 @@ class Case:
         if self.terms:
             where["terms"] = place_operand(builder, "terms", self.rows, self.terms * columns, TERM, None)
             codes.append(CodesTarget(to=where["terms"], factor=self.factor("e4m3"), terms=self.terms))
-        problem = RowwiseProblem(name="rowwise", rows=self.rows, columns=columns, inputs=len(inputs), norm=self.norm,
+        kind = NormKind(centered=self.centered, biased=self.biased, masked=self.centered and columns != self.n)
+        problem = RowwiseProblem(name="rowwise", rows=self.rows, columns=columns, inputs=len(inputs),
+                                 norm=kind if self.norm else None,
                                  formats=tuple(dict.fromkeys((*formats, *([TERM] if self.terms else [])))),
                                  terms=self.terms, floats=self.floats)
-        norm = Norm(weights=w, eps=EPS, features=self.n, amax=float(max(np.abs(v).max() for v in (
+        ones = float_matrix(builder, "ones", 1, columns, lambda: np.float32(np.arange(columns) < self.n)[None])
+        norm = NormRows(weights=w, eps=EPS, features=self.n, bias=matrix("b", 1) if self.biased else None,
+                        ones=ones if kind.masked else None, amax=float(max(np.abs(v).max() for v in (
             self.values["x"], self.values["x"] + np.float32(self.scale) * self.values["y"]))))
         Rowwise(Emitter(builder), problem, schedule or rowwise_schedule(tile, problem), inputs=inputs,
                 scale=self.scale, total=where["total"] if self.two else None, norm=norm if self.norm else None,
@@ -173,6 +185,20 @@ def test_same_bits_with_every_schedule(cut: tuple[int, int]) -> None:
     assert same(found, wide(EDGE))
 
 
+def test_layer_norm() -> None:
+    """Float64's, also where the mean dwarfs what differs from it, and the same bits on every tile with every schedule:
+    with columns behind the features that the mean must not fill."""
+    case = Case(rows=3, n=600, centered=True, biased=True, formats=("e4m3",), two=True)
+    found, expected = case.play(NANO), case.expected()
+    assert np.abs(found["floats"] - expected).max() < 3e-6 * np.abs(expected).max()
+    assert same(case.play(SQUAT), found) and same(case.play(EDGE), found)
+    for m_tile, n_tiles in ((1, 100), (3, 16)):
+        assert same(case.play(EDGE, RowwiseSchedule(m_tile=m_tile, n_tiles=n_tiles)), found)
+    far = Case(rows=2, n=70, centered=True)
+    far.values["x"] += np.float32(1e4)
+    assert np.abs(far.play(EDGE)["floats"] - far.expected()).max() < 2e4 * 2.0**-23 * 2
+
+
 def test_codes_alone_need_one_pass_less() -> None:
     """One VECTOR normalizes and quantizes; its codes are next to those of the rounded product."""
     alone, both = (Case(rows=9, n=70, floats=floats, formats=("e4m3",)) for floats in (False, True))
@@ -184,8 +210,9 @@ def test_codes_alone_need_one_pass_less() -> None:
 
 @pytest.mark.parametrize("case", [
     Case(rows=6, n=40, two=True, formats=("e4m3",), terms=2), Case(rows=3, n=300, formats=("e4m3",), floats=False),
+    Case(rows=4, n=33, centered=True, biased=True, formats=("e4m3",), floats=False),
     Case(rows=7, n=24, norm=False, two=True), Case(rows=4, n=33, norm=False, floats=False, formats=("e4m3",)),
-], ids=["sum-norm-terms", "norm-codes", "sum", "codes"])  # fmt: skip
+], ids=["sum-norm-terms", "norm-codes", "layer-norm", "sum", "codes"])  # fmt: skip
 def test_levels_agree(case: Case) -> None:
     """Results and cycles at reference, timing and RTL level."""
     simulate(case.program(NANO)[0], LEVELS, backend="verilator")
