@@ -6,7 +6,7 @@ import pytest
 
 from tilescore.compiler.compile import compile_layer
 from tilescore.compiler.layer_readers import attention_layer
-from tilescore.compiler.layers import Workload
+from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.models import load_model
 from tilescore.rtl.spec.config import load_tile
 from tilescore.sim.hardware.toolchain import missing_for_verilator
@@ -31,8 +31,18 @@ def check_whole(program: Program, *, dot_at_once: bool) -> int:
     return found.cycles
 
 
+@pytest.mark.sampled
 def test_the_main_jobs_attention_layer_on_edge() -> None:
     """Its PEs are the real ones. 64 tokens of Qwen3-30B-A3B."""
     layer = attention_layer(load_model("qwen3-30b-a3b"))
     assert check_whole(compile_layer(Workload(layer=layer, tokens=64), load_tile("edge")).program,
                        dot_at_once=False) > 600_000
+
+
+@pytest.mark.sampled
+def test_attention_on_the_whole_server() -> None:
+    """16 x 128 PEs and all memories; four projections and the attention core, with products at once in the PEs."""
+    layer = AttentionLayer(hidden=2048, heads=8, kv_heads=2, head_dim=128)
+    program = compile_layer(Workload(layer=layer, tokens=128), load_tile("server")).program
+    assert set(program.phases) >= {"q", "k", "v", "core", "out"}
+    assert check_whole(program, dot_at_once=True) > 100_000
