@@ -476,9 +476,9 @@ def test_the_readme_quotes_the_comparison() -> None:
 
 
 def test_the_comparison_adds_up() -> None:
-    """Cycles on one port: every written beat of `server`'s bus delays a read."""
+    """Cycles on one port: more than with a port each, but not more than if every written beat delayed a read."""
     for _, cycles, _, written, shared in comparison():
-        assert shared == cycles + written // 64
+        assert cycles < shared <= cycles + written // 64
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.layers import AttentionLayer, MlpLayer, Workload
 from tilescore.rtl.axi.channels import BUS_LATENCY
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.encoding import encode_program
@@ -129,6 +131,17 @@ def test_levels_agree_on_many(tile: TileConfig, seed: int, depth: int) -> None:
 def test_results_do_not_depend_on_delays(tile: TileConfig, stall_per_mille: int, seed: int) -> None:
     """Tokens alone keep order: a DRAM that stalls at random changes times, not results."""
     assert check_many(tile, seed, 10, stall_per_mille) > 8
+
+
+@needs_verilator
+@pytest.mark.parametrize("layer", [
+    AttentionLayer(hidden=32, heads=2, kv_heads=1, head_dim=16), MlpLayer(hidden=32, intermediate=64)],
+    ids=["attention", "mlp"])
+def test_layers_on_one_slow_port(layer: AttentionLayer | MlpLayer, seed: int) -> None:
+    """Layers whose stores were placed for a shared port: every level agrees, and the port is what is waited for."""
+    program = compile_layer(Workload(layer=layer, tokens=8), FORMAT_TILES["every format"], seed=seed % 1000).program
+    result = simulate(program, LEVELS, backend="verilator")
+    assert result.ledger["load"]["wait_port"] > 0 and result.ledger["store"]["wait_port"] > 0
 
 
 @needs_verilator
