@@ -85,7 +85,6 @@ ATTENTION_REASONS = {
 
 MOE_REASONS = {
     "hunyuan_v1_moe": "a shared expert", "granitemoehybrid": "a shared expert",
-    "phimoe": "sparse-mixer routing",
     "dbrx": "the weights of all experts in one matrix", "arctic": "a dense branch beside the experts",
     "ernie4_5_moe": "a routing correction bias",
 }

@@ -22,6 +22,8 @@ def read_scoring(fields: ConfigFields, family: Family, experts: int) -> Scoring:
         scoring = replace(scoring, groups=groups or scoring.groups, kept_groups=kept or groups or scoring.kept_groups)
     if family.scaled:
         scoring = replace(scoring, scale=fields.number("routed_scaling_factor") or scoring.scale)
+    if scoring.score == "sparsemixer" and (jitter := fields.raw.get("router_jitter_noise")) is not None:
+        scoring = replace(scoring, jitter=fields.number("router_jitter_noise") or 0.0 if jitter else 0.0)
     try:
         scoring.check("router", experts, 1)
     except WorkloadError as error:

@@ -24,6 +24,8 @@ from .windows import layer_kinds
 MAX_LENGTH = (1 << 31) - 1
 _TYPE_KEYS = ("rope_type", "type")
 _ALIASES = {("phi3", "su"): "longrope"}
+_MSCALES = ("short_mscale", "long_mscale")
+"""Attention factors of Phi-3.5-MoE up to the original length, and beyond; built where they are equal, as published."""
 _NOT_SCALING = (*_TYPE_KEYS, "rope_theta", "partial_rotary_factor")
 _OF_THE_MODEL = ("max_position_embeddings", "head_dim", "rope_theta")
 
@@ -135,6 +137,9 @@ def _read(fields: ConfigFields, name: str, content: Mapping[str, Any], theta: fl
           head_dim: int | None, family: str) -> Rope:
     kinds = {key: content[key] for key in _TYPE_KEYS if content.get(key) is not None}
     given = {key: value for key, value in content.items() if value is not None and not key.startswith("_")}
+    if family == "phimoe" and given.get(_MSCALES[0]) == given.get(_MSCALES[1]) is not None:
+        given = {key: value for key, value in given.items() if key not in _MSCALES} | {
+            "attention_factor": given[_MSCALES[0]]}
     blockers = []
     partial = family in FAMILIES and FAMILIES[family].rotary_part is not None
     if given.get("partial_rotary_factor", 1.0) != 1.0 and not partial:

@@ -22,7 +22,7 @@ from ..rtl.spec.errors import WorkloadError, did_you_mean
 from ..sim.lib.json_file import read_json
 from .dispatch import MODES, split_dispatch
 from .routing_loads import balanced, correlated, power, zipf
-from .scores import check_logits, choose, combine_weights
+from .scores import check_logits, choose, combine_weights, mixer_sets
 from .scoring import SOFTMAX, Scoring
 from .seeds import check_seed
 
@@ -31,13 +31,15 @@ from .seeds import check_seed
 class Routing:
     """A choice of experts: ``chosen (T, k) int32``, best first, then -1 for none, and its ``weights (T, k) float32``.
 
-    dropped, added: pairs of token and expert that a mode (`dispatch.py`) took from a choice, or gave it."""
+    dropped, added: pairs of token and expert that a mode (`dispatch.py`) took from a choice, or gave it. sets: of a
+    sparse mixer (`scores.mixer_sets`), None where logits are not known."""
 
     experts: int
     chosen: np.ndarray
     weights: np.ndarray
     dropped: int = 0
     added: int = 0
+    sets: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _check_choice("routing", self.chosen, self.experts)
@@ -104,8 +106,9 @@ def forced_route(logits: np.ndarray, chosen: np.ndarray, *, norm_topk: bool, sco
     if len(chosen) != len(logits):
         raise WorkloadError(f"routing: expected a choice for {len(logits)} tokens, got {len(chosen)}")
     _check_choice("routing", chosen, logits.shape[1])
-    weights = combine_weights(scoring, logits, chosen, norm_topk=norm_topk).astype(np.float32)
-    return Routing(experts=logits.shape[1], chosen=chosen.astype(np.int32), weights=weights)
+    sets = mixer_sets(scoring, logits, chosen)
+    weights = combine_weights(scoring, logits, chosen, norm_topk=norm_topk, sets=sets).astype(np.float32)
+    return Routing(experts=logits.shape[1], chosen=chosen.astype(np.int32), weights=weights, sets=sets)
 
 
 def forced_choice(spec: str | Path, *, tokens: int, experts: int, top_k: int, seed: int) -> np.ndarray:

@@ -41,9 +41,34 @@ def _kept(scoring: Scoring, values: np.ndarray) -> np.ndarray:
     return np.repeat(kept, grouped.shape[2], axis=1)
 
 
-def combine_weights(scoring: Scoring, logits: np.ndarray, chosen: np.ndarray, *, norm_topk: bool) -> np.ndarray:
-    """Combine weights of a choice, (rows, k) float64; 0 where it has -1, for no expert."""
+def mixer_sets(scoring: Scoring, logits: np.ndarray, chosen: np.ndarray) -> np.ndarray | None:
+    """Of a sparse mixer (rows, k, experts) bool: over which experts the softmax of each chosen one goes; None of other
+    routers. Only the expert itself where there is none."""
+    if scoring.score != "sparsemixer":
+        return None
+    exact, sets = logits.astype(np.float64), []
+    left = np.ones(logits.shape, bool)
+    for expert in chosen.T:
+        own = np.eye(logits.shape[1], dtype=bool)[np.maximum(expert, 0)]
+        z = exact[own][:, None]
+        with np.errstate(invalid="ignore"):  # 0 / 0: equal logits
+            near = (z - exact) / np.maximum(np.abs(exact), z) <= 2 * scoring.jitter
+        sets.append(np.where(expert[:, None] < 0, own, own | (left & (near | (z == exact)))))
+        left &= ~(own & (expert[:, None] >= 0))
+    return np.stack(sets, axis=1)
+
+
+def combine_weights(scoring: Scoring, logits: np.ndarray, chosen: np.ndarray, *, norm_topk: bool,
+                    sets: np.ndarray | None = None) -> np.ndarray:
+    """Combine weights of a choice, (rows, k) float64; 0 where it has -1, for no expert. sets: those of `mixer_sets`
+    for other logits, which may be near a limit."""
     none = chosen < 0
+    sets = mixer_sets(scoring, logits, chosen) if sets is None else sets
+    if sets is not None:
+        masked = np.where(sets, logits.astype(np.float64)[:, None], -np.inf)
+        flat = scores_of(SOFTMAX, masked.reshape(-1, masked.shape[2])).reshape(masked.shape)
+        made = np.take_along_axis(flat, np.maximum(chosen, 0).astype(np.int64)[:, :, None], axis=2)[:, :, 0]
+        return np.where(none, 0.0, made) * scoring.scale
     chosen = np.where(none, 0, chosen).astype(np.int64)
     if scoring.score == "softmax" and norm_topk:  # right where all others dwarf the chosen, too
         logits = np.where(none, -np.inf, np.take_along_axis(logits.astype(np.float64), chosen, axis=1))

@@ -3,7 +3,9 @@
 A router makes one logit per expert, z = W x (+ a bias). What follows differs from model to model in these points only,
 in this order:
 
-1. *Scores*: the softmax over all experts, or the sigmoid of each.
+1. *Scores*: the softmax over all experts, or the sigmoid of each; or the sparse mixer of Phi-3.5-MoE (arXiv 2409.12136
+   without its training): of two experts each has a softmax of its own, over those that were not chosen before it and
+   whose logits are near its own, ``(z - z_j) / max(|z_j|, z) <= 2 * jitter``.
 2. *Choice*: the ``top_k`` largest of score (+ a correction bias, which changes the choice and no weight). With groups,
    experts are ``groups`` runs of equal length; only those of the ``kept_groups`` best groups can be chosen, a group
    counting its largest value (``max``) or the sum of its two largest (``top2``).
@@ -26,14 +28,14 @@ from typing import Literal, get_args
 
 from ..rtl.spec.errors import WorkloadError
 
-Score = Literal["softmax", "sigmoid"]
+Score = Literal["softmax", "sigmoid", "sparsemixer"]
 GroupScore = Literal["max", "top2"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
     """The points of the module docstring; the defaults are those of Mixtral, Qwen3 and OLMoE. bias: of the logits;
-    correction: of the choice (both are tensors of the layer)."""
+    correction: of the choice (both are tensors of the layer). jitter: of the sparse mixer."""
 
     score: Score = "softmax"
     bias: bool = False
@@ -44,6 +46,7 @@ class Scoring:
     epsilon: float = 0.0
     scale: float = 1.0
     on_input: bool = False
+    jitter: float = 0.0
 
     def check(self, where: str, experts: int, top_k: int) -> None:
         """Raise `WorkloadError` unless it is one, for so many experts."""
@@ -67,8 +70,14 @@ class Scoring:
             raise WorkloadError(f"{where}: scale: expected a positive finite number, got {self.scale!r}")
         if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
             raise WorkloadError(f"{where}: epsilon: expected a finite number of at least 0, got {self.epsilon!r}")
-        if self.epsilon and self.score == "softmax":
-            raise WorkloadError(f"{where}: epsilon: expected 0 with softmax scores, whose sum is never small, got "
+        if not (math.isfinite(self.jitter) and self.jitter >= 0):
+            raise WorkloadError(f"{where}: jitter: expected a finite number of at least 0, got {self.jitter!r}")
+        if self.score == "sparsemixer" and (top_k > 2 or self.groups > 1 or self.bias or self.correction):
+            raise WorkloadError(f"{where}: score: a sparse mixer chooses at most 2 experts, without groups, bias and "
+                                f"correction, got top_k = {top_k}, groups = {self.groups}, bias = {self.bias}, "
+                                f"correction = {self.correction}")
+        if self.epsilon and self.score != "sigmoid":
+            raise WorkloadError(f"{where}: epsilon: expected 0 with {self.score} scores, whose sum is never small, got "
                                 f"{self.epsilon!r}")
 
     def cut(self, experts: int) -> Scoring:
@@ -77,7 +86,8 @@ class Scoring:
 
     def text(self, top_k: int, *, norm_topk: bool) -> str:
         """In a line: ``sigmoid (+ correction); best 4 of 8 groups by top2; top 8; / (sum + 1e-20); x 2.5``."""
-        parts = [f"{self.score}{' of biased logits' if self.bias else ''}{' (+ correction)' * self.correction}"]
+        name = f"{self.score} (jitter {self.jitter:g})" if self.score == "sparsemixer" else self.score
+        parts = [f"{name}{' of biased logits' if self.bias else ''}{' (+ correction)' * self.correction}"]
         if self.groups > 1:
             parts.append(f"best {self.kept_groups} of {self.groups} groups by {self.group_score}")
         parts.append(f"top {top_k}")

@@ -41,6 +41,7 @@ from .ports import Ports, is_core
 from .projections import ToHeads, ToRows
 from .router import ToWeights
 from .rows import ToFormats
+from .sparse_mixer import ToMixedWeights
 from .steps import Job, Layer, Step
 from .values import ToValues
 
@@ -222,7 +223,9 @@ def _linear(layer: Layer, node: Node) -> tuple[Step, list[Node]]:
     if reader is not None and isinstance(reader.op, Router | Sigmoid) and not following:
         if len(node.inputs) > 2:
             raise CompileError(f"{node.name}: no kernel adds the bias {node.inputs[2]} to a router's logits")
-        return ToWeights(layer=layer, name=node.name, reads=reads, makes=reader.output, linear=node,
+        mixer = isinstance(reader.op, Router) and reader.op.scoring.score == "sparsemixer"
+        step = ToMixedWeights if mixer else ToWeights
+        return step(layer=layer, name=node.name, reads=reads, makes=reader.output, linear=node,
                          router=reader), [reader]
     return ToRows(layer=layer, name=node.output, reads=node.inputs, makes=node.output, node=node), []
 

@@ -10,7 +10,7 @@ are divided by their largest before they are summed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,6 +40,10 @@ NEGATIVE_INFINITY = np.float32(-np.inf)
 SMALLEST = 2.0**-100
 """What the largest sigmoid of a row is taken to be at least: its reciprocal, and the epsilon of a sum times that, are
 finite."""
+
+
+Load = Callable[[str, int], Elem]
+"""(table, address) -> where a group's part of it then lies."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -83,7 +87,7 @@ class ToWeights(Step):
 
     @property
     def _statistics(self) -> tuple[str, ...]:
-        if self.scoring.score == "softmax":
+        if self.scoring.score != "sigmoid":
             return "maxima", "sums", "inverse sums"
         return ("maxima", "inverse maxima", "sums", "inverse sums") if self._normalizes else ()
 
@@ -110,10 +114,15 @@ class ToWeights(Step):
             job.ask(Stage.OTHER_FORMS, terms_key(x), lambda builder: self._terms(
                 builder, job, x, f"{x} for the {self.name}", problem.m))
         job.ask(Stage.WEIGHTS, router, lambda builder: self._terms(builder, job, router, router, experts, cols))
-        job.ask(Stage.WEIGHTS, f"{self.name} bias", lambda builder: float_matrix(
-            builder, self._segment("bias"), problem.m, problem.n, lambda: self._bias(job)))
+        for name, fill in self.tables(job).items():
+            job.ask(Stage.WEIGHTS, f"{self.name} {name}", lambda builder, name=name, fill=fill: float_matrix(
+                builder, self._segment(name), problem.m, problem.n, fill))
         job.ask(Stage.RESULTS, self.makes, lambda builder: float_matrix(
             builder, self._segment("weights"), problem.m, problem.n))
+
+    def tables(self, job: Job) -> dict[str, Callable[[], np.ndarray]]:
+        """Given matrices beside the logits, of as many values."""
+        return {"bias": lambda: self._bias(job)}
 
     def _segment(self, name: str) -> str:
         return name if isinstance(self.router.op, Router) else f"{self.name} {name}"
@@ -150,7 +159,7 @@ class ToWeights(Step):
     @property
     def _unit(self) -> float:
         """Of the logits on the tile: a softmax has exponentials of base 2."""
-        return math.log2(math.e) if self.scoring.score == "softmax" else 1.0
+        return 1.0 if self.scoring.score == "sigmoid" else math.log2(math.e)
 
     def emit(self, job: Job) -> None:
         emitter, memory, schedule, problem = job.emitter, job.memory, job.schedule[self.name], self.problem
@@ -159,20 +168,28 @@ class ToWeights(Step):
             raise CompileError(f"{self.name}: group_tiles must be at least {tiles}, the softmax is over all experts, "
                                f"got {schedule.group_tiles}")
         regions = self.place(job.schedule)
-        (bias,) = regions["the router's bias"]
         statistics = {name: regions[name][0] for name in self._statistics}
         factor = job.scales[terms_key(x)] * job.scales[terms_key(router)] * self._unit
         target = memory[self.makes]
 
         def finish(group: Group) -> None:
-            emitter.load_rows(memory[f"{self.name} bias"], first_row=group.m0, rows=group.rows, addr=bias,
-                              pitch=group.pitch, label="router bias")
-            self._score(emitter, group, Elem(group.addr) * factor + Elem(bias), statistics)
+            def load(name: str, addr: int) -> Elem:
+                emitter.load_rows(memory[f"{self.name} {name}"], first_row=group.m0, rows=group.rows, addr=addr,
+                                  pitch=group.pitch, label=f"router {name}")
+                return Elem(addr)
+
+            self.weigh(emitter, group, factor, load, regions, statistics)
             emitter.store_acc(target, first_row=group.m0, rows=group.rows, first_byte=0, row_bytes=target.row_bytes,
                               addr=group.addr, pitch=group.pitch, label="store combine weights")
 
         rows = memory[x if self.layer.shared_terms else terms_key(x)]
         emit_gemm(emitter, problem, schedule, rows, memory[router], regions, finish)
+
+    def weigh(self, emitter: Emitter, group: Group, factor: float, load: Load, regions: Mapping[str, list[int]],
+              at: Mapping[str, int]) -> None:
+        """Combine weights in place of a group's logits. load: of a table; at: addresses of statistics."""
+        bias = load("bias", regions["the router's bias"][0])
+        self._score(emitter, group, Elem(group.addr) * factor + bias, at)
 
     def _score(self, emitter: Emitter, group: Group, logits: Expr, at: Mapping[str, int]) -> None:
         """Combine weights in place of a group's logits; at: addresses of statistics."""

@@ -125,7 +125,11 @@ BUILT: dict[str, dict[str, Any]] = {
     "OLMo-2-7B": _model("olmo2", 4096, 32, 32, 32, 11008, rope_theta=500000),
     "gemma-7b": _model("gemma", 3072, 28, 16, 16, 24576, head_dim=256, hidden_act="gelu"),
     "Phi-3.5-MoE": _model("phimoe", 4096, 32, 32, 8, 6400, num_local_experts=16, num_experts_per_tok=2,
-                          attention_bias=True, rope_theta=10000.0, lm_head_bias=True),
+                          attention_bias=True, rope_theta=10000.0, lm_head_bias=True, router_jitter_noise=0.01,
+                          input_jitter_noise=0.01, rope_scaling={
+                              "type": "longrope", "short_mscale": 1.243163121016122, "long_factor": [1.1] * 64,
+                              "long_mscale": 1.243163121016122, "original_max_position_embeddings": 4096,
+                              "short_factor": [1.0] * 64}, max_position_embeddings=131072),
     "internlm2-7b": _model("internlm2", 4096, 32, 32, 8, 14336, bias=False, rope_theta=1e6, attn_implementation="eager",
                            rope_scaling={"type": "dynamic", "factor": 2.0}),
     "Phi-3-mini-4k": _model("phi3", 3072, 32, 32, 32, 8192, sliding_window=2047, rope_scaling=None, rope_theta=1e4,

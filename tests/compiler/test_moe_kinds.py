@@ -53,6 +53,7 @@ KINDS = {
                         scoring=Scoring(score="sigmoid", on_input=True)),
     "gpt-oss": moe(experts=5, top_k=2, scoring=Scoring(bias=True), biases=True,
                    activation="clamped_swiglu(1.5, 1.702)"),
+    "sparse mixer": moe(experts=6, top_k=2, norm_topk=False, scoring=Scoring(score="sparsemixer", jitter=0.2)),
     "relu2": moe(experts=5, top_k=2, activation="relu2", shared=16),
     "sigmoids": moe(experts=5, top_k=2, scoring=Scoring(score="sigmoid", bias=True, correction=True)),
 }

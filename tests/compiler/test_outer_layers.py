@@ -32,6 +32,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "chunks": ("llama4_text", {"no_rope_layers": [1, 0], "attention_chunk_size": 4, "floor_scale": 3}),
     "rotated in some": ("smollm3", {"no_rope_layers": [1, 0]}),
     "cohere2": ("cohere2", {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 4}),
+    "sparse mixer": ("phimoe", {"lm_head_bias": True}),
     "parallel": ("cohere", {"logit_scale": 0.5}),
 }
 

@@ -108,7 +108,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "cohere": {"hidden_size": 64, "intermediate_size": 80, "rope_theta": 8000000.0, "rms_norm_eps": ...,
                "layer_norm_eps": 1e-5, "logit_scale": 0.0625},
     "phimoe": {"hidden_size": 64, "intermediate_size": 32, "num_local_experts": 4, "num_experts_per_tok": 2,
-               "attention_bias": True, "rope_theta": 10000.0, "sliding_window": None},
+               "attention_bias": True, "rope_theta": 10000.0, "sliding_window": None, "router_jitter_noise": 0.3},
     "qwen2_moe": {"hidden_size": 64, "intermediate_size": 80, "moe_intermediate_size": 32, "num_experts": 4,
                   "num_experts_per_tok": 2, "shared_expert_intermediate_size": 48, "rope_theta": 1000000.0,
                   "attention_bias": ..., "qkv_bias": True},
@@ -150,7 +150,7 @@ MOE_FAMILIES = tuple(family for family, keys in _FAMILIES.items() if "num_expert
 MLP_FAMILIES = ("starcoder2", "nemotron", "phi3", "gemma", "gemma2", "gemma3_text", "glm4", "olmo2", "cohere", "llama")
 """Families with other kinds of dense feed-forward layers, and other places of their weights."""
 FEED_FORWARD_FAMILIES = ("deepseek_v2", "deepseek_v3", *(name for name in _FEED_FORWARD if name not in MLP_FAMILIES),
-                         "qwen2_moe", "glm4_moe", "minimax_m2", "granitemoeshared", "gpt_oss", "llama4_text")
+                         "qwen2_moe", "glm4_moe", "minimax_m2", "granitemoeshared", "gpt_oss", "llama4_text", "phimoe")
 
 
 def tiny_config(family: str, **changes: Any) -> dict[str, Any]:

@@ -52,7 +52,8 @@ class Router(Op):
         if len(routing.chosen) != len(logits) or routing.experts != logits.shape[1]:
             raise WorkloadError(f"routing: expected a choice for {len(logits)} tokens among {logits.shape[1]} experts, "
                                 f"got {len(routing.chosen)} among {routing.experts}")
-        return combine_weights(self.scoring, logits, routing.chosen, norm_topk=self.norm_topk)
+        return combine_weights(self.scoring, logits, routing.chosen, norm_topk=self.norm_topk,
+                               sets=routing.sets)
 
     def vector_elements(self, logits: Shape, *_: Shape) -> int:
         """Each score is made."""
