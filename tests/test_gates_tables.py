@@ -6,7 +6,8 @@ The figures are those of `benchmarks/gates/run.py`; nothing here maps or simulat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -23,8 +24,9 @@ from tilescore.benchmarks.gates.page import (
     period_and_path,
     step_energy,
 )
-from tilescore.benchmarks.gates.parts import PARTS
+from tilescore.benchmarks.gates.parts import PARTS, Part
 from tilescore.benchmarks.gates.run import FIGURES, read_figures
+from tilescore.benchmarks.gates.stale import stale
 from tilescore.benchmarks.gates.tables import FOLDER, TECHNOLOGIES, Technology, constants_of, text
 from tilescore.rtl.spec.config import load_tile
 from tilescore.rtl.spec.events import EVENT_NAMES
@@ -36,6 +38,9 @@ STEP, PROGRAM, AREA = 0.15, 0.20, 0.25
 
 IDLE = 0.15
 """Allowed share of a step's energy that a PE takes at rest."""
+
+MISSED = {("7nm", "pe-mxfp4", "real mxfp4")}
+"""Beyond `STEP`, by up to 25 %: docs/energy.md says why."""
 
 ARRAY = ("pe_idle", "e4m3_bit", "e2m1_bit")
 
@@ -61,15 +66,44 @@ def test_the_page_is_that_of_the_figures(figures: dict) -> None:
     assert PAGE.read_text(encoding="utf-8") == page(figures)
 
 
+def check_hardware(figures: Mapping, parts: Sequence[Part]) -> None:
+    """Of the RTL as it is, and judging the tables as they are."""
+    found = list(stale(figures, parts))
+    assert not found, (f"figures of {', '.join(' '.join(entry) for entry in found)} are of other hardware or tables: "
+                       "regenerate them with python benchmarks/gates/run.py LIBERTY ... --stale --write")
+
+
+def test_figures_are_of_the_hardware_as_it_is(figures: dict) -> None:
+    check_hardware(figures, [part for name, part in PARTS.items() if name != "control"])
+
+
+@pytest.mark.slow
+def test_figures_of_control_are_of_the_hardware_as_it_is(figures: dict) -> None:
+    check_hardware(figures, [PARTS["control"]])
+
+
+def test_figures_of_other_hardware_or_tables_are_noticed(figures: dict) -> None:
+    changed = copy.deepcopy(figures)
+    library = changed["libraries"][0]
+    library["parts"]["pe-nvfp4"]["design"] = "0" * 16
+    library["parts"]["pe-mxfp4"]["judges"] = "0" * 16
+    parts = [PARTS[name] for name in ("pe-nvfp4", "pe-mxfp8", "pe-mxfp4")]
+    assert list(stale(changed, parts)) == [(library["name"], "pe-nvfp4"), (library["name"], "pe-mxfp4")]
+
+
 @technologies
 def test_steps_and_idling_of_what_was_not_fitted(figures: dict, technology: Technology) -> None:
-    """Operands of layers, and format sets that the fit did not see."""
+    """Operands of a real layer, and format sets and an array that the fit did not see."""
     found = list(judged(figures, technology.library, load_table(technology.table)))
     assert {(name, what) for name, what, _, _ in found} >= {
-        ("pe", "layer e4m3"), ("pe-mxfp4", "idle"), ("pe-mxfp4", "layer mxfp4"), ("pe-4x8", "idle")}
-    wrong = [(name, what, modelled / gates) for name, what, gates, modelled in found
-             if not what.startswith("program ") and abs(modelled / gates - 1) > STEP]
-    assert wrong == []
+        ("pe", "layer e4m3"), ("pe-programs", "real e4m3"), ("pe-4x8", "real e4m3"), ("pe-4x8", "idle"),
+        *((name, what) for name, formats in (("pe-mxfp4", ["mxfp4"]), ("pe-e4m3-e2m1", ["e4m3"]),
+                                             ("pe-mx", ["mxfp8", "mxfp4"]))
+          for what in ("idle", *(f"real {kind}" for kind in formats)))}
+    wrong = {(technology.table, name, what): modelled / gates - 1 for name, what, gates, modelled in found
+             if not what.startswith("program ") and abs(modelled / gates - 1) > STEP}
+    assert set(wrong) == {miss for miss in MISSED if miss[0] == technology.table}
+    assert all(abs(error) < 0.25 for error in wrong.values())
 
 
 def programs(figures: Mapping, technology: Technology, table: EnergyTable) -> Iterator[tuple[str, float, float]]:
@@ -78,6 +112,8 @@ def programs(figures: Mapping, technology: Technology, table: EnergyTable) -> It
     for name in ("pe-programs", "pe-4x8"):
         config = PARTS[name].config
         for run in parts[name]["runs"]:
+            if not run["name"].startswith("program "):
+                continue
             steps = sum(run["events"].get(event, 0) for event in EVENT_NAMES if event.endswith("_row_steps"))
             idle = table.at("value")["pe_idle"] * tile_sizes(config)["pe"].clocked
             modelled = idle * run["cycles"] + model_step(config, run, table) * steps / config.rows / 1000

@@ -262,9 +262,10 @@ class _Reader:
                 state=ff.arguments[0], inverse=ff.arguments[1], clocked_on=get("clocked_on", ""),
                 next_state=get("next_state", ""), clear=get("clear", ""), preset=get("preset", ""))
         pins = {pin.name: pin for pin in map(self._pin, group.all("pin"))}
+        gate = _clock_gate(group)  # often marked as not to be used, as a mapper should not choose it by its function
         return Cell(name=group.arguments[0], area=group.number("area"), leakage=self._leakage(group) * self._nw,
-                    pins=pins, flip_flop=flip_flop, clock_gate=_clock_gate(group),
-                    usable=group.attributes.get("dont_use") != "true")
+                    pins=pins, flip_flop=flip_flop, clock_gate=gate,
+                    usable=gate is not None or group.attributes.get("dont_use") != "true")
 
     def _leakage(self, group: Group) -> float:
         """The cell's own figure, else the one without a condition, else the mean over conditions."""

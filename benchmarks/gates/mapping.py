@@ -9,6 +9,7 @@ has none.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,8 @@ opt_clean -purge
 clockgate -liberty library.lib {dont_use} -min_net_size {gated}
 """
 """Resets become part of enables first: `clockgate` leaves registers alone that have a reset, too."""
+
+_DONT_USE = re.compile(r'\bdont_use\s*:\s*"?true"?\s*;')
 
 SCRIPTS = _SCRIPT + _ABC + _CLOCK_GATES
 """What a netlist depends on beside its design, its library and `Mapping`."""
@@ -103,7 +106,7 @@ def map_design(rtlil: str, library: Library, text: str, how: Mapping) -> Netlist
     with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "design.il").write_text(rtlil, encoding="utf-8")
-        (folder / "library.lib").write_text(text, encoding="utf-8")
+        (folder / "library.lib").write_text(_DONT_USE.sub("", text), encoding="utf-8")  # the script says it
         (folder / "limits.txt").write_text(f"set_driving_cell {smallest_inverter(library).name}\nset_load 1\n")
         (folder / "script.ys").write_text(script, encoding="utf-8")
         result = subprocess.run([*command, "script.ys"], cwd=folder, capture_output=True, text=True, check=False)

@@ -9,6 +9,7 @@ from math import sqrt
 
 from tilescore.benchmarks.gates.delays import find_delays, inverter_of_four, smallest_inverter
 from tilescore.benchmarks.gates.energy import find_energy
+from tilescore.benchmarks.gates.judge import frozen
 from tilescore.benchmarks.gates.liberty import Library
 from tilescore.benchmarks.gates.mapping import SCRIPTS, Mapping, map_design
 from tilescore.benchmarks.gates.netlist import Netlist
@@ -27,6 +28,11 @@ SETTLE = 48
 """Cycles before them: longer than every pipeline."""
 
 DELAYS = {"zero": False, "unit": True}
+
+
+def design_digest(rtlil: str) -> str:
+    """What a part's figures remember of the hardware that they were measured on."""
+    return hashlib.sha256(rtlil.encode()).hexdigest()[:16]
 
 
 def wire_ff(library: Library, pitches: float) -> float:
@@ -54,7 +60,8 @@ def measure_part(part: Part, rtlil: str, runs: Sequence[Run], library: Library, 
 
     rest = simulation.count([[runs[0].inputs[part.name][0][-1]] * (SETTLE + IDLE_CYCLES)], skip=SETTLE, delay=False)
     return {
-        "label": part.label, "instances": len(runs[0].inputs[part.name]), **_sizes(netlist),
+        "label": part.label, "design": design_digest(rtlil), "instances": len(runs[0].inputs[part.name]),
+        **({} if part.fitted else {"judges": frozen()}), **_sizes(netlist),
         "path_ps": [round(found.path_ps, 1) for found in delays.values()],
         "leakage_nw": sum(instance.cell.leakage for instance in netlist.instances),
         "idle": energies(rest, IDLE_CYCLES),

@@ -8,9 +8,11 @@ from pathlib import Path
 from tilescore.benchmarks.gates import tables
 from tilescore.benchmarks.gates.fit import above_idle, clocked_of, idle_energy, pe_features, run_energy
 from tilescore.benchmarks.gates.parts import NANO, PARTS, is_judge
+from tilescore.benchmarks.gates.stale import UNGATED
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.errors import ConfigError
 from tilescore.rtl.spec.events import EVENT_NAMES
+from tilescore.sim.area import area_of
 from tilescore.sim.energy import EnergyTable, load_table
 from tilescore.sim.structure import tile_sizes
 
@@ -51,7 +53,7 @@ def write(figures: Mapping) -> None:
 def page(figures: Mapping) -> str:
     found = {technology.library: load_table(technology.table) for technology in tables.TECHNOLOGIES}
     return "\n".join([*_head(figures), *_sizes(figures, found), *_clocks(figures), *_energies(figures),
-                      *_gating(figures), *_judged(figures, found), *_published(found), ""])
+                      *_gating(figures), *_judged(figures, found), *_published(found), *_areas(figures, found), ""])
 
 
 def _head(figures: Mapping) -> Iterator[str]:
@@ -77,7 +79,8 @@ def _head(figures: Mapping) -> Iterator[str]:
         "of "
         "normal operands, quantized as the compiler does, with long and short sums. *layer*: input with outlier "
         "channels "
-        "and weights of a synthetic layer; *program*: such products of random sizes. *vector*: VECTORs of one kind. "
+        "and weights of a synthetic layer; *real*: those of the first layer of SmolLM2-135M; *program*: such products "
+        "of sizes seeded by the fitted tables. *vector*: VECTORs of one kind. "
         "*idle*: clocked, "
         "inputs held.",
         "* *clock*: clock pins, their wires, what flip-flops draw at the edges, clock gates. *combinational*: gates, "
@@ -159,7 +162,7 @@ def _gating(figures: Mapping) -> Iterator[str]:
                 "fJ per cycle: at rest, and in a k step with its share of what else the run did.", "",
                 "| library | part | run | step | idle | idle over step |", "|---|---|---|---|---|---|")
     for library, name, part in _parts(figures):
-        base = name.removesuffix("-ungated")
+        base = name.removesuffix(UNGATED)
         if PARTS[base].label.startswith("PE,"):
             for run in part["runs"]:
                 step, idle = step_energy(base, part, run), idle_energy(part, "value")
@@ -194,7 +197,8 @@ def model_step(config: TileConfig, run: Mapping, table: EnergyTable) -> float:
 
 def _judged(figures: Mapping, found: Mapping[str, EnergyTable]) -> Iterator[str]:
     yield from ("## What the tables say of runs that they were not fitted to", "",
-                "One PE on the operands of layers, and at rest; parts marked * were not used in the fit at all.", "",
+                "One PE on the operands of layers, and at rest; parts marked * were not used in the fit at all, and "
+                "*real* and *program* runs came after it.", "",
                 "| table | part | what | gates, fJ | table, fJ | error |", "|---|---|---|---|---|---|")
     for library, table in found.items():
         if any(entry["name"] == library for entry in figures["libraries"]):
@@ -230,8 +234,25 @@ def _published(found: Mapping[str, EnergyTable]) -> Iterator[str]:
         yield f"| {what} | {node} | {energy:,} | {ratios} | {source} |"
 
 
+def _areas(figures: Mapping, found: Mapping[str, EnergyTable]) -> Iterator[str]:
+    """mm2 per 10**12 FP8 operations a second: PEs as mapped and presets by `area_of`, at the presets' clocks."""
+    yield from ("", "## Area per throughput", "",
+                "mm2 per 10^12 FP8 operations a second, two per multiply-accumulate, of mapped cells without the room "
+                "between them; presets with their memories, by `area_of`.", "",
+                "| what | node | clock, MHz | mm2 per TOPS | source |", "|---|---|---|---|---|")
+    for preset, (name, library) in CLOCKS.items():
+        table, tile = found[library], load_tile(preset)
+        part = next(entry["parts"][name] for entry in figures["libraries"] if entry["name"] == library)
+        tops = 2e-6 * tile.lanes * tile.clock_mhz
+        yield (f"| PE of `{preset}` | `{table.name}` | {tile.clock_mhz:g} | {part['area'] * 1e-6 / tops:.3g} | "
+               f"{part['label']}, as mapped |")
+        yield (f"| `{preset}` | `{table.name}` | {tile.clock_mhz:g} | {area_of(tile, table).mm2_per_tops:.3g} | "
+               f"`area_of` |")
+    yield f"| FP8, one PE | 28 nm | 1,940 | {0.00396 / (2e-6 * 1940):.3g} | DHFP-PE: 0.00396 mm2, one per cycle |"
+
+
 def _label(name: str, part: Mapping) -> str:
-    return part["label"] + (", no clock gates" if name.endswith("-ungated") else "")
+    return part["label"] + (", no clock gates" if name.endswith(UNGATED) else "")
 
 
 def _parts(figures: Mapping) -> Iterator[tuple[Mapping, str, Mapping]]:

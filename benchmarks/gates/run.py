@@ -1,11 +1,13 @@
 """Area, longest path and energy of parts of the tile in the cells of Liberty files, and the energy tables from them.
 
-    python benchmarks/gates/run.py LIBERTY [LIBERTY ...] [--parts pe,vector,...] [--store DIR] [--write]
+    python benchmarks/gates/run.py LIBERTY [LIBERTY ...] [--parts pe,vector,...] [--stale] [--store DIR] [--write]
     python benchmarks/gates/run.py --write
 
 LIBERTY: a standard-cell library, .lib or .lib.gz. Needs Yosys (`pip install pyosys`) and a C++ compiler. What is
 measured is added to the figures in benchmarks/gates/figures.json; ``--write`` writes these, the page
 benchmarks/gates.md and the energy tables that are made from them; without LIBERTY from the figures as they are.
+``--stale`` measures again only what the figures have of these libraries and what has changed in the RTL since
+(`stale.py`): minutes for a unit, and nothing if nothing changed.
 ``--store`` keeps netlists, recordings and toggles, so that the command goes on where it stopped and does again only
 what changed: everything from nothing takes hours, most of them in ABC.
 """
@@ -15,16 +17,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from tilescore.benchmarks.gates import simulation
+from tilescore.benchmarks.gates import simulation, tables
 from tilescore.benchmarks.gates.delays import inverter_of_four
 from tilescore.benchmarks.gates.liberty import Library, library_of, parse, read_text
 from tilescore.benchmarks.gates.measure import measure_part, wire_ff
 from tilescore.benchmarks.gates.parts import PARTS, Part, record_parts
+from tilescore.benchmarks.gates.stale import UNGATED, stale
 from tilescore.benchmarks.gates.store import Store
 from tilescore.rtl.spec.errors import ConfigError, TilescoreError
 
@@ -63,21 +66,34 @@ def pitches_of(text: str) -> list[float]:
     return found
 
 
-def measure(paths: Sequence[Path], parts: Sequence[Part], dont_use: Sequence[str], pitches: Sequence[float],
-            store: Store, *, gated: bool = True) -> Iterator[dict]:
-    """Figures of one library and one part at a time. Libraries are read first, so that a wrong file is told at once."""
+def libraries_of(paths: Sequence[Path], dont_use: Sequence[str]) -> list[tuple[Library, str]]:
+    """Each with its file's text."""
     texts = [read_text(path) for path in paths]
-    libraries = [without(library_of(parse(text, str(path)), str(path)), dont_use)
-                 for path, text in zip(paths, texts, strict=True)]
-    for part, rtlil, runs in record_parts(parts, store):
-        for library, text in zip(libraries, texts, strict=True):
-            found = measure_part(part, rtlil, runs, library, text, pitches, store, gated=gated)
-            print(f"gates: {library.name}: {part.label}", file=sys.stderr)
-            yield {"pitches": list(pitches), "libraries": [{
-                "name": library.name, "corner": library.corner, "voltage": library.voltage,
-                "temperature": library.temperature, "fo4_ps": inverter_of_four(library)[0],
-                "wires_ff": [wire_ff(library, length) for length in pitches],
-                "parts": {part.name if gated else f"{part.name}-ungated": found}}]}
+    return [(without(library_of(parse(text, str(path)), str(path)), dont_use), text)
+            for path, text in zip(paths, texts, strict=True)]
+
+
+def measure(libraries: Sequence[tuple[Library, str]], parts: Sequence[Part], pitches: Sequence[float], store: Store, *,
+            gated: bool = True, only: Collection[tuple[str, str]] | None = None) -> Iterator[dict]:
+    """Figures of one library and one part at a time. only: of these names of libraries and of parts in figures."""
+    def wanted(library: Library, part: Part) -> bool:
+        return only is None or (library.name, _name(part, gated)) in only
+
+    chosen = [part for part in parts if any(wanted(library, part) for library, _ in libraries)]
+    for part, rtlil, runs in record_parts(chosen, store):
+        for library, text in libraries:
+            if wanted(library, part):
+                found = measure_part(part, rtlil, runs, library, text, pitches, store, gated=gated)
+                print(f"gates: {library.name}: {part.label}", file=sys.stderr)
+                yield {"pitches": list(pitches), "libraries": [{
+                    "name": library.name, "corner": library.corner, "voltage": library.voltage,
+                    "temperature": library.temperature, "fo4_ps": inverter_of_four(library)[0],
+                    "wires_ff": [wire_ff(library, length) for length in pitches],
+                    "parts": {_name(part, gated): found}}]}
+
+
+def _name(part: Part, gated: bool) -> str:
+    return part.name if gated else part.name + UNGATED
 
 
 def merged(runs: Sequence[dict]) -> dict:
@@ -95,7 +111,7 @@ def merged(runs: Sequence[dict]) -> dict:
 
 
 def _order(name: str) -> tuple[int, str]:
-    base = name.removesuffix("-ungated")
+    base = name.removesuffix(UNGATED)
     return (list(PARTS).index(base) if base in PARTS else len(PARTS)), name
 
 
@@ -115,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--dont-use", default=DONT_USE, help="patterns of cells' names; default: %(default)s")
     options.add_argument("--wires", default=PITCHES, help="lengths of wires, comma-separated; default: %(default)s")
     options.add_argument("--ungated", action="store_true", help="without clock gates")
+    options.add_argument("--stale", action="store_true", help="only what changed since the figures were made")
     options.add_argument("--store", type=Path, metavar="DIR", help="keep results of slow steps in DIR")
     options.add_argument("--figures", type=Path, default=FIGURES, metavar="FILE", help="default: %(default)s")
     options.add_argument("--write", action="store_true", help="write the page and the energy tables")
@@ -133,14 +150,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def collect(given: argparse.Namespace) -> dict:
-    """The figures that there are and those of the libraries given now, written as they come."""
+    """The figures that there are and those of the libraries given now, written as they come. Parts that judge the
+    tables come when the tables are written."""
     figures = read_figures(given.figures) if given.figures.is_file() else None
     if given.libraries:
+        parts, pitches = chosen_parts(given.parts), pitches_of(given.wires)
+        libraries = libraries_of(given.libraries, given.dont_use.split(","))
         simulation.check_tools()
-        for found in measure(given.libraries, chosen_parts(given.parts), given.dont_use.split(","),
-                             pitches_of(given.wires), Store(given.store), gated=not given.ungated):
-            figures = merged([figures, found] if figures else [found])
-            given.figures.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        for judges in (False, True):
+            group = [part for part in parts if part.fitted != judges]
+            only = set(stale(figures, group)) if given.stale and figures else None
+            for gated in (True, False) if given.stale else (not given.ungated,):
+                for found in measure(libraries, group, pitches, Store(given.store), gated=gated, only=only):
+                    figures = merged([figures, found] if figures else [found])
+                    given.figures.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+            if given.write and not judges and group and figures:
+                tables.write(figures)
     if figures is None:
         raise ConfigError(f"figures {given.figures}: no such file")
     return figures

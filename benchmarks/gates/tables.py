@@ -32,6 +32,17 @@ _TPU = "the 4 MiB SRAM of AccelForge's TPUv4i"
 _BLOCK = ("as much as three casts: a block's quantizer divides, compares and delays where a cast rounds; the ends are "
           "as much as one and as six")
 
+_130NM = {
+    "sram_capacity_exponent": (0.48, 0.45, 0.5, "energy ~ capacity^x through 8 KiB 10 pJ, 32 KiB 20 pJ and 1 MiB "
+                               "100 pJ (Horowitz): ln 10 / ln 128 = 0.475"),
+    "sram_write_ratio": (1.1, 1.0, 1.2, f"0.29 / 0.25 pJ/bit = 1.16 of {_TPU}, rounded towards 1"),
+    "sram_area": (139.0, 100.0, 186.0, "OpenRAM macros of SkyWater: 2 KiB in 683.1 x 416.54 um; high: 1 KiB in "
+                  "479.78 x 397.5 um; low: larger macros"),
+    "dram_byte": (60.0, 48.0, 325.0, "memory of its own node: GDDR6, 7.5 pJ/bit (Micron); low: HBM2E, 6.0 pJ/bit "
+                  "(Micron); high: 2.6 nJ per 64 bits (Horowitz, LPDDR2 era)"),
+}
+"""Of any 130 nm library: memories by literature."""
+
 TECHNOLOGIES = (
     Technology(table="7nm", node_nm=7, library="asap7", given={
         "sram_byte_8kib": (0.66, 0.35, 1.25, "geometric mean of no improvement over 45 nm and of as much as published "
@@ -44,16 +55,9 @@ TECHNOLOGIES = (
         "dram_byte": (48.0, 48.0, 60.0, "HBM2E, 6.0 pJ/bit (Micron); high: GDDR6, 7.5 pJ/bit; AccelForge's TPUv4i has "
                       "7.03 pJ/bit for HBM2"),
     }),
-    Technology(table="130nm", node_nm=130, library="sky130_fd_sc_hd__tt_025C_1v80", given={
+    Technology(table="130nm", node_nm=130, library="sky130_fd_sc_hd__tt_025C_1v80", given=_130NM | {
         "sram_byte_8kib": (14.4, 7.2, 28.8, "by capacitance and voltage, (130 / 45) x (1.8 / 0.9)^2 = 11.6 times; the "
                            f"ends are half and twice as much. {_HOROWITZ}"),
-        "sram_capacity_exponent": (0.48, 0.45, 0.5, "energy ~ capacity^x through 8 KiB 10 pJ, 32 KiB 20 pJ and 1 MiB "
-                                   "100 pJ (Horowitz): ln 10 / ln 128 = 0.475"),
-        "sram_write_ratio": (1.1, 1.0, 1.2, f"0.29 / 0.25 pJ/bit = 1.16 of {_TPU}, rounded towards 1"),
-        "sram_area": (139.0, 100.0, 186.0, "OpenRAM macros of SkyWater: 2 KiB in 683.1 x 416.54 um; high: 1 KiB in "
-                      "479.78 x 397.5 um; low: larger macros"),
-        "dram_byte": (60.0, 48.0, 325.0, "memory of its own node: GDDR6, 7.5 pJ/bit (Micron); low: HBM2E, 6.0 pJ/bit "
-                      "(Micron); high: 2.6 nJ per 64 bits (Horowitz, LPDDR2 era)"),
     }),
 )
 
