@@ -27,8 +27,11 @@ from .options import (
     workload_options,
 )
 
-STUDY_NAMES = ("formats", "prefill-decode", "basin")
+STUDY_NAMES = ("activation", "alignment", "basin", "depth", "formats", "hundredfold", "prefill-decode", "rounding",
+               "sram-machine", "wide-mlp-decode")
 """Of `compiler.study.studies`, which loads numpy."""
+
+ALL = "all"
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -261,7 +264,7 @@ def _sweep(commands: argparse._SubParsersAction) -> None:
 def _study(commands: argparse._SubParsersAction) -> None:
     study = _command(commands, "study", "a question of co-design -> a page with table and plot", ("study", "run"),
                      "formats", "prefill-decode --out out/studies")
-    study.add_argument("name", metavar="NAME", choices=STUDY_NAMES, help=", ".join(STUDY_NAMES))
+    study.add_argument("name", metavar="NAME", choices=(*STUDY_NAMES, ALL), help=f"{', '.join(STUDY_NAMES)}, or {ALL}")
     study.add_argument("--out", type=Path, default=Path("out/studies"), metavar="DIR", help="write NAME.md, NAME.svg, "
                        "NAME.csv and what is measured there; a study that was stopped goes on")
     study.add_argument("--workers", type=int, metavar="N", help="processes; default: one per processor")

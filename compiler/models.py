@@ -164,6 +164,28 @@ def load_model(name_or_path: str | Path, ignore_keys: Sequence[str] = ()) -> Mod
     return parse_config(raw, name=model_name(path), source=source, part=part, ignore_keys=ignore_keys)
 
 
+def model_changes(text: str) -> dict[str, Any]:
+    """{key: value} of ``KEY=VALUE+KEY=VALUE``; a value is JSON, or else a text. Raises `ConfigError`."""
+    changes: dict[str, Any] = {}
+    for part in text.split("+"):
+        key, equals, value = part.partition("=")
+        if not equals or not key or not value:
+            raise ConfigError(f"{part!r}: expected KEY=VALUE, several with +")
+        if key in changes:
+            raise ConfigError(f"{key} is set twice")
+        try:
+            changes[key] = json.loads(value)
+        except ValueError:
+            changes[key] = value
+    return changes
+
+
+def changed_model(model: ModelConfig, text: str) -> ModelConfig:
+    """The model with keys of its configuration replaced (`model_changes`). Raises as `load_model`."""
+    return parse_config({**model.raw, **model_changes(text)}, name=model.name, source=f"{model.source} with {text}",
+                        part=model.part, ignore_keys=model.ignored)
+
+
 def parse_config(raw: Mapping[str, Any], *, name: str, source: str, part: str = "",
                  ignore_keys: Sequence[str] = ()) -> ModelConfig:
     """Type and cross-check the content of a config.json. Raises as `load_model`, naming ``source``, key and value."""

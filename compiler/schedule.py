@@ -153,6 +153,19 @@ class Schedule:
         return table(["", "schedule"], rows)
 
 
+def unblocked(schedule: Schedule, rows: int) -> Schedule:
+    """What a first version of each kernel does: one panel of the array's ``rows`` at a time, so that weights and keys
+    are read again for each; the rest as it is."""
+    kernels: dict[str, KernelSchedule] = {}
+    for name, kernel in schedule.kernels.items():
+        values = kernel.values()
+        changes = {key: min(values[key], rows) for key in ("m_tile", "q_rows") if key in values}
+        if not isinstance(kernel, RowwiseSchedule):
+            changes |= {key: 1 for key in ("n_tiles", "q_tiles") if key in values}
+        kernels[name] = dataclasses.replace(kernel, **changes)
+    return schedule.replace(kernels)
+
+
 def to_dict(schedule: Schedule) -> dict:
     """Plain values: the order, and a dictionary per kernel; `from_dict` is the inverse."""
     return {"order": list(schedule.order),

@@ -16,12 +16,13 @@ from ...sim.names import TABLES
 from ..format_names import SCALE_RULE_NAMES
 from ..formats import parse_format
 from ..layers import ATTENDING, LAYER_KINDS, MAX_TOKENS, OUTER, ROUTED, Mask, Phase
-from ..models import load_model
+from ..models import load_model, model_changes
 from ..numerics import LARGEST_BLOCK
 from ..schedule import load_schedule
 
-AUTO, ROUTER = "auto", "router"
-"""Values of `schedule` and `routing` that are no file: chosen by rule; the router's own top k."""
+AUTO, UNBLOCKED, ROUTER = "auto", "unblocked", "router"
+"""Values of `schedule` and `routing` that are no file: chosen by rule; that without blocking (`schedule.unblocked`);
+the router's own top k."""
 
 Value = int | float | str | tuple[str, ...]
 
@@ -60,7 +61,7 @@ class SweepKey:
         if not isinstance(value, str) or not value or (self.choices and not self.check and value not in self.choices):
             hint = did_you_mean(value, self.choices) if isinstance(value, str) else ""
             raise ConfigError(f"{source}: {self.name}: expected {self.allowed or 'a text'}, got {value!r}{hint}")
-        if self.check and value not in (AUTO, ROUTER):
+        if self.check and value not in (AUTO, UNBLOCKED, ROUTER):
             try:
                 self.check(value)
             except TilescoreError as error:
@@ -70,6 +71,8 @@ class SweepKey:
 
 OWN_KEYS = {key.name: key for key in (
     SweepKey(name="model", meaning="bundled model or a config.json", check=load_model),
+    SweepKey(name="model_set", meaning="keys of its configuration in place of the model's: KEY=VALUE, several with +",
+             check=model_changes),
     SweepKey(name="layer", meaning="kind of layer", choices=LAYER_KINDS),
     SweepKey(name="layer_index", meaning="decoder layer of the model; default: the first that has the kind", low=0,
              high=MAX_TOKENS, layers=tuple(kind for kind in LAYER_KINDS if kind not in OUTER)),
@@ -86,7 +89,8 @@ OWN_KEYS = {key.name: key for key in (
     SweepKey(name="softmax_block", meaning="keys per block of attention's softmax", low=1, high=LARGEST_BLOCK,
              layers=ATTENDING),
     SweepKey(name="scale_rule", meaning="of power-of-two block scales", choices=SCALE_RULE_NAMES),
-    SweepKey(name="schedule", meaning=f"a schedule file, or {AUTO}", check=lambda text: load_schedule(Path(text)),
+    SweepKey(name="schedule", meaning=f"a schedule file, {AUTO}, or {UNBLOCKED}: {AUTO} with one panel of rows at a "
+             "time", check=lambda text: load_schedule(Path(text)),
              default=AUTO),
     SweepKey(name="seed", meaning="of synthetic tensors and routings", low=0, high=(1 << 63) - 1, layers=ROUTED,
              default=0),

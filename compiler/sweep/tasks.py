@@ -24,22 +24,24 @@ from ..compile import CompiledLayer, compile_layer
 from ..dispatch import split_dispatch
 from ..layers import Workload
 from ..model_layers import layer_of
-from ..models import load_model
+from ..models import ModelConfig, changed_model, load_model
 from ..numerics import Numerics, from_options
 from ..products import useful_macs
 from ..provenance import table_digest
-from ..schedule import Schedule, load_schedule, to_dict
+from ..schedule import Schedule, load_schedule, to_dict, unblocked
 from .columns import COLUMNS, Measured
-from .keys import AUTO, ROUTER, TILE_NAMES
+from .keys import AUTO, ROUTER, TILE_NAMES, UNBLOCKED
 from .plan import Point
 
 _ROOT = Path(__file__).parents[2]
+_SHOWING = frozenset({"visual", "study", "explain"})
+"""Folders that read figures and make none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What to measure. routing: a name for `compile_layer`, None for the router's own; routing_file: the content of a
-    file in its place."""
+    """What to measure. blocked: false for the schedule chosen by rule without its blocking. routing: a name for
+    `compile_layer`, None for the router's own; routing_file: the content of a file in its place."""
 
     workload: Workload
     config: TileConfig
@@ -49,12 +51,14 @@ class Task:
     routing_file: str | None
     seed: int
     energy: EnergyTable
+    blocked: bool = True
 
     @functools.cached_property
     def digest(self) -> str:
         """20 hexadecimal digits of all that decides the result."""
         values = {"sources": sources_digest(), "workload": asdict(self.workload), "tile": self.config.to_dict(),
                   "numerics": self.numerics.digest, "schedule": self.schedule and to_dict(self.schedule),
+                  "blocked": self.blocked,
                   "routing": self.routing, "routing_file": self.routing_file, "seed": self.seed,
                   "energy": table_digest(self.energy)}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:20]
@@ -66,16 +70,21 @@ Outcome = dict[str, Any]
 
 @functools.cache
 def sources_digest() -> str:
-    """16 hexadecimal digits that change with every file of `rtl/`, `sim/` and `compiler/`."""
+    """16 hexadecimal digits that change with every file of `rtl/`, `sim/` and `compiler/` that makes a figure."""
     digest = hashlib.sha256()
     for floor in ("rtl", "sim", "compiler"):
         for path in sorted((_ROOT / floor).rglob("*")):
-            if path.suffix in (".py", ".toml", ".json"):
-                digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+            parts = path.relative_to(_ROOT).parts
+            if path.suffix in (".py", ".toml", ".json") and not _SHOWING.intersection(parts):
+                digest.update("/".join(parts).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-_model = functools.cache(load_model)
+@functools.cache
+def _model(name: str, changes: str | None) -> ModelConfig:
+    return load_model(name) if changes is None else changed_model(load_model(name), changes)
+
+
 _tile = functools.cache(load_tile)
 _table = functools.cache(load_table)
 _schedule = functools.cache(load_schedule)
@@ -90,15 +99,16 @@ def forget_files() -> None:
 def task_of(point: Point) -> Task:
     """The task of a point. Raises a `TilescoreError` where its values contradict each other."""
     layer = str(point["layer"])
-    model = _model(str(point["model"]))
+    model = _model(str(point["model"]), point.get("model_set"))  # type: ignore[arg-type]
     workload = Workload(
         layer=layer_of(model, layer, point.get("layer_index")).layer, phase=point["phase"],  # type: ignore[arg-type]
         tokens=point["tokens"], batch=point["batch"], **{k: point[k] for k in ("context", "mask") if k in point})  # type: ignore[arg-type]
     numerics = from_options(str(point["format"]), softmax_block=point.get("softmax_block"),  # type: ignore[arg-type]
                             scale_rule=point.get("scale_rule"))  # type: ignore[arg-type]
-    schedule = None if point["schedule"] == AUTO else _schedule(Path(str(point["schedule"])))
+    schedule = None if point["schedule"] in (AUTO, UNBLOCKED) else _schedule(Path(str(point["schedule"])))
     routing = str(point.get("routing", ROUTER))
     return Task(workload=workload, config=_config_of(point), numerics=numerics, schedule=schedule,
+                blocked=point["schedule"] != UNBLOCKED,
                 routing=None if routing == ROUTER else routing, routing_file=routing_content(routing),
                 seed=int(point.get("seed", 0)), energy=_table(str(point["energy"])))  # type: ignore[arg-type]
 
@@ -148,9 +158,12 @@ def compile_task(task: Task) -> CompiledLayer:
             file = Path(folder) / Path(load).name
             file.write_text(task.routing_file, encoding="utf-8")
             routing = f"{file}{str(routing).removeprefix(load)}"
+        given: dict[str, Any] = {"routing": routing, "seed": task.seed, "data": False, "numerics": task.numerics}
         try:
-            compiled = compile_layer(task.workload, task.config, schedule=task.schedule, routing=routing,  # type: ignore[arg-type]
-                                     seed=task.seed, data=False, numerics=task.numerics)
+            compiled = compile_layer(task.workload, task.config, schedule=task.schedule, **given)
+            if not task.blocked:
+                schedule = unblocked(compiled.schedule, task.config.rows)
+                compiled = compile_layer(task.workload, task.config, schedule=schedule, **given)
         except TilescoreError as error:
             if task.routing_file is None:
                 raise

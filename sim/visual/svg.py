@@ -16,7 +16,7 @@ CAUSE_COLOURS = {
 """Colour of each cause of the ledger, the same in every drawing and in the page's script."""
 
 SERIES = ("#2b5c8a", "#86aed1", "#1f8a84", "#8fd0bd", "#4f9a6b", "#b7d38c", "#e0a030", "#f2cf86", "#c4553b", "#e59c86",
-          "#9467ad", "#cdb3da", "#7a5230", "#8b949e")
+          "#9467ad", "#cdb3da", "#7a5230", "#8b949e", "#6d7f2c", "#c9c47a", "#b8457a", "#eab3cb")
 """Colours of other categories, in order."""
 
 

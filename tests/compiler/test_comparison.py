@@ -116,6 +116,18 @@ def test_another_version_is_said(base: dict) -> None:
         compare([base, base | {"tilescore": "0.0.9"}], ["now", "old"]).notes).replace("now by", "now by", 1)
 
 
+def test_a_notebook_shows_the_rows(base: dict) -> None:
+    other = report_compiled(worse())
+    shown = compare([base, other], ["a <base>", "other"])._repr_html_()
+    assert "a &lt;base&gt;" in shown and "<base>" not in shown
+    found = {cells[0]: cells[1:] for cells in (re.findall(r"<td[^>]*>(.*?)</td>", row)
+                                               for row in re.findall(r"<tr>.*?</tr>", shown)) if cells}
+    for name, values in (("cycles [cycles]", [report["cycles"] for report in (base, other)]),
+                         ("energy.total_pj [pJ]", [report["energy"]["total_pj"] for report in (base, other)])):
+        assert found[name][:2] == [f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" for value in values]
+    assert "schedule" in shown and "out.m_tile: " in shown
+
+
 def test_one_report_is_not_a_comparison(base: dict) -> None:
     with pytest.raises(CompileError, match="at least two reports, got 1"):
         compare([base], ["a"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,14 @@ kernel = "gather_add"
 m_tile = 4
 n_tiles = 2
 """
+
+
+def test_a_notebook_shows_every_value() -> None:
+    rows = [[cell.text or "" for cell in row] for row in ElementTree.fromstring(MOE._repr_html_()).iter("tr")]
+    assert rows[0] == ["", "schedule"] and rows[1] == ["order", "router experts combine"]
+    values = {f"{name}.{key}": str(value) for name, kernel in MOE.kernels.items()
+              for key, value in kernel.values().items()}
+    assert dict(rows[2:]) == values | {f"{name}.kernel": kernel.loop for name, kernel in MOE.kernels.items()}
 
 
 def test_keys_with_defaults_may_be_left_out() -> None:

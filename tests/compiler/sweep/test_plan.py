@@ -55,6 +55,8 @@ def test_keys_that_a_layer_does_not_have_are_left_out_and_nothing_is_doubled() -
     (["tokens=0"], "tokens: expected an integer from 1 to "),
     (["tokens=1,x"], "tokens: expected an integer from 1 to "),
     (["model=qwen4"], "--set model=qwen4: model: "),
+    (["model_set=hidden_act"], "model_set: 'hidden_act': expected KEY=VALUE, several with +"),
+    (["model_set=a=1+a=2"], "model_set: a is set twice"),
     (["tile=egde"], "tile: tile 'egde': neither a preset"),
     (["rows=3"], "--set rows=3: rows must be 4..256, got 3"),
     (["rows=8,12"], "rows must be a power of two, got 12"),

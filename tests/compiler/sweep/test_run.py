@@ -19,6 +19,7 @@ from tilescore.compiler.layer_readers import attention_layer
 from tilescore.compiler.layers import Workload
 from tilescore.compiler.models import load_model
 from tilescore.compiler.report import report_compiled
+from tilescore.compiler.schedule import unblocked
 from tilescore.compiler.sweep import pool, tasks
 from tilescore.compiler.sweep.columns import COLUMNS
 from tilescore.compiler.sweep.pareto import front
@@ -120,6 +121,7 @@ def test_the_digest_covers_everything(model: str, tmp_path: Path, monkeypatch: p
     changes = [{}, {"tokens": 3}, {"batch": 2}, {"phase": "decode"}, {"routing": "balanced"}, {"routing": "zipf-1"},
                {"routing": str(choice)}, {"seed": 1}, {"energy": "130nm"}, {"queue_depth": 3}, {"clock_mhz": 7},
                {"layer": "attention"}, {"layer": "attention", "mask": "none"},
+               {"model_set": "moe_intermediate_size=48"}, {"schedule": "unblocked"},
                {"layer": "attention", "softmax_block": 8}, {"format": "e5m2"}]
 
     def digest(change: dict) -> str:
@@ -141,6 +143,34 @@ def test_a_routing_file_travels_with_the_task(model: str, tmp_path: Path) -> Non
     keys = {"model": model, "layer": "moe", "tokens": [2, 3], "tile": "nano", "routing": str(choice)}
     good, bad = sweep(keys, workers=1).rows
     assert good["error"] is None and bad["error"] == f"{choice}: expected a list of 3 tokens, got 2 entries"
+
+
+def test_keys_of_the_model_s_configuration(model: str, tmp_path: Path) -> None:
+    """As if the file had them; what cannot be is the point's error."""
+    changes = {"num_key_value_heads": 4, "hidden_act": "relu", "rms_norm_eps": 1e-5}
+    write_config(tmp_path, tiny_config("qwen3_moe") | changes)
+    keys = {"layer": ["attention", "moe"], "tokens": 3, "tile": "nano"}
+    wanted = sweep(keys | {"model": str(tmp_path)}, workers=1).rows
+    text = "+".join(f"{key}={value}" for key, value in changes.items())
+    found = sweep(keys | {"model": model, "model_set": [text, "num_key_value_heads=3", "hiden_act=relu"]},
+                  workers=1).rows
+    assert [row["cycles"] for row in found[::3]] == [row["cycles"] for row in wanted]
+    assert "num_key_value_heads" in found[1]["error"] and f"{model}/config.json with num_key" in found[1]["error"]
+    assert "hiden_act" in found[2]["error"] and found[2]["error"].count("\n") == 0
+
+
+@pytest.mark.parametrize("layer", ["attention", "moe", "decoder"])
+def test_without_blocking(model: str, layer: str) -> None:
+    """The same program as with that schedule given; no kernel has more than a panel of rows at once."""
+    points = SweepPlan(axes={"model": [model], "layer": [layer], "tokens": [11], "tile": ["nano"], "rows": [4],
+                             "schedule": ["auto", "unblocked"]}).points()
+    blocked, plain = (tasks.compile_task(tasks.task_of(point)) for point in points)
+    rows = [value for kernel in plain.schedule.kernels.values() for name, value in kernel.values().items()
+            if name in ("m_tile", "q_rows")]
+    assert max(rows) <= 4 and plain.schedule == unblocked(blocked.schedule, 4) != blocked.schedule
+    assert plain.program.instructions != blocked.program.instructions
+    slow, quick = (tasks.values_of(tasks.task_of(point))["read_bytes"] for point in reversed(points))
+    assert slow >= quick  # type: ignore[operator]
 
 
 def test_a_line_without_its_end_is_measured_again(model: str, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tilescore.rtl.spec.assembly import assemble
 from tilescore.rtl.spec.config import load_tile
 from tilescore.rtl.spec.isa import Space, Unit
+from tilescore.sim.energy_components import COMPONENTS
 from tilescore.sim.legality.accesses import accesses
 from tilescore.sim.program import Program
 from tilescore.sim.simulate import simulate
@@ -26,7 +27,7 @@ from tilescore.sim.visual.occupancy import MEMORIES, Occupancy, occupancy_of, si
 from tilescore.sim.visual.pack import pack, unpack
 from tilescore.sim.visual.records import records
 from tilescore.sim.visual.segments import segments_of
-from tilescore.sim.visual.svg import percentages, ticks
+from tilescore.sim.visual.svg import SERIES, percentages, ticks
 from tilescore.sim.visual.timelines import activity, bin_edges, occupancy
 
 NANO = load_tile("nano")
@@ -220,6 +221,10 @@ def test_drawings_stand_alone(program: Program, timing: Timing) -> None:
         if len(rect):
             bars[rect.attrib["y"]] = bars.get(rect.attrib["y"], 0) + float(rect.attrib["width"])
     assert len(bars) == 5 and max(bars.values()) - min(bars.values()) < 0.1
+
+
+def test_colours_tell_components_apart() -> None:
+    assert len(set(SERIES)) == len(SERIES) >= len(COMPONENTS)
 
 
 def test_a_result_shows_itself(program: Program) -> None:
