@@ -111,7 +111,8 @@ def _compiled(workload: Workload, program: Program, schedule: Schedule, numerics
 def fitting_change(workload: Workload, config: TileConfig, *, tensors: LayerTensors | None = None,
                    schedule: Schedule | None = None, routing: str | None = None, seed: int = 0,
                    numerics: Numerics = DEFAULT) -> Change | None:
-    """After `compile_layer` raised `DoesNotFit` for these arguments: the smallest change of one key that helps."""
+    """After `compile_layer` raised `DoesNotFit` for these arguments: the smallest change of one key, or else
+    of two, that helps."""
     def compiles(tile: TileConfig) -> object:
         return compile_layer(workload, tile, tensors=tensors, schedule=schedule, routing=routing, seed=seed, data=False,
                              numerics=numerics)
