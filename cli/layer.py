@@ -125,7 +125,7 @@ def _compiled(arguments: argparse.Namespace, chosen: ChosenLayer, data: bool, co
         return compile_layer(workload, config, data=data, **given)
     except DoesNotFit as error:
         change = fitting_change(workload, config, **given)
-        hint = f"{change} would fit" if change else "no larger value of a single buffer or bank key would fit"
+        hint = f"{change} would fit" if change else "no larger values of one or two buffer or bank keys would fit"
         raise DoesNotFit(f"{error}; {hint}") from None
 
 

@@ -8,7 +8,7 @@ from a mistake. Inserting tokens from declared accesses has neither problem, and
 result without sharing this code.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,6 +25,7 @@ from .dram_map import Data, DramMap
 from .edges import clear_edges
 from .pages import Notes, split_pages
 from .port_order import in_port_order
+from .streams import interleave
 from .tokens import with_tokens
 
 T = TypeVar("T")
@@ -71,8 +72,9 @@ class ProgramBuilder:
     added by `finish`.
     """
 
-    def __init__(self, config: TileConfig) -> None:
-        self.config = config
+    def __init__(self, config: TileConfig, interleaved: Collection[str] = ()) -> None:
+        """interleaved: phases whose first loads run in the tail of the phase before (`streams`)."""
+        self.config, self._interleaved = config, frozenset(interleaved)
         self.instructions: list[Instruction] = []
         self.labels: list[str] = []
         self.phases: list[str] = []
@@ -193,6 +195,8 @@ class ProgramBuilder:
         rule.
         """
         (instructions, notes), table = self._unrolled(), AccessTable(self.config)
+        if self._interleaved:
+            instructions, notes = self._interleave(instructions, notes, table)
         clears = self._clears(instructions, table)
         if clears:
             instructions = Instructions.of(clears) + instructions
@@ -214,6 +218,12 @@ class ProgramBuilder:
         return Program(config=self.config, instructions=instructions, program_addr=program_addr,
                        dram_bytes=program_addr + image, segments=list(self._dram.segments), outputs=self.outputs,
                        extents=self._extents(instructions), labels=notes.labels, phases=notes.phases, meta=self.meta)
+
+    def _interleave(self, instructions: Instructions, notes: Notes, table: AccessTable) -> tuple[Instructions, Notes]:
+        try:
+            return interleave(instructions, notes, self._interleaved, self._dram, table)
+        except (ProgramError, BrokenRule):
+            return instructions, notes  # an instruction breaks a rule: the analysis names it
 
     def _extents(self, instructions: Instructions) -> dict[int, tuple[str, ...]]:
         """The segment of each stream of a GATHER or SCATTER: the one that its row 0 is in."""

@@ -111,7 +111,8 @@ def _compiled(workload: Workload, program: Program, schedule: Schedule, numerics
 def fitting_change(workload: Workload, config: TileConfig, *, tensors: LayerTensors | None = None,
                    schedule: Schedule | None = None, routing: str | None = None, seed: int = 0,
                    numerics: Numerics = DEFAULT) -> Change | None:
-    """After `compile_layer` raised `DoesNotFit` for these arguments: the smallest change of one key that helps."""
+    """After `compile_layer` raised `DoesNotFit` for these arguments: the smallest change of one key, or else
+    of two, that helps."""
     graph, choice = layer_graph(workload), None
     if any(isinstance(node.op, Router) for node in graph.nodes):
         choice = choose_experts(graph, tensors or synthetic(workload, seed), routing, seed, numerics)

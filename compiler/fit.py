@@ -1,12 +1,14 @@
-"""When a tile is too small for a layer: the smallest change of one of its keys with which the layer fits.
+"""When a tile is too small for a layer: the smallest change of one of its keys, or else of two, with which it fits.
 
 Found by trying larger values of each buffer and bank key, least growth first, through the same compiler. The schedule
 is tried first, because that is quick and rules out most; then the program is made in full, since a schedule by rule may
-still find no room for a detail.
+still find no room for a detail. Of two keys only doublings are tried, which are a tenth of all pairs.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
 
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError, ConfigError
@@ -17,50 +19,52 @@ GROWING = ("a_buffer_bytes", "a_banks", "b_buffer_bytes", "b_banks", "acc_banks"
 """Keys that decide whether a layer fits, in order of preference among equal growth."""
 
 _STEPS = 4
-"""Values just above the present one that are tried beside the doublings."""
+"""Values just above the present one that are tried beside the doublings, of one key."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Change:
-    """One key with a larger value, and the tile with it."""
+    """One key or two with larger values, and the tile with them."""
 
-    key: str
-    value: int
+    values: Mapping[str, int]
     tile: TileConfig
 
     def __str__(self) -> str:
-        return f"{self.key} = {self.value}"
+        return " and ".join(f"{key} = {value}" for key, value in self.values.items())
 
 
 def smallest_change(config: TileConfig, schedules: Callable[[TileConfig], object],
                     compiles: Callable[[TileConfig], object]) -> Change | None:
-    """The change of one key with the least growth (new value over old) with which ``compiles`` raises no CompileError.
+    """The change of one key, or else of two, with the least growth (new value over old, multiplied) with which
+    ``compiles`` raises no CompileError.
 
-    schedules: a quick check that raises it whenever ``compiles`` would for want of a schedule. None: no single change
-    within the range of the key is enough.
+    schedules: a quick check that raises it whenever ``compiles`` would for want of a schedule. None: no such change
+    within the range of the keys is enough.
     """
-    changes = [change for key in GROWING for change in _changes(config, key)]
-    growth = {change: change.value / getattr(config, change.key) for change in changes}
-    for change in sorted(changes, key=growth.__getitem__):  # stable: then by GROWING
-        if _works(schedules, change.tile) and _works(compiles, change.tile):
-            return change
+    for count in (1, 2):
+        tried = [change for keys in itertools.combinations(GROWING, count) for change in _changes(config, keys)]
+        tried.sort(key=lambda values: math.prod(value / getattr(config, key) for key, value in values.items()))
+        for values in tried:  # sorting is stable: then by GROWING
+            try:
+                tile = dataclasses.replace(config, **values)
+            except ConfigError:
+                continue  # such as a buffer that does not divide into so many banks
+            if _works(schedules, tile) and _works(compiles, tile):
+                return Change(values=values, tile=tile)
     return None
 
 
-def _changes(config: TileConfig, key: str) -> Iterator[Change]:
-    """Tiles with a larger ``key``, ascending; values with which there is no tile are left out."""
-    for value in _larger(getattr(config, key), KEYS[key].high):
-        try:
-            tile = dataclasses.replace(config, **{key: value})
-        except ConfigError:
-            continue  # such as a buffer that does not divide into so many banks
-        yield Change(key=key, value=value, tile=tile)
+def _changes(config: TileConfig, keys: tuple[str, ...]) -> Iterator[dict[str, int]]:
+    """Larger values of all of these keys, ascending."""
+    steps = _STEPS if len(keys) == 1 else 0
+    larger = [_larger(getattr(config, key), KEYS[key].high, steps) for key in keys]
+    yield from (dict(zip(keys, values, strict=True)) for values in itertools.product(*larger))
 
 
-def _larger(value: int, high: int) -> Iterator[int]:
-    """The next values and the doublings up to ``high``, ascending."""
+def _larger(value: int, high: int, steps: int) -> Iterator[int]:
+    """The next values, so many, and the doublings up to ``high``, ascending."""
     doublings = {value << power for power in range(1, high.bit_length())}
-    yield from sorted(v for v in {*range(value + 1, value + 1 + _STEPS), *doublings} if v <= high)
+    yield from sorted(v for v in {*range(value + 1, value + 1 + steps), *doublings} if v <= high)
 
 
 def _works(attempt: Callable[[TileConfig], object], tile: TileConfig) -> bool:

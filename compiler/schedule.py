@@ -114,10 +114,11 @@ KERNELS: dict[str, type[KernelSchedule]] = {
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """kernels: by name, as ``experts.down`` where one step has several. order: of the steps, those that others read
-    before these."""
+    before these. interleave: steps whose first loads run in the tail of the step before (`streams`)."""
 
     kernels: Mapping[str, KernelSchedule] = field(default_factory=dict)
     order: tuple[str, ...] = ()
+    interleave: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, kernel in self.kernels.items():
@@ -126,7 +127,7 @@ class Schedule:
                 raise CompileError(f"schedule: {name}: expected one of {allowed}, got {kernel!r}")
 
     def __hash__(self) -> int:
-        return hash((tuple(self.kernels.items()), self.order))
+        return hash((tuple(self.kernels.items()), self.order, self.interleave))
 
     def __getitem__(self, name: str) -> Any:
         """What the kernel of that name is told."""
@@ -167,8 +168,8 @@ def unblocked(schedule: Schedule, rows: int) -> Schedule:
 
 
 def to_dict(schedule: Schedule) -> dict:
-    """Plain values: the order, and a dictionary per kernel; `from_dict` is the inverse."""
-    return {"order": list(schedule.order),
+    """Plain values: the order, what is interleaved, and a dictionary per kernel; `from_dict` is the inverse."""
+    return {"order": list(schedule.order), **({"interleave": list(schedule.interleave)} if schedule.interleave else {}),
             **{name: {"kernel": kernel.loop, **kernel.values()} for name, kernel in schedule.kernels.items()}}
 
 
@@ -178,11 +179,19 @@ def from_dict(values: object, source: str = "schedule") -> Schedule:
         raise CompileError(f"{source}: expected a table per kernel, got {str(values)[:60]}")
     if "kind" in values:
         raise CompileError(f"{source}: {OLD_FILE}")
-    order = values.get("order", [])
-    if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
-        raise CompileError(f"{source}: order must be a list of names, got {str(order)[:60]}")
+    names = {key: _names(values.get(key, []), f"{source}: {key}") for key in STEPS}
     return Schedule(kernels={name: _kernel(part, f"{source}: {name}") for name, part in values.items()
-                             if name != "order"}, order=tuple(order))
+                             if name not in STEPS}, **names)
+
+
+STEPS = ("order", "interleave")
+"""Keys of a schedule with names of steps; all others are kernels."""
+
+
+def _names(value: object, source: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise CompileError(f"{source} must be a list of names, got {str(value)[:60]}")
+    return tuple(value)
 
 
 def _kernel(values: object, source: str) -> KernelSchedule:
@@ -211,7 +220,8 @@ OLD_FILE = ("is a schedule of an earlier version, in JSON; expected TOML with a 
 
 def to_text(schedule: Schedule) -> str:
     """The schedule as TOML, as `load_schedule` reads it."""
-    lines = [f"order = [{', '.join(map(_quoted, schedule.order))}]"]
+    lines = [f"{key} = [{', '.join(map(_quoted, names))}]" for key in STEPS
+             if (names := getattr(schedule, key)) or key == "order"]
     for name, kernel in schedule.kernels.items():
         path = ".".join(part if part.replace("_", "").isalnum() and part.isascii() else _quoted(part)
                         for part in name.split("."))
@@ -248,7 +258,7 @@ def load_schedule(path: Path) -> Schedule:
 
 
 def _tables(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """(name, table) of every kernel, and the order: a table of tables is a step with several kernels."""
+    """(name, table) of every kernel, and the lists of steps: a table of tables is a step with several kernels."""
     for name, value in values.items():
         if isinstance(value, dict) and value and "kernel" not in value and \
                 all(isinstance(part, dict) for part in value.values()):

@@ -119,6 +119,15 @@ class Instructions(Sequence[Instruction]):
         """Those at ``indices``."""
         return Instructions(self.forms, self.form[indices], self.dram_addr[indices], self.scale_addr[indices])
 
+    def in_order(self) -> "Instructions":
+        """The same, with the forms that are there, in the order in which they first appear."""
+        used, first, number = np.unique(self.form, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        return Instructions([self.forms[i] for i in used[order].tolist()], place[number].astype(np.int32),
+                            self.dram_addr, self.scale_addr)
+
     def firsts(self) -> list[Instruction]:
         """The first instruction of every form, in the order of the forms."""
         index = np.zeros(len(self.forms), np.int64)

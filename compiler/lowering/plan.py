@@ -58,7 +58,13 @@ class Plan:
         kernels: dict[str, KernelSchedule] = {}
         for step in self.steps:
             kernels |= step.choose()
-        return Schedule(kernels=kernels, order=self._order())
+        order = self._order()
+        return Schedule(kernels=kernels, order=order, interleave=order[1:] if self._joined else ())
+
+    @property
+    def _joined(self) -> bool:
+        """Are there residual sums, and so layers that follow each other? At their seams it costs compile time too."""
+        return any(isinstance(step, ToFormats) and step.add is not None for step in self.steps)
 
     def _order(self) -> tuple[str, ...]:
         """That of the graph, but for steps that are better early."""
@@ -79,6 +85,7 @@ class Plan:
                 raise CompileError(f"schedule: {name}: kernel: expected {cls.loop}, got {schedule[name].loop}")
         _check_names("order", schedule.order, tuple(step.name for step in self.steps))
         steps = {step.name: step for step in self.steps}
+        _check_interleaved(schedule)
         made = {value: step.name for step in self.steps for value in step.provides}
         for position, name in enumerate(schedule.order):
             for value in steps[name].reads:
@@ -103,7 +110,7 @@ class Plan:
         experts' weights that need not be made again. hints: an error names values of the schedule that would fit.
         """
         self.check(schedule)
-        builder, values = ProgramBuilder(self.layer.config), self.layer.graph.values
+        builder, values = ProgramBuilder(self.layer.config, schedule.interleave), self.layer.graph.values
         job = self.lay_out(builder, schedule, scales, tensors, kept)
         for step in sorted(self.steps, key=lambda step: schedule.order.index(step.name)):
             with builder.phase(step.name):
@@ -143,6 +150,14 @@ def _check_names(what: str, given: tuple[str, ...], wanted: tuple[str, ...]) -> 
         if given.count(name) != 1:
             raise CompileError(f"schedule: {what}: expected each of {', '.join(wanted)} once, got "
                                f"{', '.join(given) or 'none'}")
+
+
+def _check_interleaved(schedule: Schedule) -> None:
+    allowed, given = schedule.order[1:], schedule.interleave
+    for name in given:
+        if name not in allowed or given.count(name) > 1:
+            raise CompileError(f"schedule: interleave: {name}: expected each at most once of the steps that follow "
+                               f"another one: {', '.join(allowed) or 'none'}{did_you_mean(name, allowed)}")
 
 
 def _steps(layer: Layer) -> Iterator[Step]:

@@ -13,6 +13,7 @@ from tilescore.compiler.layers import Workload
 from tilescore.compiler.models import parse_config
 from tilescore.rtl.spec.config import TileConfig, load_tile
 from tilescore.rtl.spec.errors import CompileError, DoesNotFit
+from tilescore.testing.random_tile import random_tile
 from tilescore.tests.compiler.tiny import tiny_config
 
 NANO = load_tile("nano")
@@ -37,15 +38,16 @@ def test_the_suggestion_is_enough(kind: str, small: dict[str, int]) -> None:
     with pytest.raises(DoesNotFit):
         compile_layer(work, tile, data=False)
     change = fitting_change(work, tile)
-    assert change is not None and change.key in GROWING
-    assert change.value > getattr(tile, change.key)
-    assert change.tile == dataclasses.replace(tile, **{change.key: change.value})
+    assert change is not None
+    (key, value), = change.values.items()
+    assert key in GROWING and value > getattr(tile, key)
+    assert change.tile == dataclasses.replace(tile, **change.values)
     compile_layer(work, change.tile)
     with pytest.raises(CompileError):  # halfway is not enough, where it is a tile at all
-        half = (getattr(tile, change.key) + change.value) // 2
-        if half == getattr(tile, change.key):
+        half = (getattr(tile, key) + value) // 2
+        if half == getattr(tile, key):
             raise CompileError("the very next value")
-        compile_layer(work, without_wrong_sizes(tile, change.key, half), data=False)
+        compile_layer(work, without_wrong_sizes(tile, key, half), data=False)
 
 
 def without_wrong_sizes(tile: TileConfig, key: str, value: int) -> TileConfig:
@@ -68,7 +70,27 @@ def test_with_a_schedule_of_ones_own() -> None:
     compile_layer(workload("attention"), change.tile, schedule=schedule, data=False)
 
 
-def test_none_when_no_single_key_is_enough() -> None:
+def test_two_keys_where_one_is_not_enough() -> None:
+    """The least growth of both, and no less of either."""
+    tile, work = random_tile(145, most_bytes=1 << 17), workload("attention")
+    change = fitting_change(work, tile)
+    assert change is not None and str(change) == "b_buffer_bytes = 122880 and acc_banks = 4"
+    compile_layer(work, change.tile, data=False)
+    for key in change.values:
+        with pytest.raises(CompileError):
+            compile_layer(work, dataclasses.replace(change.tile, **{key: getattr(tile, key)}), data=False)
+
+
+def test_two_keys_by_least_growth() -> None:
+    def both(tile: TileConfig) -> None:
+        if tile.b_banks < 2 * NANO.b_banks or tile.acc_banks < 4 * NANO.acc_banks:
+            raise CompileError("no")
+
+    change = smallest_change(NANO, both, both)
+    assert change is not None and change.values == {"b_banks": 2 * NANO.b_banks, "acc_banks": 4 * NANO.acc_banks}
+
+
+def test_none_when_no_two_keys_are_enough() -> None:
     def never(tile: TileConfig) -> None:
         raise CompileError("no")
 
