@@ -174,6 +174,23 @@ def test_a_run_gives_what_the_models_say(tile: Tile, rng: np.random.Generator) -
 
 
 @needs_verilator
+def test_rows_of_one_beat_keep_a_slow_bus_full(tile: Tile, bus: VerilatorBus) -> None:
+    """A tile built for 20 cycles of latency, on a bus with 100: bursts of one beat are in flight for all of them."""
+    slow = replace(NANO, dram_latency=100)
+    rows = {"space": Space.B, "dram_addr": 4096, "row_stride": 32, "rows": 128, "row_bytes": 16, "pitch": 2}
+    loads = [Load(**rows, addr=bank << NANO.b_offset_bits) for bank in range(NANO.b_banks)]
+    program = Program(config=NANO, program_addr=0, dram_bytes=8192, instructions=[*loads, Halt()],
+                      segments=[Segment("x", 4096, np.zeros(4096, np.uint8))])
+    bus.behave(AxiMemory(latency=slow.dram_latency - BUS_LATENCY))
+    run = run_now(tile.run(program))
+    timing = time_program(program, slow)
+    assert (run.cycles, run.ledger) == (timing.cycles, timing.ledger)
+    assert run.recorded is not None
+    first, last = run.recorded["load"][1], run.recorded["load"][-1]
+    assert len(loads) * 128 / (last.issue + last.occupancy - first.issue) > 0.9
+
+
+@needs_verilator
 def test_the_window_is_where_the_bus_says(tile: Tile, bus: VerilatorBus, rng: np.random.Generator) -> None:
     program = copying(rng)
     run_now(tile.run(program))
