@@ -131,30 +131,31 @@ def _gemm_schedule(config: TileConfig, problem: GemmProblem, purpose: str, buffe
 
     rows = first_that(list(row_counts(config, problem.m)), lambda rows: fitting(rows) is not None)
     if rows is None:
-        return streamed()
+        return _least_bytes(config, problem, [], streamed, groups) if by_bytes else streamed()
     found = fitting(rows)
     assert found is not None
     found = replace(found, m_tile=_even(config, problem.m, rows),
                     n_tiles=_n_tiles(config, problem, k_tile, found.group_tiles, packed))
     if by_bytes and found.m_tile < problem.m:
-        return _least_bytes(config, problem, found, streamed, groups)
+        return _least_bytes(config, problem, [found], streamed, groups)
     one_group = group_tiles is not None and group_tiles >= total_tiles
     return _taller(found, streamed) if one_group and found.m_tile < problem.m else found
 
 
-def _least_bytes(config: TileConfig, problem: GemmProblem, resident: GemmSchedule,
+def _least_bytes(config: TileConfig, problem: GemmProblem, resident: list[GemmSchedule],
                  streamed: Callable[[int], GemmSchedule], groups: list[int]) -> GemmSchedule:
-    """The schedule that reads least: A is read once, or once per group; B once per block of rows."""
+    """The schedule that reads least: A is read once, or once per group; B once per block of rows. resident: those of
+    the first kind that fit. Raises `DoesNotFit` where none of any kind does."""
     def read_bytes(schedule: GemmSchedule) -> int:
         times = 1 if schedule.a_resident else -(-problem.n // (schedule.group_tiles * config.cols))
         return (times * problem.m * problem.a.bytes_of(problem.terms * problem.k)
                 + -(-problem.m // schedule.m_tile) * problem.n * problem.b.bytes_of(problem.k))
 
-    found = [resident]
+    found = list(resident)
     for group in (groups[0] * 4, groups[0] * 2, *groups):
         with contextlib.suppress(DoesNotFit, CompileError):
             found.append(streamed(group))
-    return min(found, key=read_bytes)
+    return min(found, key=read_bytes) if found else streamed(groups[-1])
 
 
 def _whole_groups(buffers: list[Buffer], problem: GemmProblem, schedule: GemmSchedule) -> list[Buffer]:

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from ..rtl.spec.errors import WorkloadError
 from .checks import require_choice, require_int
 from .layers import AttentionLayer, Workload
 
@@ -51,7 +52,8 @@ class LatentAttentionLayer(AttentionLayer):
         require_choice(where, "form", self.form, get_args(Form))
         require_choice(where, "qk_norm", self.qk_norm, ("none",))
         for field in ("logit_cap", "temperature"):
-            require_choice(where, field, getattr(self, field), (None,))
+            if getattr(self, field) is not None:
+                raise WorkloadError(f"{where}: {field}: expected None of latent attention, got {getattr(self, field)}")
         object.__setattr__(self, "rotary_dim", self.rope_dim)
         super().__post_init__()
 

@@ -206,7 +206,7 @@ class _Block:
                     to=own, value=Elem(self._at(addend, tile), "y") * kernel.scale + own, label="add"))
             assert kernel.total is not None
             self._store(kernel.total, x, first, tiles)
-        if kernel.centered:
+        if self.norm is not None and kernel.centered:
             self._add_rows(x, tiles, lambda own: own, _gain(1) / self.norm.amax, "sum")
         elif self.norm is not None:
             self._add_squares(x, tiles)

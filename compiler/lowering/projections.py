@@ -147,10 +147,11 @@ class ToHeads(Projection):
         self.ports = Ports.of(self.layer.graph, self.core)
         self._order = self.ports.order(self.makes)
         self._tokens = scaled.op if scaled is not None and isinstance(scaled.op, ScaleTokens) else None
-        self._norm = None if norm is None else norm.inputs[1] if len(norm.inputs) > 1 else f"ones for heads of {size}"
+        weights = norm.inputs[1:] if norm is not None else ()
+        self._norm = None if norm is None else next(iter(weights), f"ones for heads of {size}")
         self._norm_op = norm.op if norm and isinstance(norm.op, RmsNorm) else RmsNorm(eps=0.0)
-        kind = "none" if norm is None else "head" if not self._norm_op.weighted or self.layer.shape(
-            norm.inputs[1]) == (size,) else "full"
+        every = all(self.layer.shape(weight) == (size,) for weight in weights)
+        kind = "none" if norm is None else "head" if every else "full"
         width = rotated_head(size, self.layer.config, alone=self._norm is not None)
         self.heads = Heads(count=count, size=size, width=width, norm=kind, rotated=self._rotary is not None,
                            biased=self.bias is not None, scaled=self._tokens is not None)

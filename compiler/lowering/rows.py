@@ -131,7 +131,8 @@ class ToFormats(Step):
 
     def _features(self, builder: ProgramBuilder) -> Matrix:
         columns, size = self.problem.columns, self.layer.shape(self.makes)[-1]
-        return float_matrix(builder, self._ones, 1, columns, lambda: np.float32(np.arange(columns) < size)[None])
+        ones = (np.arange(columns) < size).astype(np.float32)
+        return float_matrix(builder, self._ones, 1, columns, lambda: ones[None])
 
     def emit(self, job: Job) -> None:
         layer, memory, add, norm = self.layer, job.memory, self.add, self.norm

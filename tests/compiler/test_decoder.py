@@ -210,9 +210,12 @@ def test_gemms_with_and_without_norms(tile: TileConfig, graph: Graph, seed: int)
         simulate(program, LEVELS, backend="verilator")
 
 
-def test_long_products_are_streamed() -> None:
-    """Where few rows of products stay on chip, the weights would be read once for each of them."""
-    workload = Workload(layer=MlpLayer(hidden=256, intermediate=14336), tokens=128)
+@pytest.mark.parametrize("intermediate", [14336, 21504])
+def test_long_products_are_streamed(intermediate: int) -> None:
+    """Where few rows of products stay on chip, or none, the weights would be read once for each of them, or the
+    products for each small group of results."""
+    workload = Workload(layer=MlpLayer(hidden=256, intermediate=intermediate), tokens=128)
     compiled = compile_layer(workload, EDGE, data=False)
     assert compiled.schedule["out"].m_tile == 128 and not compiled.schedule["out"].a_resident
+    assert compiled.schedule["out"].group_tiles >= 8
     assert time_program(compiled.program).cycles < 1.15 * bounds(workload, EDGE).cycles
