@@ -47,7 +47,9 @@ def _answer(table: SweepTable) -> Answer:
         sentences=[f"Per weight, widths that are no multiple of the columns take {extremes(early)} of the time of the "
                    f"published width in prefill, and {span([one.time for one in late])} in decode; widths that are one "
                    f"take {span([one.time for one in even])}.",
-                   f"{sum(one.time >= _LOST for one in odd)} of {len(odd)} such widths lose 5 % or more."],
+                   f"{sum(one.time >= _LOST for one in odd)} of {len(odd)} such widths lose 5 % or more. They read "
+                   f"{span([one.ratio('read_bytes') for one in odd])} of the bytes per weight: weights lie in DRAM "
+                   "in whole column tiles: decode, which is bound by them, loses as much as prefill."],
         energy=certainty(odd, "the published width"), head=head, rows=rows,
         drawn=versus_drawing(found, "published, per weight"))
 

@@ -53,6 +53,8 @@ def versus(table: SweepTable, name_of: Callable[[Row], str], base: str,
 def extremes(found: Sequence[Versus]) -> str:
     """The least and the most time, with where."""
     fast, slow = min(found, key=lambda one: one.time), max(found, key=lambda one: one.time)
+    if f"{fast.time:.3f}" == f"{slow.time:.3f}":
+        return f"{fast.time:.3f} (everywhere)"
     return f"{fast.time:.3f} ({fast.where}) to {slow.time:.3f} ({slow.where})"
 
 
