@@ -6,5 +6,5 @@ LEVELS = ("reference", "timing", "rtl")
 BACKENDS = ("auto", "verilator", "amaranth")
 """What runs the rtl level; auto takes Verilator if it can run."""
 
-TABLES = ("130nm", "7nm")
+TABLES = ("130nm-ihp", "130nm", "7nm")
 """Bundled energy tables, accepted by `energy.load_table`."""

@@ -29,8 +29,8 @@ class Technology:
 _HOROWITZ = ("Horowitz ISSCC 2014, 8 KiB, 10 pJ per 64-bit read at 45 nm and 0.9 V (1.25 pJ per byte; PMC8934428 "
              "table 3)")
 _TPU = "the 4 MiB SRAM of AccelForge's TPUv4i"
-_BLOCK = ("as much as three casts: a block's quantizer divides, compares and delays where a cast rounds; the ends are "
-          "as much as one and as six")
+_BLOCK = ("180 registers at the price of e4m3_bit: a block's quantizer divides, compares and delays; the ends are 60 "
+          "at half the price and 360 at twice")
 
 _130NM = {
     "sram_capacity_exponent": (0.48, 0.45, 0.5, "energy ~ capacity^x through 8 KiB 10 pJ, 32 KiB 20 pJ and 1 MiB "
@@ -59,14 +59,18 @@ TECHNOLOGIES = (
         "sram_byte_8kib": (14.4, 7.2, 28.8, "by capacitance and voltage, (130 / 45) x (1.8 / 0.9)^2 = 11.6 times; the "
                            f"ends are half and twice as much. {_HOROWITZ}"),
     }),
+    Technology(table="130nm-ihp", node_nm=130, library="sg13g2_stdcell_typ_1p20V_25C", given=_130NM | {
+        "sram_byte_8kib": (6.42, 3.21, 12.84, "by capacitance and voltage, (130 / 45) x (1.2 / 0.9)^2 = 5.14 times; "
+                           f"the ends are half and twice as much. {_HOROWITZ}"),
+    }),
 )
 
-_BLOCK_SHARE = (3.0, 1.0, 6.0)
-"""`block_code` in `vector_code`: value, low, high."""
+_BLOCK_BITS = (180, 60 / 2, 360 * 2)
+"""Of `block_code`, whose unit is in no part: value, low, high."""
 
 _UNMEASURED = {
     "drain_value": 500, "acc_byte": 10, "slice_byte": 8, "vector_element": 800, "vector_add": 160,
-    "vector_function": 500, "vector_reduction": 100, "vector_code": 60, "vector_control": 60, "dma_byte": 24,
+    "vector_function": 500, "vector_reduction": 100, "vector_code": 60, "vector_control": 0.5, "dma_byte": 24,
     "instruction": 1000, "sequencer_step": 300,
 }
 """Registers that take over something with an event: what it is priced by as long as figures lack the event's unit."""
@@ -91,9 +95,9 @@ def constants_of(technology: Technology, figures: Mapping) -> dict[str, Constant
             if ratio in found:
                 value, low, high = (reference[name][i] * found[ratio][i] / reference[ratio][i] for i in range(3))
                 found[name] = (value, low, high, "derived", f"that of {_REFERENCE.library} times the ratio of {ratio}")
-    if "vector_code" in found:
-        ends = (share * end for share, end in zip(_BLOCK_SHARE, found["vector_code"], strict=False))
-        found["block_code"] = (*ends, "assumed", _BLOCK)
+    if bit := found.get("e4m3_bit") or found.get("e2m1_bit"):
+        value, low, high = (bits * end for bits, end in zip(_BLOCK_BITS, bit, strict=False))
+        found["block_code"] = (value, low, high, "assumed", _BLOCK)
     missing = [name for name in CONSTANTS if name not in found]
     if missing:
         raise ConfigError(f"table {technology.table}: the figures have no part that gives {', '.join(missing)}")
