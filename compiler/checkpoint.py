@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -27,6 +28,26 @@ _NOT_NEEDED = ("rotary_emb.inv_freq", "k_scale", "v_scale")
 """Ends of names that do not change the layer: frequencies that are computed, and scales of an FP8 KV cache."""
 
 
+class TensorSource(Protocol):
+    """An open checkpoint: tensors by name, as `checkpoint_files.Checkpoint` gives them."""
+
+    path: Path
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def shape(self, name: str) -> tuple[int, ...] | None: ...
+
+    def under(self, prefix: str) -> list[str]: ...
+
+    def prefix(self, layer_index: int) -> str: ...
+
+    def outer(self, name: str) -> str: ...
+
+    def read(self, name: str, shape: tuple[int, ...], *, index: int | None = None) -> np.ndarray: ...
+
+    def check(self, name: str, shape: tuple[int, ...]) -> None: ...
+
+
 def from_safetensors(
     path: str | Path, workload: Workload, *, layer_index: int = 0, seed: int = 0
 ) -> LayerTensors:
@@ -37,12 +58,20 @@ def from_safetensors(
     """
     if isinstance(layer_index, bool) or not isinstance(layer_index, int) or layer_index < 0:
         raise WorkloadError(f"{path}: layer index: expected a non-negative integer, got {layer_index!r}")
-    checkpoint = Checkpoint(path)
+    return layer_tensors(Checkpoint(path), workload, layer_index=layer_index, seed=seed)
+
+
+def layer_tensors(checkpoint: TensorSource, workload: Workload, *, layer_index: int = 0, seed: int = 0,
+                  **given: np.ndarray) -> LayerTensors:
+    """As `from_safetensors`, of an open checkpoint of any kind. given: activations by name, instead of stored or
+    synthetic ones."""
     prefix = "" if workload.layer.kind in OUTER else checkpoint.prefix(layer_index)
     layer = _StoredLayer(checkpoint, prefix, layer_graph(workload))
     arrays = {}
     for name, value in layer.graph.given().items():
-        if value.role is not Role.WEIGHT:
+        if name in given:
+            arrays[name] = given[name]
+        elif value.role is not Role.WEIGHT:
             stored = name in checkpoint
             arrays[name] = checkpoint.read(name, value.shape) if stored else synthetic_value(workload, name, seed)
         elif value.one_by_one:
@@ -63,7 +92,7 @@ def draws(path: str | Path, workload: Workload) -> bool:
 class _StoredLayer:
     """One layer of a checkpoint: each weight of ``graph`` in the place where it stands, below ``prefix``."""
 
-    def __init__(self, checkpoint: Checkpoint, prefix: str, graph: Graph):
+    def __init__(self, checkpoint: TensorSource, prefix: str, graph: Graph):
         self.checkpoint, self.prefix, self.graph = checkpoint, prefix, graph
         self.places: dict[str, Place] = {}
         for node in graph.nodes:

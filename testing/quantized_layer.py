@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..compiler.formats import E4M3, query_format
+from ..compiler.graph.calibrate import Scales
 from ..compiler.graph.evaluate import Key, Walk, terms_key
 from ..compiler.graph.ir import Slot
 from ..compiler.graph.layers import layer_graph
@@ -97,3 +98,16 @@ def quantized_layer(tensors: LayerTensors, scales: Mapping[Key, float], numerics
     """(rows, hidden) float64, with the experts that ``routing`` chooses."""
     return QuantizedWalk(graph=layer_graph(tensors.workload), tensors=tensors, routing=routing, scales=scales,
                          numerics=numerics).run().out
+
+
+@dataclass(kw_only=True, eq=False)
+class QuantizedCompute:
+    """A `compiler.lm.network.Compute`. scales: by layer, those of its programs in their order, which are used up."""
+
+    numerics: Numerics
+    scales: dict[str, list[Scales]]
+
+    def __call__(self, name: str, tensors: LayerTensors, x: np.ndarray | None) -> np.ndarray:
+        """The layer in float64 with the tile's quantizers, its input in float64."""
+        return QuantizedWalk(graph=layer_graph(tensors.workload), tensors=tensors, scales=self.scales[name].pop(0),
+                             numerics=self.numerics, values={} if x is None else {"x": x}).run().out
