@@ -18,10 +18,12 @@ import numpy as np
 
 from ..rtl.spec.errors import WorkloadError
 from .checkpoint_files import Checkpoint
+from .checkpoint_quantized import QuantizedCheckpoint
 from .graph.ir import Graph, Role, Value
 from .graph.layers import layer_graph
 from .graph.stored import Place
 from .layers import OUTER, Workload
+from .stored_weight import StoredWeight
 from .tensors import ExpertWeights, LayerTensors, synthetic_value
 
 _NOT_NEEDED = ("rotary_emb.inv_freq", "k_scale", "v_scale")
@@ -47,6 +49,8 @@ class TensorSource(Protocol):
 
     def check(self, name: str, shape: tuple[int, ...]) -> None: ...
 
+    def stored(self, name: str, shape: tuple[int, ...], *, index: int | None = None) -> StoredWeight | None: ...
+
 
 def from_safetensors(
     path: str | Path, workload: Workload, *, layer_index: int = 0, seed: int = 0
@@ -58,7 +62,7 @@ def from_safetensors(
     """
     if isinstance(layer_index, bool) or not isinstance(layer_index, int) or layer_index < 0:
         raise WorkloadError(f"{path}: layer index: expected a non-negative integer, got {layer_index!r}")
-    return layer_tensors(Checkpoint(path), workload, layer_index=layer_index, seed=seed)
+    return layer_tensors(QuantizedCheckpoint(Checkpoint(path)), workload, layer_index=layer_index, seed=seed)
 
 
 def layer_tensors(checkpoint: TensorSource, workload: Workload, *, layer_index: int = 0, seed: int = 0,
@@ -67,7 +71,7 @@ def layer_tensors(checkpoint: TensorSource, workload: Workload, *, layer_index: 
     synthetic ones."""
     prefix = "" if workload.layer.kind in OUTER else checkpoint.prefix(layer_index)
     layer = _StoredLayer(checkpoint, prefix, layer_graph(workload))
-    arrays = {}
+    arrays, held = {}, {}
     for name, value in layer.graph.given().items():
         if name in given:
             arrays[name] = given[name]
@@ -78,8 +82,10 @@ def layer_tensors(checkpoint: TensorSource, workload: Workload, *, layer_index: 
             layer.check_experts(value)
         else:
             arrays[name] = layer.read(value)
+            if (stored := layer.stored(value)) is not None:
+                held[name] = stored
     layer.check_nothing_else()
-    return LayerTensors(workload=workload, load_expert=layer.expert, **arrays)
+    return LayerTensors(workload=workload, load_expert=layer.expert, held=held, **arrays)
 
 
 def draws(path: str | Path, workload: Workload) -> bool:
@@ -134,6 +140,17 @@ class _StoredLayer:
         stored = _stored_shape(value, self.places[value.name])
         return self._own(value, self.checkpoint.read(self._name(value), stored))
 
+    def stored(self, value: Value, expert: int | None = None) -> StoredWeight | None:
+        """A weight, or that of one expert, as it is stored; None where that is no format of the tile."""
+        place, shape = self.places[value.name], _stored_shape(value, self.places[value.name])
+        both = self.checkpoint.stored(self._name(value, expert or 0), shape,
+                                      index=None if place.split or not value.one_by_one else expert)
+        if both is None:
+            return None
+        size = len(both.codes) // place.parts
+        return both.part(slice(place.part, None, place.parts) if place.interleaved else
+                         slice(place.part * size, (place.part + 1) * size))
+
     def check_experts(self, value: Value) -> None:
         """Names, shapes and dtypes of a weight of all experts."""
         experts, shape = value.shape[0], _stored_shape(value, self.places[value.name])
@@ -151,13 +168,15 @@ class _StoredLayer:
         def read(name: str, shape: tuple[int, ...], split: bool) -> np.ndarray:
             return self.checkpoint.read(name, shape, index=None if split else index)
 
-        found = {}
+        found, held = {}, {}
         for value in self.graph.weights().values():
             if value.one_by_one:
+                if (stored := self.stored(value, index)) is not None:
+                    held[value.name] = stored
                 place = self.places[value.name]
                 found[value.name] = self._own(value, read(self._name(value, index), _stored_shape(value, place),
                                                           place.split))
-        return ExpertWeights(**found)
+        return ExpertWeights(**found, stored=held)
 
     def _names(self, value: Value) -> Iterator[str]:
         for index in range(value.shape[0] if self.places[value.name].split else 1):

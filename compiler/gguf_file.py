@@ -149,6 +149,9 @@ class GgufFile:
             raise WorkloadError(f"{self.path}: {stored.name}: expected finite numbers, got NaN or Inf")
         return self._unturned(stored.name, values)
 
+    def stored(self, name: str, shape: tuple[int, ...], *, index: int | None = None) -> None:
+        """No type of blocks is a format of the tile: weights are values, and quantized anew."""
+
     def _unturned(self, stored: str, values: np.ndarray) -> np.ndarray:
         """Rows of q and k in the order of ``transformers`` (module docstring)."""
         key = _TURNED.get(stored.split(".")[-2])

@@ -76,6 +76,9 @@ class QuantizedWalk(Walk):
         where = (key, slot, x.shape)
         if where in self._held:  # x, which several projections use
             return self._held[where]
+        stored = self.stored(key, slot)
+        if stored is not None and stored.format == tensor_format:
+            return x  # its values
         held = fake_quantize(x, self.scales[key], tensor_format, slot in SQUARE, self.numerics.scale_rule)
         if isinstance(key, str):
             self._held[where] = held

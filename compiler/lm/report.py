@@ -69,7 +69,9 @@ class Scorer:
 
     def make(self, compute: Compute, drafts: list[list[int]] | None = None) -> list[list[int]]:
         """Continuations of the prompts, as tokens."""
-        return continued(self.network, self.prompts, self.task.generate, compute, drafts) if self.prompts else []
+        if not self.prompts or not self.task.generate:
+            return []
+        return continued(self.network, self.prompts, self.task.generate, compute, drafts)
 
 
 def lm_report(file: GgufFile, task: Task, config: TileConfig, numerics: Sequence[Numerics], table: EnergyTable,
@@ -118,9 +120,13 @@ def perplexity(nats: np.ndarray) -> dict:
 
 def quality(scored: Scored, scorer: Scorer) -> dict:
     """Loss, perplexity and continuations."""
-    return perplexity(scored.nats) | {"continuations": [
-        {"prompt": prompt, "tokens": made, "text": scorer.tokenizer.decode(made)}
-        for prompt, made in zip(scorer.task.prompts, scored.made, strict=False)]}
+    return perplexity(scored.nats) | continuations(scored.made, scorer)
+
+
+def continuations(made: list[list[int]], scorer: Scorer) -> dict:
+    """Of each prompt, as tokens and text."""
+    return {"continuations": [{"prompt": prompt, "tokens": tokens, "text": scorer.tokenizer.decode(tokens)}
+                              for prompt, tokens in zip(scorer.task.prompts, made, strict=False)]}
 
 
 def _spent(tile: TileCompute, tokens: int) -> dict:
