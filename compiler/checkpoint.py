@@ -9,7 +9,7 @@ else they are the synthetic ones of ``tensors`` for the seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -66,14 +66,14 @@ def from_safetensors(
 
 
 def layer_tensors(checkpoint: TensorSource, workload: Workload, *, layer_index: int = 0, seed: int = 0,
-                  **given: np.ndarray) -> LayerTensors:
+                  given: Mapping[str, np.ndarray] | None = None) -> LayerTensors:
     """As `from_safetensors`, of an open checkpoint of any kind. given: activations by name, instead of stored or
     synthetic ones."""
     prefix = "" if workload.layer.kind in OUTER else checkpoint.prefix(layer_index)
     layer = _StoredLayer(checkpoint, prefix, layer_graph(workload))
     arrays, held = {}, {}
     for name, value in layer.graph.given().items():
-        if name in given:
+        if given is not None and name in given:
             arrays[name] = given[name]
         elif value.role is not Role.WEIGHT:
             stored = name in checkpoint

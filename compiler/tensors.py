@@ -21,7 +21,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -295,10 +295,11 @@ def synthetic(workload: Workload, seed: int = 0) -> LayerTensors:
     experts = [name for name, value in given.items() if value.one_by_one]
 
     def load_expert(index: int) -> ExpertWeights:
-        return ExpertWeights(**{name: synthetic_value(workload, name, seed, index) for name in experts})
+        made: dict[str, Any] = {name: synthetic_value(workload, name, seed, index) for name in experts}
+        return ExpertWeights(**made)
 
-    return LayerTensors(workload=workload, load_expert=load_expert if experts else None, **{
-        name: synthetic_value(workload, name, seed) for name in given if name not in experts})
+    arrays: dict[str, Any] = {name: synthetic_value(workload, name, seed) for name in given if name not in experts}
+    return LayerTensors(workload=workload, load_expert=load_expert if experts else None, **arrays)
 
 
 def per_tensor_scale(amax: float) -> np.float32:

@@ -70,4 +70,4 @@ class Network:
 
     def _tensors(self, kind: str, index: int | None, sequences: int, tokens: int, **given: np.ndarray) -> LayerTensors:
         workload = Workload(layer=self._layer(kind, index), tokens=tokens, batch=sequences)
-        return layer_tensors(self.file, workload, layer_index=index or 0, **given)
+        return layer_tensors(self.file, workload, layer_index=index or 0, given=given)

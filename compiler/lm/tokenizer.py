@@ -42,7 +42,7 @@ class Tokenizer:
         value = file.fields.get(_KEY + key)
         if value not in allowed:
             raise ConfigError(f"{file.path}: {_KEY}{key}: expected one of {', '.join(allowed)}, got {value!r}")
-        return value
+        return str(value)
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text. Raises `WorkloadError` for one that has none."""
