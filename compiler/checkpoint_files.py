@@ -62,6 +62,11 @@ class Checkpoint:
         file = self._files.get(name)
         return self._opened(file).shape(name) if file is not None and file.is_file() else None
 
+    def dtype(self, name: str) -> str | None:
+        """Its name in the header of a file that is there, else None."""
+        file = self._files.get(name)
+        return self._opened(file).entries[name].dtype if file is not None and file.is_file() else None
+
     def under(self, prefix: str) -> list[str]:
         """Names of the tensors that start with ``prefix``."""
         return [name for name in self._files if name.startswith(prefix)]
@@ -91,6 +96,11 @@ class Checkpoint:
     def read(self, name: str, shape: tuple[int, ...], *, index: int | None = None) -> np.ndarray:
         """As ``SafetensorsFile.read``, whichever file holds the tensor."""
         return self._holder(name, shape).read(name, shape, index=index)
+
+    def codes(self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...], *, index: int | None = None
+              ) -> np.ndarray:
+        """As ``SafetensorsFile.codes``, whichever file holds the tensor."""
+        return self._holder(name, shape).codes(name, shape, dtypes, index=index)
 
     def check(self, name: str, shape: tuple[int, ...]) -> None:
         """Raise as ``read`` would for a missing tensor, its shape or dtype, without reading it."""

@@ -38,7 +38,7 @@ class CompiledLayer:
     with this layer's routing, ``expected_routed`` with its own. routing: None for attention; routing_source: the name
     or file it was forced by, None for the router's own choice. flipped: number of tokens that float64 logits send to
     other experts; it and ``expected_routed`` are None for attention and forced routings.
-    numerics: also in the program's ``meta``.
+    numerics: also in the program's ``meta``. scales: the static factors of its operands, None without data.
     """
 
     workload: Workload
@@ -48,6 +48,7 @@ class CompiledLayer:
     routing_source: str | None = None
     numerics: Numerics = DEFAULT
     tensors: LayerTensors | None = None
+    scales: Scales | None = None
     expected: np.ndarray | None = None
     expected_routed: np.ndarray | None = None
     flipped: int | None = None
@@ -95,9 +96,10 @@ def compile_layer(workload: Workload, config: TileConfig, *, tensors: LayerTenso
     assert tensors is not None
     kept = KeptCodes(numerics.formats.weights, numerics.scale_rule)
     trace = float64_layer(tensors, choice, kept)
-    program = steps.program(schedule, calibrate(trace.ranges, numerics), tensors, kept)
+    scales = calibrate(trace.ranges, numerics)
+    program = steps.program(schedule, scales, tensors, kept)
     return _compiled(workload, program, schedule, numerics, routing=choice, routing_source=routing, tensors=tensors,
-                     expected=trace.out, flipped=None if flips is None else int(flips.sum()),
+                     scales=scales, expected=trace.out, flipped=None if flips is None else int(flips.sum()),
                      expected_routed=None if flips is None else
                      float64_routed(tensors, trace.out, flips))
 

@@ -55,6 +55,11 @@ def parse_format(text: str) -> LayerFormat:
     return _layer(*parts)
 
 
+def preset_name(formats: LayerFormat) -> str:
+    """The shortest text that `parse_format` reads as ``formats``."""
+    return next((name for name, preset in PRESETS.items() if preset == formats), formats.name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MatmulMode:
     """What a MATMUL of two formats needs: instruction fields, and elements of k per step.

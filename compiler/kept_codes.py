@@ -12,6 +12,7 @@ import numpy as np
 from ..rtl.spec.isa import ScaleRule
 from ..rtl.spec.tensor_formats import TensorFormat
 from .quantize import StoredTensor, store, tensor_factor
+from .stored_weight import StoredWeight
 
 _LIMIT = 1 << 30
 """Bytes of codes that are kept; experts beyond are made again."""
@@ -25,8 +26,11 @@ class KeptCodes:
         self._kept: dict[Hashable, StoredTensor] = {}
         self._bytes = 0
 
-    def keep(self, key: Hashable, weights: np.ndarray, amax: float) -> None:
-        """Quantize (rows, k) float32 weights whose largest magnitude is ``amax``, if there is room."""
+    def keep(self, key: Hashable, weights: np.ndarray, amax: float, stored: StoredWeight | None = None) -> None:
+        """Quantize (rows, k) float32 weights whose largest magnitude is ``amax``, if there is room. stored: the same in
+        a checkpoint, which needs no keeping where it has the format."""
+        if stored is not None and stored.format == self._format:
+            return
         size = self._format.bytes_of(weights.size)
         if self._bytes + size <= _LIMIT:
             self._bytes += size

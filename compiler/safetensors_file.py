@@ -165,6 +165,21 @@ class SafetensorsFile:
             raise WorkloadError(f"{where}: shape: expected {shape}, got {entry.shape}")
         return entry
 
+    def codes(self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...], *, index: int | None = None
+              ) -> np.ndarray:
+        """A tensor of one-byte elements as they are stored, uint8; with ``index``, only that slice of its leading
+        dimension. Raises WorkloadError naming it if missing or of another shape or dtype."""
+        where = f"{self.path}: {name}"
+        if name not in self.entries:
+            raise WorkloadError(f"{where}: missing; expected a tensor of shape {shape}")
+        entry = self.entries[name]
+        if entry.dtype not in dtypes:
+            raise WorkloadError(f"{where}: dtype: expected {' or '.join(dtypes)}, got {entry.dtype}")
+        if entry.shape != shape:
+            raise WorkloadError(f"{where}: shape: expected {shape}, got {entry.shape}")
+        raw = np.asarray(self._bytes[self._data_start + entry.begin:self._data_start + entry.end]).reshape(shape)
+        return raw if index is None else raw[index]
+
     def read(self, name: str, shape: tuple[int, ...], *, index: int | None = None) -> np.ndarray:
         """Tensor ``name`` as float32 of ``shape``; with ``index``, only that slice of its leading dimension.
 

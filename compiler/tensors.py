@@ -17,10 +17,11 @@ guarantees. The price is a tail that ends at 4.3 sigma.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from .graph.layers import layer_graph
 from .graph.ops.layer_norm import Norm
 from .layers import EmbeddingLayer, Workload
 from .seeds import check_seed
+
+if TYPE_CHECKING:
+    from .stored_weight import StoredWeight
 
 OUTLIER_EVERY = 512
 """One outlier channel per this many (at least one)."""
@@ -141,6 +145,8 @@ class ExpertWeights:
     gate_bias: np.ndarray | None = None
     up_bias: np.ndarray | None = None
     down_bias: np.ndarray | None = None
+    stored: Mapping[str, StoredWeight] = field(default_factory=dict)
+    """Those that a checkpoint holds in a format of the tile, by name."""
 
 
 class LayerTensors:
@@ -148,13 +154,15 @@ class LayerTensors:
     input, weights and caches, in the shapes of `tensor_shapes`. ``x`` is the input, ``(rows, hidden)``; weights are
     ``(out_features, in_features)``; keys are cached after QK-norm and rotation.
 
+    ``held`` has the weights that a checkpoint holds in a format of the tile; ``arrays`` has their values.
+
     ``load_expert(e)`` makes the weights of expert e where the layer has experts; ``expert(e)`` calls it and checks what
     it returns. Only the last one is kept, for each thread: an expert is made again each time, always the same.
     """
 
     def __init__(self, *, workload: Workload, load_expert: Callable[[int], ExpertWeights] | None = None,
-                 **arrays: np.ndarray):
-        self.workload, self.load_expert = workload, load_expert
+                 held: Mapping[str, StoredWeight] | None = None, **arrays: np.ndarray):
+        self.workload, self.load_expert, self.held = workload, load_expert, held or {}
         self._last = threading.local()
         shapes, where = {}, self._where
         for name, value in layer_graph(workload).given().items():
@@ -179,7 +187,19 @@ class LayerTensors:
 
     def replace(self, workload: Workload | None = None, **arrays: np.ndarray) -> LayerTensors:
         """The same with other arrays, or for another workload."""
-        return LayerTensors(workload=workload or self.workload, load_expert=self.load_expert, **self.arrays | arrays)
+        held = {name: weight for name, weight in self.held.items() if name not in arrays}
+        return LayerTensors(workload=workload or self.workload, load_expert=self.load_expert, held=held,
+                            **self.arrays | arrays)
+
+    def weight(self, key: Hashable) -> np.ndarray:
+        """A weight by its name, or that of an expert by (expert, name)."""
+        return getattr(self.expert(key[0]), key[1]) if isinstance(key, tuple) else self.arrays[str(key)]
+
+    def stored(self, key: Hashable) -> StoredWeight | None:
+        """The same as a checkpoint holds it, if in a format of the tile."""
+        if isinstance(key, tuple):
+            return self.expert(key[0]).stored.get(key[1])
+        return self.held.get(str(key))
 
     def expert(self, index: int) -> ExpertWeights:
         """The checked weights of expert ``index``."""
@@ -275,10 +295,11 @@ def synthetic(workload: Workload, seed: int = 0) -> LayerTensors:
     experts = [name for name, value in given.items() if value.one_by_one]
 
     def load_expert(index: int) -> ExpertWeights:
-        return ExpertWeights(**{name: synthetic_value(workload, name, seed, index) for name in experts})
+        made: dict[str, Any] = {name: synthetic_value(workload, name, seed, index) for name in experts}
+        return ExpertWeights(**made)
 
-    return LayerTensors(workload=workload, load_expert=load_expert if experts else None, **{
-        name: synthetic_value(workload, name, seed) for name in given if name not in experts})
+    arrays: dict[str, Any] = {name: synthetic_value(workload, name, seed) for name in given if name not in experts}
+    return LayerTensors(workload=workload, load_expert=load_expert if experts else None, **arrays)
 
 
 def per_tensor_scale(amax: float) -> np.float32:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..compiler.formats import E4M3, query_format
+from ..compiler.graph.calibrate import Scales
 from ..compiler.graph.evaluate import Key, Walk, terms_key
 from ..compiler.graph.ir import Slot
 from ..compiler.graph.layers import layer_graph
@@ -75,6 +76,9 @@ class QuantizedWalk(Walk):
         where = (key, slot, x.shape)
         if where in self._held:  # x, which several projections use
             return self._held[where]
+        stored = self.stored(key, slot)
+        if stored is not None and stored.format == tensor_format:
+            return x  # its values
         held = fake_quantize(x, self.scales[key], tensor_format, slot in SQUARE, self.numerics.scale_rule)
         if isinstance(key, str):
             self._held[where] = held
@@ -97,3 +101,16 @@ def quantized_layer(tensors: LayerTensors, scales: Mapping[Key, float], numerics
     """(rows, hidden) float64, with the experts that ``routing`` chooses."""
     return QuantizedWalk(graph=layer_graph(tensors.workload), tensors=tensors, routing=routing, scales=scales,
                          numerics=numerics).run().out
+
+
+@dataclass(kw_only=True, eq=False)
+class QuantizedCompute:
+    """A `compiler.lm.network.Compute`. scales: by layer, those of its programs in their order, which are used up."""
+
+    numerics: Numerics
+    scales: dict[str, list[Scales]]
+
+    def __call__(self, name: str, tensors: LayerTensors, x: np.ndarray | None) -> np.ndarray:
+        """The layer in float64 with the tile's quantizers, its input in float64."""
+        return QuantizedWalk(graph=layer_graph(tensors.workload), tensors=tensors, scales=self.scales[name].pop(0),
+                             numerics=self.numerics, values={} if x is None else {"x": x}).run().out

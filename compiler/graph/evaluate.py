@@ -16,10 +16,12 @@ import numpy as np
 from .ir import Graph, Node, Op, Role, Slot
 from .layers import layer_graph
 from .ops.router import Router
+from .slots import SQUARE
 
 if TYPE_CHECKING:
     from ..kept_codes import KeptCodes
     from ..routing import Routing
+    from ..stored_weight import StoredWeight
     from ..tensors import LayerTensors
 
 Key = Hashable
@@ -33,6 +35,8 @@ class Range:
     amax: float
     slot: Slot
     made: bool
+    stored: StoredWeight | None = None
+    """The operand as a checkpoint holds it, if in a format of the tile."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,7 +83,11 @@ class Walk:
     def expert(self, number: int) -> dict[str, np.ndarray]:
         """Weights of one expert by name, float32."""
         held = vars(self.tensors.expert(number))  # type: ignore[union-attr]
-        return {name: part for name, part in held.items() if part is not None}
+        return {name: part for name, part in held.items() if isinstance(part, np.ndarray)}
+
+    def stored(self, key: Key, slot: Slot) -> StoredWeight | None:
+        """A weight as a checkpoint holds it, if in a format of the tile."""
+        return self.tensors.stored(key) if slot in SQUARE else None
 
     def hold(self, key: Key, slot: Slot, x: np.ndarray) -> np.ndarray:
         """``x`` as the tile holds it; here unchanged, and its range is noted."""
@@ -87,9 +95,10 @@ class Walk:
         value = self.graph.values.get(key) if isinstance(key, str) else None
         made = value.role is Role.ACTIVATION if value else slot is Slot.ACTIVATIONS
         old = self.ranges.get(key)
-        self.ranges[key] = Range(amax=amax if old is None else max(amax, old.amax), slot=slot, made=made)
+        stored = self.stored(key, slot)
+        self.ranges[key] = Range(amax=amax if old is None else max(amax, old.amax), slot=slot, made=made, stored=stored)
         if self.kept is not None and slot is Slot.WEIGHTS and not isinstance(key, str):
-            self.kept.keep(key, x, amax)
+            self.kept.keep(key, x, amax, stored)
         return x
 
     def multiply_terms(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -17,9 +17,10 @@ from ..kernels.gather_add import GatherAdd
 from ..kernels.gemm import GemmProblem
 from ..kernels.grouped import Expert, Grouped, GroupedData, check_schedules, grouped_buffers, pair_tiles
 from ..operands import Operand, k_unit, place_operand
-from ..quantize import StoredTensor, store
+from ..quantize import StoredTensor
 from ..routing import Routing
 from ..schedule import GemmSchedule, KernelSchedule, Schedule
+from ..stored_weight import first_columns, weight_tensor
 from ..tiles.buffers import align, place
 from .gathered import GatherAddStep
 from .steps import Job, Layer, Stage, Step
@@ -118,8 +119,9 @@ class ToSlots(Step):
             if job.kept and self.layer.shape(self.node.inputs[2])[1:] == (width, hidden):
                 if (codes := job.kept.take((expert, name))) is not None:
                     return codes
-            values = getattr(tensors.expert(expert), name)
-            return store(padded(values, shape), formats.weights, job.scales[expert, name], rule, square=True)
+            columns = first_columns(tensors.weight((expert, name)).shape[1], shape[1])
+            return weight_tensor(tensors, (expert, name), formats.weights, job.scales[expert, name], rule,
+                                 rows=shape[0], columns=columns)
 
         def gate_up() -> StoredTensor:
             sides = [stored(name, (width, hidden)) for name in ("gate", "up")]

