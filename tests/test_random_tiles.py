@@ -1,8 +1,8 @@
 """Layers on an architect's own tile: whatever a `TileConfig` allows compiles, exactly, or names the change that helps.
 
 Tiles are drawn over the whole range of every key. A layer's bits are those of a preset, since they follow from its
-numerics alone (docs/decisions/0011). A tile that is too small for a layer is refused with a change of one of its keys or
-two, which is made, and then the layer compiles.
+numerics alone (docs/decisions/0011). A tile that is too small for a layer is refused with a change of one of its keys
+or two, which is made, and then the layer compiles.
 """
 
 from __future__ import annotations
