@@ -59,8 +59,8 @@ def _tiles(c: TileConfig) -> Iterator[tuple[str, dict[str, int | float | str]]]:
     if c.dram_rate < c.bus_bytes:
         yield "bandwidth", {"dram_bytes_per_cycle": plain(min(2 * c.dram_rate, Fraction(c.bus_bytes)))}
     else:
-        named = {"dram_bytes_per_cycle": 0} if c.dram_bytes_per_cycle else {}
-        yield "bandwidth", {"bus_bytes": 2 * c.bus_bytes} | named
+        faster: dict[str, int | float | str] = {"bus_bytes": 2 * c.bus_bytes}
+        yield "bandwidth", faster | ({"dram_bytes_per_cycle": 0} if c.dram_bytes_per_cycle else {})
     if c.dram_shared:
         yield "bandwidth", {"dram_shared": False}
     yield "sram", {"a_buffer_bytes": 2 * c.a_buffer_bytes}

@@ -194,8 +194,9 @@ def with_units(values: dict, source: str) -> dict:
     """``values`` of a tile file with texts that have a unit turned into numbers. A bare number must not be a text."""
     def read(name: str, value: object) -> object:
         key = KEYS[name]
-        quantity = key.kind in ("integer", "number", "rational") and isinstance(value, str)
-        if not quantity or re.fullmatch(r"[\d.\s]*", value):
+        if not isinstance(value, str) or key.kind not in ("integer", "number", "rational"):
+            return value
+        if re.fullmatch(r"[\d.\s]*", value):
             return value
         try:
             return key.from_text(value)

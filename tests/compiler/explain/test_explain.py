@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,11 @@ def test_every_change_is_one_step(tmp_path: Path) -> None:
         else:
             assert change.task.schedule is None and change.task.config.digest != base.config.digest
     assert {change.kind for change in changes_of(base, schedule, ("sram",))} == {"sram"}
+    slow = replace(base, config=replace(base.config, dram_bytes_per_cycle="29/3", dram_shared=True))
+    assert [change.text for change in changes_of(slow, schedule, ("bandwidth",))] == [
+        "dram_bytes_per_cycle=16", "dram_shared=false"]
+    (clock,) = changes_of(slow, schedule, ("clock",))
+    assert clock.task.config.dram_rate == slow.config.dram_rate / 2
 
 
 # ---- operands ----
