@@ -18,7 +18,7 @@ from tilescore.compiler.feed_forward import MoELayer
 from tilescore.compiler.formats import PRESETS, parse_format
 from tilescore.compiler.graph.calibrate import Scales
 from tilescore.compiler.latent import LatentAttentionLayer
-from tilescore.compiler.layers import AttentionLayer, Layer, Workload
+from tilescore.compiler.layers import AttentionLayer, Layer, Temperature, Workload
 from tilescore.compiler.lowering.plan import choose_schedule, layer_plan
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.routing import Routing
@@ -72,6 +72,8 @@ def bundled_cases() -> Iterator[Case]:
             continue  # a hundred heads with two products each: these are among the odd cases
         if isinstance(layer, MoELayer) and (layer.scoring != SOFTMAX or layer.shared):
             continue  # hundreds of experts each: these kinds are among the odd cases
+        if isinstance(layer, AttentionLayer) and (layer.norm_offset or layer.qk_norm == "unweighted"):
+            continue  # Gemma's norms differ in weights only; Llama 4's are among the odd cases
         decode = Workload(layer=layer, phase="decode", tokens=1, batch=2, context=256)
         for tile in TILE_PRESETS:
             if tile == "nano" and layer.hidden > NANO_HIDDEN:
@@ -194,8 +196,12 @@ def _scheduled_cases() -> Iterator[Case]:
 
 
 def _reach_cases() -> Iterator[Case]:
-    """Windows and chunks, shorter than a softmax block and longer."""
-    for label, reach in (("window of 13", {"window": 13}), ("window of 45", {"window": 45}), ("chunk", {"chunk": 24})):
+    """Windows and chunks, shorter than a softmax block and longer; capped scores, norms without weights, temperatures.
+    """
+    for label, reach in (("window of 13", {"window": 13}), ("window of 45", {"window": 45}), ("chunk", {"chunk": 24}),
+                         ("cap", {"logit_cap": 3.0, "window": 45}),
+                         ("temperature", {"qk_norm": "unweighted", "rotary_dim": 0,
+                                          "temperature": Temperature(0.5, 4)})):
         for tile, phase in ((NANO, "prefill"), (TALL, "chunk"), (EDGE, "decode")):
             yield Case(group=f"odd/reach/{label}", name=f"{tile.name}/{phase}", tile=tile,
                        numerics=Numerics(softmax_block=32), workload=_workload(_attention(**reach), PHASES[phase]))
