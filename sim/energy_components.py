@@ -94,9 +94,10 @@ def _buffers(result: dict[str, float], n: Mapping[str, int], config: TileConfig,
 
 
 def _vector_unit(n: Mapping[str, int], config: TileConfig, c: Mapping[str, float]) -> float:
-    """pJ of the lanes and of the unit's control and row reduction."""
-    return config.cols * (
-        n["vector_rows"] * (c["vector_element"] + c["vector_control"]) + n["vector_adds"] * c["vector_add"]
+    """pJ of the lanes, and of the unit's control and row reduction, of which a row moves all registers alike."""
+    control = n["vector_rows"] * tile_sizes(config)["vector_control"].registers * c["vector_control"]
+    return control + config.cols * (
+        n["vector_rows"] * c["vector_element"] + n["vector_adds"] * c["vector_add"]
         + n["vector_functions"] * c["vector_function"] + n["vector_reductions"] * c["vector_reduction"]
         + n["vector_quantizations"] * c["vector_code"] + n["block_quantizations"] * c["block_code"])
 

@@ -108,7 +108,8 @@ UNITS: dict[str, tuple[str, tuple[str, ...], Features]] = {
     "load": ("dma_idle", ("load",), lambda config, n: {"dma_byte": n["dram_read_beats"] * config.bus_bytes}),
     "store": ("dma_idle", ("store",), lambda config, n: {"dma_byte": n["dram_write_beats"] * config.bus_bytes}),
     "vector_control": ("control_idle", ("vector-control",),
-                       lambda config, n: {"vector_control": n["vector_rows"] * config.cols}),
+                       lambda config, n: {
+                           "vector_control": n["vector_rows"] * tile_sizes(config)["vector_control"].registers}),
     "control": ("control_idle", ("control",), _control),
 }
 """By unit of `structure.tile_sizes`: constant of its clock, its parts, its features."""
@@ -160,8 +161,18 @@ def _events(units: Sequence[str], found: Mapping[str, list[tuple[str, Mapping]]]
     matrix = np.array([[row[name] for name in names] for row in rows])
     ends = {end: solve(matrix, np.array(values)) for end, values in energies.items()}
     parts = tuple(name for unit in units for name, _ in found[unit])
-    return {name: Fitted(value=ends["value"][i], low=min(values := [ends[end][i] for end in ENDS]), high=max(values),
-                         parts=parts) for i, name in enumerate(names)}
+    result = {}
+    for i, name in enumerate(names):
+        values = [ends[end][i] for end in ENDS]
+        unexplained = _unexplained(matrix, np.array(energies["value"]), ends["value"], i) if min(values) == 0 else 0.0
+        result[name] = Fitted(value=values[0], low=min(values), high=max(*values, unexplained), parts=parts)
+    return result
+
+
+def _unexplained(matrix: np.ndarray, wanted: np.ndarray, found: Sequence[float], number: int) -> float:
+    """Of an unknown that came out as 0: what it would be if all that a run leaves open, of either sign, were its."""
+    runs = matrix[:, number] > 0
+    return float((np.abs(wanted - matrix @ np.array(found))[runs] / matrix[runs, number]).max())
 
 
 def solve(matrix: np.ndarray, wanted: np.ndarray) -> list[float]:

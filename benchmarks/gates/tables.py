@@ -70,7 +70,7 @@ _BLOCK_BITS = (180, 60 / 2, 360 * 2)
 
 _UNMEASURED = {
     "drain_value": 500, "acc_byte": 10, "slice_byte": 8, "vector_element": 800, "vector_add": 160,
-    "vector_function": 500, "vector_reduction": 100, "vector_code": 60, "vector_control": 60, "dma_byte": 24,
+    "vector_function": 500, "vector_reduction": 100, "vector_code": 60, "vector_control": 0.5, "dma_byte": 24,
     "instruction": 1000, "sequencer_step": 300,
 }
 """Registers that take over something with an event: what it is priced by as long as figures lack the event's unit."""

@@ -54,7 +54,8 @@ def test_every_event_costs_energy(event: str) -> None:
     base = of({})
     assert base.total_pj == 0 and base.pj_per_mac is None and base.pj_per_op is None
     one = of({event: 1}).total_pj
-    assert one > 0
+    assert one > 0 or event in ("vector_functions", "vector_quantizations")  # all registers move with every row
+    assert of({event: 1}).high_pj > 0
     assert math.isclose(of({event: 7}).total_pj, 7 * one)
 
 
