@@ -215,6 +215,29 @@ def test_rooms_have_no_circles(floor: str) -> None:
     graphlib.TopologicalSorter(graph).prepare()
 
 
+LINES, FUNCTION, ELABORATE = 450, 60, 80
+"""Of a file, of a function, and of what describes a piece of hardware, at most."""
+
+
+def too_long(source: str) -> list[tuple[str, int]]:
+    """(function, or nothing for the whole, lines) of all that is longer."""
+    found = [("", source.count("\n"))] if source.count("\n") > LINES else []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            if lines > (ELABORATE if node.name == "elaborate" else FUNCTION):
+                found.append((node.name, lines))
+    return found
+
+
+def test_files_and_functions_are_short() -> None:
+    wrong = {str(file.relative_to(ROOT)): found for floor in FLOORS for file in (ROOT / floor).rglob("*.py")
+             if (found := too_long(file.read_text()))}
+    assert wrong == {}
+    planted = "def f():\n" + "    x = 1\n" * FUNCTION + "\n" * LINES
+    assert too_long(planted) == [("", LINES + FUNCTION + 1), ("f", FUNCTION + 1)]
+
+
 def test_pyproject_lists_every_package_and_each_has_an_init() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     packages = {package_of(file) for file in python_files()}
