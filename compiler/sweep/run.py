@@ -7,7 +7,7 @@ from pathlib import Path
 from ...rtl.spec.errors import ConfigError, TilescoreError, ToolError
 from ...sim.lib.threads import processors
 from .cluster import run_on_cluster
-from .plan import SweepPlan
+from .plan import Point, SweepPlan
 from .pool import run_here
 from .store import Store
 from .table import SweepTable
@@ -71,7 +71,7 @@ def sweep(keys: Mapping[str, object] | SweepPlan, *, cases: Sequence[Mapping[str
     return SweepTable(given=plan.given, rows=rows, known=known_count, failed=len(failed))
 
 
-def _tasks(points: Sequence[Mapping[str, object]]) -> tuple[list[str | None], dict[str, Task], dict[int, str]]:
+def _tasks(points: Sequence[Point]) -> tuple[list[str | None], dict[str, Task], dict[int, str]]:
     """The digest of each point's task, the tasks by digest, and by number why a point has none."""
     digests: list[str | None] = []
     tasks: dict[str, Task] = {}
