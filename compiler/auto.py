@@ -10,16 +10,8 @@ from itertools import product
 
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError, DoesNotFit
-from .auto_gemm import (
-    GROUP_BYTES,
-    PIECES,
-    apart_or_packed,
-    first_that,
-    gemm_schedule,
-    has_pieces,
-    largest_chunk,
-    row_counts,
-)
+from .auto_gemm import GROUP_BYTES, PIECES, apart_or_packed, gemm_schedule, has_pieces, largest_chunk
+from .candidates import first_that, row_counts
 from .emitter import VECTOR_TILES
 from .kernels.flash_place import FlashPlacement, FlashProblem, key_unit
 from .kernels.gather_add import GatherAdd

@@ -7,12 +7,13 @@ loads run ahead.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
 from ..rtl.spec.config import TileConfig
 from ..rtl.spec.errors import CompileError, DoesNotFit
+from .candidates import first_that, row_counts
 from .kernels.gemm import GemmProblem
 from .operands import k_unit
 from .schedule import GemmSchedule
@@ -36,15 +37,6 @@ def apart_or_packed(choose: Callable[[bool], T]) -> T:
         return choose(False)
     except DoesNotFit:
         return choose(True)
-
-
-def first_that(candidates: Sequence[T], works: Callable[[T], bool]) -> T | None:
-    """The first candidate that works, where all after one that works do too; None if none does."""
-    low, high = 0, len(candidates)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if works(candidates[middle]) else (middle + 1, high)
-    return candidates[low] if low < len(candidates) else None
 
 
 def has_pieces(config: TileConfig, problem: GemmProblem, n_tiles: int, k_tile: int, count: int,
@@ -71,19 +63,6 @@ def largest_chunk(config: TileConfig, problem: GemmProblem, purpose: str, packed
     pieces = "a piece" if packed else "two pieces"
     raise DoesNotFit(f"{purpose}: buffer B of tile {config.name} does not hold {pieces} of {unit} elements of k for "
                      f"{config.cols} columns")
-
-
-def row_counts(config: TileConfig, m: int) -> Iterator[int]:
-    """Rows of A that a block may have, most first: whole panels, then parts of one. No more than have their statistics
-    in one bank."""
-    for panels in range(-(-m // config.rows), 0, -1):
-        if min(panels * config.rows, m) <= config.stat_bank_rows * config.cols:
-            yield min(panels * config.rows, m)
-    rows = config.rows // 2
-    while rows:
-        if rows < m:
-            yield rows
-        rows //= 2
 
 
 def _even(config: TileConfig, m: int, rows: int) -> int:

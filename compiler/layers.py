@@ -24,6 +24,7 @@ from ..rtl.spec.errors import WorkloadError
 from .checks import require_bool, require_choice, require_int, require_positive
 from .feed_forward import MlpLayer, MoELayer
 from .masks import KeyMask
+from .norm_layer import NormLayer
 from .rotary import RopeScaling
 
 QkNorm = Literal["none", "head", "full", "unweighted"]
@@ -175,42 +176,6 @@ class AttentionLayer:
     def weights(self) -> int:
         """Elements of wq, wk, wv and wo (norm vectors and biases not counted)."""
         return self.hidden * (2 * self.q_width + 2 * self.kv_width)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NormLayer:
-    """RMS norm of rows: ``(offset + weight) * x / sqrt(mean(x^2) + eps)``; ``centered``, a LayerNorm: of x - mean(x) in
-    place of x; ``bias``: a vector is added to a LayerNorm's result."""
-
-    model: str = "custom"
-    hidden: int
-    eps: float = 1e-6
-    offset: float = 0.0
-    centered: bool = False
-    bias: bool = False
-
-    def __post_init__(self) -> None:
-        where = f"norm layer of {self.model}"
-        require_int(where, "hidden", self.hidden, 1, 1 << 20)
-        require_positive(where, "eps", self.eps)
-        for field in ("centered", "bias"):
-            require_bool(where, field, getattr(self, field))
-        if self.bias and not self.centered:
-            raise WorkloadError(f"{where}: bias: expected false unless centered (a LayerNorm), got true")
-
-    @property
-    def kind(self) -> str:
-        """The name of this layer on the command line and in reports."""
-        return "norm"
-
-    def cut(self, most: Mapping[str, int]) -> NormLayer:
-        """The same layer with sizes of at most ``most``, by name."""
-        return replace(self, hidden=min(self.hidden, most["hidden"]))
-
-    @property
-    def weights(self) -> int:
-        """Elements of its weight."""
-        return self.hidden
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -192,13 +192,20 @@ def room_of(module: str) -> str:
     return module if any((ROOT.joinpath(*parts[1:-1])).glob("*/__init__.py")) else package
 
 
-def arrows(floor: str) -> dict[str, set[str]]:
+def imports_of(source: str) -> str:
+    """What a module imports when it is loaded."""
+    own = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "\n".join(map(ast.unparse, own))
+
+
+def arrows(floor: str, *, when_loaded: bool = False) -> dict[str, set[str]]:
     """{room: the other rooms of ``floor`` that it imports}."""
     found: dict[str, set[str]] = {}
     for file in (ROOT / floor).rglob("*.py"):
         package = package_of(file)
         own = room_of(package if file.stem == "__init__" else f"{package}.{file.stem}")
-        for _, name in imported_modules(file.read_text(), package):
+        source = file.read_text()
+        for _, name in imported_modules(imports_of(source) if when_loaded else source, package):
             if not name.startswith(f"tilescore.{floor}."):
                 continue
             path = ROOT.joinpath(*name.split(".")[1:])
@@ -208,11 +215,36 @@ def arrows(floor: str) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("floor", ["rtl", "sim"])
+@pytest.mark.parametrize("floor", ["rtl", "sim", "compiler"])
 def test_rooms_have_no_circles(floor: str) -> None:
-    graph = arrows(floor)
+    """In the compiler of what is imported when a module is loaded, and not for its types or by a function that is
+    called later."""
+    graph = arrows(floor, when_loaded=floor == "compiler")
     assert len(graph) > 5
     graphlib.TopologicalSorter(graph).prepare()
+
+
+LINES, FUNCTION, ELABORATE = 450, 60, 80
+"""Of a file, of a function, and of what describes a piece of hardware, at most."""
+
+
+def too_long(source: str) -> list[tuple[str, int]]:
+    """(function, or nothing for the whole, lines) of all that is longer."""
+    found = [("", source.count("\n"))] if source.count("\n") > LINES else []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            if lines > (ELABORATE if node.name == "elaborate" else FUNCTION):
+                found.append((node.name, lines))
+    return found
+
+
+def test_files_and_functions_are_short() -> None:
+    wrong = {str(file.relative_to(ROOT)): found for floor in FLOORS for file in (ROOT / floor).rglob("*.py")
+             if (found := too_long(file.read_text()))}
+    assert wrong == {}
+    planted = "def f():\n" + "    x = 1\n" * FUNCTION + "\n" * LINES
+    assert too_long(planted) == [("", LINES + FUNCTION + 1), ("f", FUNCTION + 1)]
 
 
 def test_pyproject_lists_every_package_and_each_has_an_init() -> None:

@@ -22,42 +22,39 @@ def latent_attention(g: GraphBuilder, workload: Workload, layer: LatentAttention
                     interleaved=layer.rope_interleaved)
     norm = RmsNorm(eps=layer.norm_eps)
 
-    def weight(name: str, rows: int | tuple[int, ...], columns: int | tuple[int, ...], stored: str) -> str:
-        return g.value(name, (rows, columns), Role.WEIGHT, module(f"self_attn.{stored}"))
+    def weight(name: str, stored: str, *shape: int | tuple[int, ...]) -> str:
+        return g.value(name, shape, Role.WEIGHT, module(f"self_attn.{stored}"))
 
     def bias(name: str, size: int, stored: str, there: bool) -> list[str]:
         return [g.value(name, (size,), Role.WEIGHT, module(f"self_attn.{stored}", "bias"))] if there else []
 
-    def norm_weight(name: str, size: int, stored: str) -> str:
-        return g.value(name, (size,), Role.WEIGHT, module(f"self_attn.{stored}"))
-
     caches = [g.value(name, (workload.batch, 1, workload.cached, size), Role.CACHE)
               for name, size in (("kv_a_cache", rank), ("k_rope_cache", rope))]
     if layer.q_rank is None:
-        source, wq = x, weight("wq", (heads, layer.head_dim), layer.hidden, "q_proj")
+        source, wq = x, weight("wq", "q_proj", (heads, layer.head_dim), layer.hidden)
     else:
-        wq_a = weight("wq_a", layer.q_rank, layer.hidden, "q_a_proj")
+        wq_a = weight("wq_a", "q_a_proj", layer.q_rank, layer.hidden)
         made = g.node("compression of q", Linear(bias=layer.qkv_bias), x, wq_a,
                       *bias("bq_a", layer.q_rank, "q_a_proj", layer.qkv_bias), output="q compressed")
-        source = g.node("norm of q", norm, made, norm_weight("q_a_norm", layer.q_rank, "q_a_layernorm"),
+        source = g.node("norm of q", norm, made, weight("q_a_norm", "q_a_layernorm", layer.q_rank),
                         output="q latent")
-        wq = weight("wq", (heads, layer.head_dim), layer.q_rank, "q_b_proj")
+        wq = weight("wq", "q_b_proj", (heads, layer.head_dim), layer.q_rank)
     absorbed = absorbs(layer, workload)
     q_nope = g.node("projection q", Linear(heads=heads, part=(0, nope), flat=absorbed), source, wq, output="q nope")
     q_rope = g.node("projection of q to rotate", Linear(heads=heads, part=(nope, layer.head_dim)), source, wq,
                     output="q rope projected")
     q_rope = g.node("rotation of q", rotary, q_rope, output="q rope")
 
-    wkv_a = weight("wkv_a", rank + rope, layer.hidden, "kv_a_proj_with_mqa")
+    wkv_a = weight("wkv_a", "kv_a_proj_with_mqa", rank + rope, layer.hidden)
     kv_bias = bias("bkv_a", rank + rope, "kv_a_proj_with_mqa", layer.qkv_bias)
     latent = g.node("projection of latents", Linear(heads=1, part=(0, rank), bias=layer.qkv_bias, flat=not absorbed),
                     x, wkv_a, *kv_bias, output="latent projected")
-    latent = g.node("norm of latents", norm, latent, norm_weight("kv_a_norm", rank, "kv_a_layernorm"), output="latent")
+    latent = g.node("norm of latents", norm, latent, weight("kv_a_norm", "kv_a_layernorm", rank), output="latent")
     k_rope = g.node("projection of keys to rotate", Linear(heads=1, part=(rank, rank + rope), bias=layer.qkv_bias), x,
                     wkv_a, *kv_bias, output="k rope projected")
     k_rope = g.node("rotation of k", rotary, k_rope, output="k rope")
-    wkv_b = weight("wkv_b", (heads, nope + layer.value_dim), rank, "kv_b_proj")
-    wo = weight("wo", layer.hidden, (heads, layer.value_dim), "o_proj")
+    wkv_b = weight("wkv_b", "kv_b_proj", (heads, nope + layer.value_dim), rank)
+    wo = weight("wo", "o_proj", layer.hidden, (heads, layer.value_dim))
 
     values = (nope, nope + layer.value_dim)
     if absorbed:

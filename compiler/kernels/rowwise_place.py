@@ -8,7 +8,7 @@ from itertools import product
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import DoesNotFit
 from ...rtl.spec.tensor_formats import TENSOR_FORMATS, TensorFormat
-from ..auto_gemm import first_that, row_counts
+from ..candidates import first_that, row_counts
 from ..dram import Matrix
 from ..operands import Operand, k_unit
 from ..schedule import RowwiseSchedule

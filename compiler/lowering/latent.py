@@ -18,7 +18,8 @@ import numpy as np
 from ...rtl.spec.errors import CompileError, DoesNotFit
 from ...rtl.spec.isa import Space
 from ...rtl.spec.tensor_formats import TensorFormat
-from ..auto_gemm import first_that, gemm_schedule
+from ..auto_gemm import gemm_schedule
+from ..candidates import first_that
 from ..graph.ir import Node, Slot
 from ..graph.ops.head_linear import HeadLinear
 from ..kernels.gemm import Epilogue, Gemm, GemmProblem, Group, Moves, Resident

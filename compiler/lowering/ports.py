@@ -7,6 +7,7 @@ those of its keys; the tensor has the name, and the scale, of its first part.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,11 +18,21 @@ from ..graph.ops.rotary import Rotary
 from ..graph.ops.split_attention import SplitAttention
 from .head_sizes import head_order
 
+if TYPE_CHECKING:
+    from ..layers import Workload
+    from ..masks import Sequences
+
 CORES = (Attention, SplitAttention)
 
 
 def is_core(op: Op) -> bool:
     return isinstance(op, CORES)
+
+
+def workload_of(core: Node) -> Workload | Sequences:
+    """Which tokens and keys an attention node is for."""
+    assert isinstance(core.op, CORES)
+    return core.op.workload
 
 
 @dataclass(frozen=True)

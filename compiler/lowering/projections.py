@@ -9,7 +9,6 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import lcm
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,13 +33,8 @@ from ..tiles.buffers import Buffer, Memory, align, place
 from ..tiles.expr import Assign, Elem, Reduction, Row, Shape, sigmoid
 from .head_sizes import mixed_head, rotated_head, spread_heads
 from .kv_layout import ask_queries, key_caches, row_segments, rows_key
-from .ports import CORES, Ports
+from .ports import Ports, workload_of
 from .steps import Job, Stage, Step
-
-if TYPE_CHECKING:
-    from ..layers import Workload
-    from ..masks import Sequences
-
 
 FACTORS = "factors of queries"
 
@@ -169,11 +163,6 @@ class ToHeads(Projection):
     def _tensor(self) -> str:
         return self.ports.tensor(self.makes)
 
-    @property
-    def _workload(self) -> Workload | Sequences:
-        assert isinstance(self.core.op, CORES)
-        return self.core.op.workload
-
     @cached_property
     def problem(self) -> GemmProblem:
         rows, hidden = self.layer.shape(self.x)
@@ -275,7 +264,7 @@ class ToHeads(Projection):
 
     def emit(self, job: Job) -> None:
         scales, memory, schedule, emitter = job.scales, job.memory, job.schedule[self.name], job.emitter
-        regions, target, workload = self.place(job.schedule), memory[self._tensor], self._workload
+        regions, target, workload = self.place(job.schedule), memory[self._tensor], workload_of(self.core)
         old, offset = self.ports.old, self.ports.offset(self.makes)
         pitch, rows = align(self.ports.width, emitter.config.bus_bytes), memory.get(rows_key(self.makes))
         kind = Slot.QUERY if self._queries else Slot.KV

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 from ...rtl.spec.config import TileConfig
 from ...rtl.spec.errors import CompileError
 from ...rtl.spec.tensor_formats import TensorFormat
-from ..auto_gemm import first_that
 from ..builder import ProgramBuilder
+from ..candidates import first_that
 from ..emitter import Emitter
 from ..graph.calibrate import Scales
 from ..graph.ir import Graph, Node, Role, Slot

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,13 +25,9 @@ from ..schedule import GemmSchedule
 from ..tiles.buffers import Buffer
 from ..tiles.expr import Assign, Codes, Elem
 from .kv_layout import row_segments
-from .ports import CORES, Ports
+from .ports import Ports, workload_of
 from .projections import Projection
 from .steps import Job, Stage, scales_key
-
-if TYPE_CHECKING:
-    from ..layers import Workload
-    from ..masks import Sequences
 
 
 @dataclass(kw_only=True, eq=False)
@@ -45,11 +41,6 @@ class ToValues(Projection):
     @property
     def ports(self) -> Ports:
         return Ports.of(self.layer.graph, self.core)
-
-    @property
-    def _workload(self) -> Workload | Sequences:
-        assert isinstance(self.core.op, CORES)
-        return self.core.op.workload
 
     @cached_property
     def problem(self) -> GemmProblem:
@@ -101,7 +92,7 @@ class ToValues(Projection):
 
     def _caches(self, builder: ProgramBuilder, job: Job) -> tuple[Matrix, ...]:
         """(heads * head_dim, keys) of each sequence, keys padded with zero codes; old ones from the cache."""
-        workload, tensors, kv = self._workload, job.tensors, self.layer.format(Slot.KV)
+        workload, tensors, kv = workload_of(self.core), job.tensors, self.layer.format(Slot.KV)
         name, (_, heads, size) = self.ports.value_cache, self.layer.shape(self.ports.values)
 
         def cache(sequence: int) -> Matrix:
@@ -119,7 +110,7 @@ class ToValues(Projection):
         return tuple(cache(s) for s in range(workload.batch))
 
     def emit(self, job: Job) -> None:
-        memory, schedule, workload, emitter = job.memory, job.schedule[self.name], self._workload, job.emitter
+        memory, schedule, workload, emitter = job.memory, job.schedule[self.name], workload_of(self.core), job.emitter
         config, regions, caches = emitter.config, self.place(job.schedule), memory[self.makes]
         stages, quant = regions["staged results"], self.layer.format(Slot.KV).quant
         old, (dequant, out) = self.ports.old, self.factors(job)

@@ -7,7 +7,7 @@ from pathlib import Path
 from ...rtl.spec.errors import ConfigError, TilescoreError, ToolError
 from ...sim.lib.threads import processors
 from .cluster import run_on_cluster
-from .plan import SweepPlan
+from .plan import Point, SweepPlan
 from .pool import run_here
 from .store import Store
 from .table import SweepTable
@@ -37,19 +37,8 @@ def sweep(keys: Mapping[str, object] | SweepPlan, *, cases: Sequence[Mapping[str
         name: list(value) if isinstance(value, list | tuple) else [value] for name, value in keys.items()}, cases=cases)
     forget_files()
     points = plan.points()
-    digests: list[str | None] = []
-    tasks: dict[str, Task] = {}
+    digests, tasks, refused = _tasks(points)
     outcomes: dict[str, Outcome] = {}
-    refused: dict[int, str] = {}
-    for number, point in enumerate(points):
-        try:
-            task = task_of(point)
-        except TilescoreError as error:
-            refused[number] = str(error)
-            digests.append(None)
-            continue
-        digests.append(task.digest)
-        tasks[task.digest] = task
     failed: dict[str, str] = {}
     with (Store(Path(folder)) if folder is not None else nullcontext()) as store:
         for digest in list(tasks):
@@ -80,3 +69,20 @@ def sweep(keys: Mapping[str, object] | SweepPlan, *, cases: Sequence[Mapping[str
         values: Mapping[str, object] = outcome.get("values", {})  # type: ignore[assignment]
         rows.append({"point": digest, **point, **values, "error": outcome.get("error")})
     return SweepTable(given=plan.given, rows=rows, known=known_count, failed=len(failed))
+
+
+def _tasks(points: Sequence[Point]) -> tuple[list[str | None], dict[str, Task], dict[int, str]]:
+    """The digest of each point's task, the tasks by digest, and by number why a point has none."""
+    digests: list[str | None] = []
+    tasks: dict[str, Task] = {}
+    refused: dict[int, str] = {}
+    for number, point in enumerate(points):
+        try:
+            task = task_of(point)
+        except TilescoreError as error:
+            refused[number] = str(error)
+            digests.append(None)
+            continue
+        digests.append(task.digest)
+        tasks[task.digest] = task
+    return digests, tasks, refused
