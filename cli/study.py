@@ -3,9 +3,11 @@
 import argparse
 
 from ..compiler.study.page import study_files
-from ..compiler.study.studies import STUDIES
+from ..compiler.study.studies import STUDIES, points_of_all
 from ..compiler.study.study import Study
+from ..compiler.sweep.plan import SweepPlan
 from ..compiler.sweep.run import sweep
+from ..compiler.sweep.table import SweepTable
 from ..rtl.spec.errors import ConfigError
 from ..sim.lib.progress import Progress
 from .files import write_text
@@ -18,14 +20,20 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--workers {arguments.workers}: expected an integer of at least 1")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise ConfigError(f"--out {arguments.out}: is a file, expected a folder or a new name")
-    studies = list(STUDIES.values()) if arguments.name == ALL else [STUDIES[arguments.name]]
-    return max([_one(study, arguments) for study in studies])
+    if arguments.name != ALL:
+        return _one(STUDIES[arguments.name], arguments)
+    _measured(points_of_all(), "studies", arguments)
+    return max([_one(study, arguments) for study in STUDIES.values()])
+
+
+def _measured(plan: SweepPlan, what: str, arguments: argparse.Namespace) -> SweepTable:
+    with Progress(what) as progress:
+        return sweep(plan, folder=arguments.out, workers=arguments.workers, scheduler=arguments.scheduler,
+                     progress=progress)
 
 
 def _one(study: Study, arguments: argparse.Namespace) -> int:
-    with Progress(f"study {study.name}") as progress:
-        table = sweep(study.plan(), folder=arguments.out, workers=arguments.workers, scheduler=arguments.scheduler,
-                      progress=progress)
+    table = _measured(study.plan(), f"study {study.name}", arguments)
     files = study_files(study, table)
     for name, content in files.items():
         write_text(arguments.out / name, content)

@@ -13,7 +13,7 @@ LEVELS = {"model": ("as many KV heads as query heads", "an eighth of them"),
           "chip": ("edge", "server"), "format": ("e4m3", "nvfp4")}
 """{factor: (low, high)}."""
 
-POINTS = (prefill(64), decode(1, 1024), decode(8, 4096))
+POINTS = (prefill(64), decode(1, 1024), decode(4, 4096))
 GATES = ({"format": "nvfp4", "formats": "e4m3", "scales": "e8m0"}, {"format": "mxfp8", "scales": "e4m3"},
          {"format": "e5m2"})
 """Formats with a tile `edge` that lacks what they need."""

@@ -44,5 +44,5 @@ STUDY = Study(
             "round-16.",
     models=MIXTURES, points=lambda models: (
         {"model": models, "layer": ["moe"], "tile": TILES,
-         "routing": [LOAD, *(f"{LOAD}:{mode}" for mode in MODES)]}, [prefill(64), prefill(128), prefill(256)]),
+         "routing": [LOAD, *(f"{LOAD}:{mode}" for mode in MODES)]}, [prefill(32), prefill(64), prefill(128)]),
     answer=_answer)

@@ -12,13 +12,13 @@ import pytest
 from tilescore.cli.main import main
 from tilescore.cli.parser import STUDY_NAMES
 from tilescore.compiler.study.page import study_files
-from tilescore.compiler.study.studies import STUDIES
+from tilescore.compiler.study.studies import STUDIES, points_of_all
 from tilescore.compiler.study.study import Study
+from tilescore.compiler.study.table_file import read_table
 from tilescore.compiler.sweep import tasks
 from tilescore.compiler.sweep.columns import COLUMNS
 from tilescore.compiler.sweep.run import sweep
 from tilescore.compiler.sweep.table import SweepTable
-from tilescore.compiler.sweep.table_file import read_table
 from tilescore.rtl.spec.errors import ConfigError
 from tilescore.tests.compiler.tiny import tiny_config, write_config
 
@@ -95,6 +95,13 @@ def test_small_grids_of_all(study: Study, model: str) -> None:
     table = sweep(study.plan([model]), workers=1)
     check_files(study, table)
     assert len(table.errors) == (3 if study.name == "hundredfold" else 0)
+
+
+def test_all_of_them_measure_a_point_once() -> None:
+    wanted = {tuple(point.items()) for study in ALL for point in study.plan().points()}
+    points = points_of_all().points()
+    assert {tuple(point.items()) for point in points} == wanted and len(points) == len(wanted) < sum(
+        len(study.plan().points()) for study in ALL)
 
 
 def test_a_table_that_is_none() -> None:

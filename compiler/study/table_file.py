@@ -5,9 +5,9 @@ import io
 
 from ...rtl.spec.errors import ConfigError
 from ...rtl.spec.tile_keys import KEYS as TILE_KEYS
-from .columns import COLUMNS
-from .keys import OWN_KEYS
-from .table import Row, SweepTable
+from ..sweep.columns import COLUMNS
+from ..sweep.keys import OWN_KEYS
+from ..sweep.table import Row, SweepTable
 
 
 def read_table(text: str, source: str) -> SweepTable:
@@ -31,8 +31,8 @@ def read_table(text: str, source: str) -> SweepTable:
 def _value(name: str, text: str) -> object:
     if name in OWN_KEYS:
         return int(text) if OWN_KEYS[name].low is not None else text
-    if name in TILE_KEYS and TILE_KEYS[name].kind in ("text", "texts"):
-        return tuple(text.split("+")) if TILE_KEYS[name].kind == "texts" else text
+    if name in TILE_KEYS:
+        return tuple(text.split("+")) if TILE_KEYS[name].kind == "texts" else TILE_KEYS[name].from_text(text)
     if name in ("error", "point"):
         return text
     return int(text) if text.lstrip("-").isdecimal() else float(text)
