@@ -6,6 +6,7 @@ every path that the full layer takes.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,8 @@ def slice_tensors(tensors: LayerTensors, workload: Workload) -> LayerTensors:
 
     def load_expert(index: int) -> ExpertWeights:
         held = tensors.expert(index)
-        return ExpertWeights(**{name: cut(name, getattr(held, name), 1) for name in small if small[name].one_by_one})
+        parts: dict[str, Any] = {name: cut(name, getattr(held, name), 1) for name in small if small[name].one_by_one}
+        return ExpertWeights(**parts)
 
-    return LayerTensors(workload=workload, load_expert=load_expert if tensors.load_expert else None,
-                        **{name: cut(name, values) for name, values in tensors.arrays.items()})
+    arrays: dict[str, Any] = {name: cut(name, values) for name, values in tensors.arrays.items()}
+    return LayerTensors(workload=workload, load_expert=load_expert if tensors.load_expert else None, **arrays)
