@@ -3,9 +3,9 @@
     python benchmarks/rtl_speed.py [--tiles nano,edge,...] [--against CHECKOUT] [--write]
 
 Each tile is built cold, in a cache of its own, and runs one attention layer on synthetic data whose results, times and
-events must equal the other levels'. Seconds are processor time of all processes. ``--against`` also builds and runs
-each tile with another checkout of this project, whose Python is this one, in turns, so that the ratio means something
-on a shared machine. ``--write`` makes benchmarks/rtl_speed.md.
+events must equal the other levels'. Seconds are processor time of all processes. ``--against`` also builds each tile
+with another checkout of this project, whose Python is this one, and runs the same layer as that one compiles it, in
+turns, so that the ratio means something on a shared machine. ``--write`` makes benchmarks/rtl_speed.md.
 """
 
 from __future__ import annotations
@@ -96,10 +96,13 @@ def _seconds() -> float:
 def arguments(program: Program, folder: Path) -> list[str]:
     """Of the driver (`sim/hardware/driver/main.cpp`), with the initial DRAM in ``folder``."""
     program.initial_dram().tofile(folder / "initial.bin")
-    config = program.config
-    values = {"dram": folder / "initial.bin", "out": folder, "program_addr": program.program_addr,
+    return _words(folder, program.program_addr, program.config, len(COUNTER_NAMES))
+
+
+def _words(folder: Path, program_addr: int, config: TileConfig, counters: int) -> list[str]:
+    values = {"dram": folder / "initial.bin", "out": folder, "program_addr": program_addr,
               "latency": config.dram_latency, "bus_bytes": config.bus_bytes, "max_cycles": 1 << 40,
-              "counters": len(COUNTER_NAMES), "seed": 0, "stall": 0}
+              "counters": counters, "seed": 0, "stall": 0}
     return [f"{key}={value}" for key, value in values.items()]
 
 
@@ -121,47 +124,101 @@ def check(program: Program, binary: Path) -> int:
     return found.cycles
 
 
+@dataclass(frozen=True)
+class Built:
+    """A model with a program: the driver's arguments, cycles, share of them in which the array computes."""
+
+    name: str
+    binary: Path
+    seconds: float
+    words: list[str]
+    cycles: int
+    matmul: float
+
+
 def measure(case: Case, against: Path | None) -> list[dict]:
     """A row for each model of the tile."""
     program = program_of(case)
     timing = time_program(program)
-    matmul = timing.ledger["matrix"]["compute"] / timing.cycles
-    models = [(name, *build(case, dot_at_once=at_once)) for name, at_once in (("PE", False), ("dot at once", True))]
-    if against:
-        models.insert(0, (f"before ({against.name})", *build_other(case, against)))
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        words = arguments(program, Path(folder))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        models = [build_other(case, against, folder)] if against else []
+        matmul = timing.ledger["matrix"]["compute"] / timing.cycles
+        for title, at_once in (("PE", False), ("dot at once", True)):
+            binary, seconds = build(case, dot_at_once=at_once)
+            assert check(program, binary) == timing.cycles
+            models.append(Built(title, binary, seconds, arguments(program, folder), timing.cycles, matmul))
         best = dict.fromkeys(range(len(models)), float("inf"))
         for _ in range(RUNS):
-            for number, (_, binary, _) in enumerate(models):
-                best[number] = min(best[number], run_seconds(binary, words))
-        for number, (name, binary, seconds) in enumerate(models):
-            cycles = check(program, binary)
-            rows.append({"tile": case.tile, "program": case.name, "matmul": matmul, "model": name, "cycles": cycles,
-                         "build": seconds, "rate": cycles / best[number]})
-    return rows
+            for number, model in enumerate(models):
+                best[number] = min(best[number], run_seconds(model.binary, model.words))
+    return [{"tile": case.tile, "program": case.name, "matmul": model.matmul, "model": model.name,
+             "cycles": model.cycles, "build": model.seconds, "rate": model.cycles / best[number]}
+            for number, model in enumerate(models)]
 
 
-def build_other(case: Case, checkout: Path) -> tuple[Path, float]:
-    """As `build`, by another checkout's own code, whose modules may lie elsewhere."""
-    code = ("import sys, json\n"
-            "try:\n    from tilescore.sim.hardware.verilator_run import build_model\n"
-            "    from tilescore.rtl.spec.config import TileConfig\n"
-            "except ImportError:\n    from tilescore.sim.rtl_verilator import build_model\n"
-            "    from tilescore.rtl.config import TileConfig\n"
-            "print(build_model(TileConfig.from_dict(json.loads(sys.argv[1]), source='rtl_speed')))")
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "tilescore").symlink_to(checkout.resolve(), target_is_directory=True)
+_OTHER = """\
+import json, sys
+from pathlib import Path
+try:
+    from tilescore.sim.hardware.verilator_run import build_model
+    from tilescore.rtl.spec.config import TileConfig
+    from tilescore.rtl.spec.ledger import COUNTER_NAMES
+except ImportError:
+    from tilescore.sim.rtl_verilator import build_model
+    from tilescore.rtl.config import TileConfig
+    from tilescore.rtl.ledger import COUNTER_NAMES
+from tilescore.compiler.compile import compile_layer
+from tilescore.compiler.layers import AttentionLayer, Workload
+from tilescore.sim.timing import time_program
+tile, layer, tokens, folder = json.loads(sys.argv[1])
+known = TileConfig.__dataclass_fields__
+config = TileConfig.from_dict({key: value for key, value in tile.items() if key in known}, source="rtl_speed")
+if sys.argv[2] == "build":
+    print(build_model(config))
+else:
+    program = compile_layer(Workload(layer=AttentionLayer(**layer), tokens=tokens), config).program
+    program.initial_dram().tofile(Path(folder, "initial.bin"))
+    timing = time_program(program)
+    print(json.dumps([program.program_addr, len(COUNTER_NAMES), timing.cycles,
+                      timing.ledger["matrix"]["compute"] / timing.cycles]))
+"""
+
+
+def build_other(case: Case, checkout: Path, folder: Path) -> Built:
+    """By another checkout's own code, whose modules may lie elsewhere and whose instructions may be other ones."""
+    layer = {name: getattr(case.layer, name) for name in ("hidden", "heads", "kv_heads", "head_dim")}
+    own = folder / "other"
+    own.mkdir()
+    given = json.dumps([tile_of(case.tile).to_dict(), layer, case.tokens, str(own)])
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "tilescore").symlink_to(checkout.resolve(), target_is_directory=True)
+
+        def run(what: str) -> str:
+            done = subprocess.run([sys.executable, "-c", _OTHER, given, what], check=False, capture_output=True,
+                                  text=True, cwd=name, env=os.environ | {"TILESCORE_CACHE": name, "PYTHONPATH": name})
+            if done.returncode:
+                sys.exit(f"rtl_speed: {checkout}: {done.stderr.strip().splitlines()[-1]}")
+            return done.stdout.strip().splitlines()[-1]
+
         start = _seconds()
-        done = subprocess.run(
-            [sys.executable, "-c", code, json.dumps(tile_of(case.tile).to_dict())], check=True,
-            capture_output=True, text=True, cwd=folder,
-            env=os.environ | {"TILESCORE_CACHE": folder, "PYTHONPATH": folder})
+        binary = run("build")
         seconds = _seconds() - start
         kept = cache_dir("rtl-speed") / f"{case.tile}-before"
-        shutil.copy(done.stdout.strip().splitlines()[-1], kept)
-    return kept, seconds
+        shutil.copy(binary, kept)
+        address, counters, cycles, matmul = json.loads(run("compile"))
+    config = tile_of(case.tile)
+    words = _words(own, address, config, counters)
+    subprocess.run([str(kept), *words], check=True)
+    status = dict(line.split(" ", 1) for line in (own / "status.txt").read_text().splitlines() if " " in line)
+    assert (status["done"], int(status["cycles"])) == ("1", cycles), status
+    return Built(f"revision {revision(checkout)}", kept, seconds, words, cycles, matmul)
+
+
+def revision(checkout: Path) -> str:
+    found = subprocess.run(["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"], check=False,
+                           capture_output=True, text=True)
+    return found.stdout.strip() or checkout.name
 
 
 def page(rows: list[dict]) -> str:
