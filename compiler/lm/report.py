@@ -95,7 +95,8 @@ def lm_report(file: GgufFile, task: Task, config: TileConfig, numerics: Sequence
                for one in numerics]
     return {
         "model": file.config.name, "file": file.path.name, "layers": file.config.num_hidden_layers,
-        "text": {"source": task.text.source, "sha256": task.text.sha256}, "tokens": task.tokens, "window": task.window,
+        "text": {"source": task.text.source, "sha256": task.text.sha256,
+                 "of_benchmark": task.text.of_benchmark}, "tokens": task.tokens, "window": task.window,
         "batch": task.batch, "tile": config.name, "clock_mhz": config.clock_mhz, "energy_table": table.name,
         "energy_digest": table_digest(table), "prompts": list(task.prompts), "generated": task.generate,
         "float64": quality(exact, scorer), "formats": formats,

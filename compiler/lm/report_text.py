@@ -7,8 +7,9 @@ def lm_text(report: dict) -> str:
     """A line about model and text, a table, and the continuations."""
     text = report["text"]
     lines = [f"{report['model']} ({report['file']}), {report['layers']} layers on {report['tile']}",
-             f"{report['tokens']:,} tokens of {text['source']} (sha256 {text['sha256'][:12]}), windows of "
-             f"{report['window']}", "", *_table(report)]
+             f"{report['tokens']:,} tokens of {text['source']} (sha256 {text['sha256'][:12]}"
+             f"{', the text of benchmarks/lm.md' if text['of_benchmark'] else ''}), windows of {report['window']}", "",
+             *_table(report)]
     for number, prompt in enumerate(report["prompts"] if report["generated"] else ()):
         lines += ["", repr(prompt), *(f"  {name:{_name_width(report)}}  {made[number]['text']!r}"
                                       for name, made in _made(report))]
