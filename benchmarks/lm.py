@@ -96,7 +96,9 @@ def page(kept: dict) -> str:
         "FP32; every matrix, the head's too, is in the format. Errors are standard errors; of nats lost, of the paired",
         "difference to float64. Energy: table 7nm. CPU seconds: of scoring, with one BLAS thread, on a busy machine.",
         "*Quantized*: the float64 model with the tile's quantizers put in, same factors and `Numerics`; what differs",
-        "from the tile is FP32 rounding, which now and then moves a code to its neighbour."]
+        "from the tile is FP32 rounding, which now and then moves a code to its neighbour. Such a code changes all",
+        "that is behind it, so single tokens differ by 0.3 (e4m3) to 0.7 nats (nvfp4), root mean square, in either",
+        "direction: the error of the mean falls with the root of the tokens, to 0.01 at about 1,200 and 5,500 of them."]
     made: dict[str, dict] = {}
     for run in sorted(kept.values(), key=lambda run: -run["text"]["tokens"]):
         text, formats = run["text"], run["formats"]
