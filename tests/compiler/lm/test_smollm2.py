@@ -42,7 +42,7 @@ def test_it_knows_the_capital_of_france(file: GgufFile) -> None:
     assert tokenizer.decode(made[0]) == " Paris."
 
 
-@pytest.mark.slow
+@pytest.mark.sampled
 def test_a_layer_on_the_hardware_gives_the_same_bits(file: GgufFile) -> None:
     """The layer as `tilescore lm` plays it on `server`, and on the RTL of `nano`."""
     ids = np.array([Tokenizer(file).encode("The capital")])
