@@ -84,7 +84,7 @@ def test_random_programs_keep_their_bits(monkeypatch: pytest.MonkeyPatch, rng: n
     monkeypatch.setattr(streams, "_moved", lambda instructions, *_: [instructions])
     monkeypatch.setattr(streams._Seam, "best", lambda seam: (0, seam._order(len(seam._movable))))
     moved = 0
-    for seed in rng.integers(0, 1 << 32, 3).tolist():
+    for seed in (*range(4), *rng.integers(4, 1 << 32, 2).tolist()):
         results, listings = [], []
         for builder in (_InParts, _Interleaved):
             monkeypatch.setattr(random_program, "ProgramBuilder", builder)
@@ -92,7 +92,7 @@ def test_random_programs_keep_their_bits(monkeypatch: pytest.MonkeyPatch, rng: n
             verify(program)
             dram = run_reference(program, poison=True).dram
             results.append([region.read(dram).tobytes() for region in program.outputs])
-            listings.append(program.labels)
+            listings.append(program.instructions)
         assert results[0] == results[1]
         moved += listings[0] != listings[1]
     assert moved
