@@ -25,7 +25,8 @@ _GRANITE_OUTSIDE = frozenset({"embedding_multiplier", "logits_scaling"})
 _SPARSE_LAYERS = frozenset({"max_window_layers", "decoder_sparse_step", "mlp_only_layers"})
 _GEMMA = frozenset({"use_bidirectional_attention"})
 SCORE_CAP, LOGIT_CAP = "attn_logit_softcapping", "final_logit_softcapping"
-_MINIMAX = frozenset({"use_mtp", "num_mtp_modules", "mtp_transformer_layers", "qk_norm_type", "attn_type_list"})
+_MINIMAX = frozenset({"use_mtp", "num_mtp_modules", "mtp_transformer_layers", "attn_type_list",
+                      "mlp_intermediate_size"})  # fmt: skip
 _TANH = "gelu_pytorch_tanh"
 
 Biases = Literal["none", "qkv", "all"]
@@ -236,6 +237,7 @@ FAMILIES = {
                       window=Window(switched=True, by_layer=True)),
     "cohere2": Family(heads_for_kv=True, rope_theta=1e4, biases="all", interleaved=True, layer_norm=True,
                       eps_key="layer_norm_eps", eps=1e-5, block="parallel", window=Window(default=4096, by_layer=True),
-                      harmless=frozenset({"logit_scale", "sliding_window_pattern", "order_of_interleaved_layers"})),
+                      harmless=frozenset({"logit_scale", "sliding_window_pattern", "order_of_interleaved_layers",
+                                          "layer_switch"})),
 }  # fmt: skip
 """Keys that are harmless here: those of training, and of which layer is of which kind."""

@@ -28,9 +28,9 @@ def attention_layer(model: ModelConfig) -> AttentionLayer:
     not built or is not understood."""
     rope, family = model.rope, FAMILIES.get(model.model_type, Family())
     problems = attention_blockers(model.raw, model.model_type) + list(rope.blockers)
-    if rope.theta is None and model.model_type in FAMILIES:
-        problems.append("rope_theta: missing, expected a positive number")
-    problems += not_understood((*model.unknown, *rope.unknown))
+    if model.model_type in FAMILIES:
+        problems += ["rope_theta: missing, expected a positive number"] if rope.theta is None else []
+        problems += not_understood((*model.unknown, *rope.unknown))
     if problems:
         raise WorkloadError(f"{model.source}: attention: {'; '.join(problems)}")
     if model.num_key_value_heads is None or model.head_dim is None or rope.theta is None:

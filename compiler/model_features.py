@@ -54,9 +54,18 @@ def _bias(key: str) -> Callable[[Mapping[str, Any]], Any]:
     return wants
 
 
-def _qk_norm(raw: Mapping[str, Any]) -> Any:
-    family = FAMILIES.get(str(raw.get("model_type")), Family())
-    return None if family.qk_norm_key == "use_qk_norm" else raw.get("use_qk_norm") or None
+def _qk_norm(said: bool) -> Callable[[Mapping[str, Any]], Any]:
+    """The switch where it says this and the family, which has no such switch, is otherwise."""
+    def wants(raw: Mapping[str, Any]) -> Any:
+        family, value = _family(raw), raw.get("use_qk_norm")
+        switched = family.qk_norm_key == "use_qk_norm" or value is None or bool(value) is not said
+        return None if switched or (family.qk_norm != "none") is said else value
+    return wants
+
+
+def _other_latent(raw: Mapping[str, Any]) -> Any:
+    value = raw.get("use_mla")
+    return None if value is None or bool(value) is _family(raw).latent else value
 
 
 def _latent(key: str) -> Callable[[Mapping[str, Any]], Any]:
@@ -103,7 +112,10 @@ def _activation(raw: Mapping[str, Any]) -> Any:
 
 
 def _other_score(raw: Mapping[str, Any]) -> Any:
-    return _other_than("scoring_func", _family(raw).scoring.score)(raw)
+    """Another than the family's; than any, where the family is not built."""
+    scores = {family.scoring.score for family in FAMILIES.values()}
+    return _other_than("scoring_func", *(scores if raw.get("model_type") not in FAMILIES else (
+        _family(raw).scoring.score,)))(raw)
 
 
 def _other_choice(raw: Mapping[str, Any]) -> Any:
@@ -151,7 +163,10 @@ ATTENTION_RULES = (
     Rule("attention_bias", "biases on the projections", "false", _bias("attention_bias")),
     Rule("qkv_bias", "biases on the projections", "false", _bias("qkv_bias")),
     Rule("use_mrope", "a rotary embedding in three dimensions", "false", _present("use_mrope")),
-    Rule("use_qk_norm", "a QK-norm that the family does not have", "false", _qk_norm),
+    Rule("use_mla", "another kind of attention than its family's", "true in families with MLA, false in others",
+         _other_latent),
+    Rule("use_qk_norm", "a QK-norm that the family does not have", "false", _qk_norm(True)),
+    Rule("use_qk_norm", "attention without the QK-norm of its family", "true", _qk_norm(False)),
     Rule("qk_layernorm", "a QK-norm that the family does not have", "false", _present("qk_layernorm")),
     Rule("qk_layer_norms", "a QK-norm that the family does not have", "false", _present("qk_layer_norms")),
     Rule(SCORE_CAP, "capped attention logits that the family does not have", "null",
@@ -204,6 +219,13 @@ RULED_KEYS = frozenset(rule.key for rule in (*ATTENTION_RULES, *MOE_RULES)) | {
     "use_sliding_window", "layer_types_counts", "mlp_layer_types_counts"}
 """Keys that a rule looks at: understood, whatever the family."""
 
+_OF_SOME_FAMILIES = frozenset({
+    "kv_lora_rank", "q_lora_rank", "use_mla", "attention_chunk_size", "attention_bias", "qkv_bias", "use_qk_norm",
+    "qk_layernorm", "qk_layer_norms", SCORE_CAP, "rope_interleaved", "partial_rotary_factor", "n_group", "topk_method",
+    "n_shared_experts", "shared_expert_intermediate_size", "shared_intermediate_size",
+    "routed_scaling_factor", "use_routing_bias", "swiglu_limit", "mlp_bias"})  # fmt: skip
+"""Keys of what is built in some families: they say nothing of a family that is not built."""
+
 
 def not_built(key: str, value: Any, feature: str, allowed: str) -> str:
     """The one wording of "this value asks for something that is not built"."""
@@ -211,7 +233,8 @@ def not_built(key: str, value: Any, feature: str, allowed: str) -> str:
 
 
 def _blockers(raw: Mapping[str, Any], rules: tuple[Rule, ...]) -> list[str]:
-    found = ((rule, rule.wants(raw)) for rule in rules)
+    family_built = raw.get("model_type") in FAMILIES
+    found = ((rule, rule.wants(raw)) for rule in rules if family_built or rule.key not in _OF_SOME_FAMILIES)
     return [not_built(rule.key, value, rule.feature, rule.allowed) for rule, value in found if value is not None]
 
 

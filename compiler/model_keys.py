@@ -42,7 +42,8 @@ HARMLESS_KEYS = frozenset({
     "hidden_dropout", "hidden_dropout_prob", "resid_pdrop", "residual_dropout", "initializer_range",
     "gradient_checkpointing", "use_reentrant_checkpointing", "neftune_noise_alpha",
     # how it is executed: the same numbers up to rounding
-    "use_cache", "use_flash_attention", "use_flash_attention_2", "use_flash_attn", "attn_implementation",
+    "use_cache", "cache_implementation",
+    "use_flash_attention", "use_flash_attention_2", "use_flash_attn", "attn_implementation",
     "chunk_size_feed_forward", "pretraining_tp", "torchscript", "use_bfloat16", "tf_legacy_loss",
     "output_attentions", "output_hidden_states", "return_dict", "is_decoder", "max_sequence_length",
     "max_seq_len", "model_max_length", "seq_length",
@@ -56,37 +57,45 @@ HARMLESS_KEYS = frozenset({
 })  # fmt: skip
 """Keys that change neither layer, in any family."""
 
-_BIASES = "biases on q, k and v"
-_PARTIAL = "a partial rotary embedding"
-_INTERLEAVED = "an interleaved rotary embedding"
-_FUSED = "one fused QKV weight"
-_MLA = "multi-head latent attention (MLA)"
+FIXED_KEYS: Mapping[str, Mapping[str, Any]] = {
+    "llama": {"activation": "swiglu"},
+    "phi3": {"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False},
+    "cohere2": {"position_embedding_type": "rope_gptj", "rotary_pct": 1.0, "use_parallel_block": True,
+                "use_gated_activation": True, "use_parallel_embedding": False, "use_embedding_sharing": True},
+    "minimax_m2": {"qk_norm_type": "per_layer", "shared_moe_mode": "sigmoid", **{
+        f"layernorm_{part}_{side}": 1.0 for part in ("full_attention", "linear_attention", "mlp")
+        for side in ("alpha", "beta")}},
+}  # fmt: skip
+"""By family, keys that say what its layers are anyway: understood with this value and no other."""
+
+REPEATED_KEYS = {"rotary_emb_base": "rope_theta", "sliding_window_size": "sliding_window",
+                 "attention_head_dim": "head_dim"}  # fmt: skip
+"""Keys that say again what another says: understood where both agree."""
+
+_THREE = "a rotary embedding in three dimensions"
+_LEARNED = "learned positions"
+_ALIBI = "ALiBi positions"
+_INDEXER = "a sparse indexer"
+_LINEAR = "linear attention"
 _STATE_SPACE = "state-space layers"
 
 ATTENTION_REASONS = {
-    "gpt2": "learned positions and biases", "gpt_neo": "learned positions", "opt": "learned positions and biases",
-    "gpt_bigcode": "learned positions and biases", "gpt_neox": f"{_PARTIAL} and biases", "gptj": _INTERLEAVED,
-    "falcon": _FUSED, "mpt": "ALiBi positions", "bloom": "ALiBi positions", "dbrx": f"{_FUSED} and clipped q, k and v",
-    "t5": "relative position biases", "mamba": _STATE_SPACE, "mamba2": _STATE_SPACE, "falcon_h1": _STATE_SPACE,
-    "jamba": _STATE_SPACE, "bamba": _STATE_SPACE, "nemotron_h": _STATE_SPACE, "granitemoehybrid": _STATE_SPACE,
-    "qwen2_vl": _BIASES, "qwen2_vl_text": _BIASES, "qwen2_5_vl": _BIASES,
-    "qwen2_5_vl_text": _BIASES, "qwen2_5_omni_text": _BIASES, "phi": f"{_PARTIAL} and biases",
-
-    "stablelm": _PARTIAL, "persimmon": _PARTIAL, "glm": _PARTIAL,
-    "chatglm": f"{_FUSED} and {_PARTIAL}", "baichuan": _FUSED,
-    "minimax": "linear attention", "ernie4_5": _INTERLEAVED, "ernie4_5_moe": _INTERLEAVED,
-    "hunyuan_v1_dense": "a QK-norm after the rotary embedding",
-    "hunyuan_v1_moe": "a QK-norm after the rotary embedding",
-    "mllama_text_model": "cross attention", "qwen3_vl_text": "a rotary embedding in three dimensions",
-    "qwen3_next": "gated and linear attention", "minicpm3": _MLA, "deepseek_v32": f"{_MLA} and a sparse indexer",
-    "glm_moe_dsa": f"{_MLA} and a sparse indexer", "qwen3_5_moe_text": "gated and linear attention",
-    "dots1": "a QK-norm that was not compared",
+    **dict.fromkeys(("gpt2", "gpt_neo", "opt", "gpt_bigcode"), _LEARNED), "mpt": _ALIBI, "bloom": _ALIBI,
+    "t5": "relative position biases", "gpt_neox": "a parallel block with a norm for each branch",
+    "dbrx": "clipped q, k and v", "olmo": "norms without weights", "persimmon": "a LayerNorm as QK-norm",
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "falcon_h1", "jamba", "bamba", "nemotron_h",
+                     "granitemoehybrid"), _STATE_SPACE),
+    **dict.fromkeys(("qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text", "qwen2_5_omni_text",
+                     "qwen3_vl_text", "qwen3_vl_moe_text", "glm4v_text", "glm4v_moe_text"), _THREE),
+    "minimax": _LINEAR, "minimax_m1": _LINEAR, "mllama_text_model": "cross attention",
+    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_v1_moe"), "a QK-norm after the rotary embedding"),
+    **dict.fromkeys(("qwen3_next", "qwen3_5_moe_text"), "gated and linear attention"),
+    "deepseek_v32": _INDEXER, "glm_moe_dsa": _INDEXER, "dots1": "a QK-norm that was not compared",
 }  # fmt: skip
 
 MOE_REASONS = {
-    "hunyuan_v1_moe": "a shared expert", "granitemoehybrid": "a shared expert",
     "dbrx": "the weights of all experts in one matrix", "arctic": "a dense branch beside the experts",
-    "ernie4_5_moe": "a routing correction bias",
+    "ernie4_5_moe": "a softmax router with a correction bias",
 }
 
 
@@ -108,7 +117,7 @@ def family_problem(family: str, built: tuple[str, ...], reasons: Mapping[str, st
         return f"model_type = {family!r} needs {reasons[family]}, which is not built yet {allowed}"
     known = {*FAMILIES, *ATTENTION_REASONS, *MOE_REASONS}
     spelled = family.lower().replace("-", "_")
-    close = [] if family in known else difflib.get_close_matches(spelled, known, n=1, cutoff=0.8)
+    close = [] if family in known else difflib.get_close_matches(spelled, FAMILIES, n=1, cutoff=0.8)
     close = [other for other in close if re.findall(r"\d+", other) == re.findall(r"\d+", spelled)]  # olmo2 is no olmoe
     hint = f", did you mean {close[0]!r}?" if close else ""
     return f"model_type = {family!r} is not built yet{hint} {allowed}"
@@ -129,6 +138,9 @@ def unknown_keys(raw: Mapping[str, Any], family: str, ruled: Collection[str]) ->
         built = FAMILIES[family]
         known |= built.read | built.harmless | built.caps.keys() | {built.scale_key or "", built.eps_key}
         known |= pattern_keys(family)
+    fixed = FIXED_KEYS.get(family, {})
+    known |= {key for key in raw if key in fixed and raw[key] == fixed[key]}
+    known |= {key for key in raw if key in REPEATED_KEYS and raw[key] == raw.get(REPEATED_KEYS[key])}
     return tuple(key for key, value in raw.items()
                  if value is not None and not key.startswith("_") and key not in known and key not in ruled)
 

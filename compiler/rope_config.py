@@ -141,7 +141,7 @@ def _read(fields: ConfigFields, name: str, content: Mapping[str, Any], theta: fl
         given = {key: value for key, value in given.items() if key not in _MSCALES} | {
             "attention_factor": given[_MSCALES[0]]}
     blockers = []
-    partial = family in FAMILIES and FAMILIES[family].rotary_part is not None
+    partial = family not in FAMILIES or FAMILIES[family].rotary_part is not None
     if given.get("partial_rotary_factor", 1.0) != 1.0 and not partial:
         blockers.append(not_built(f"{name}.partial_rotary_factor", given["partial_rotary_factor"],
                                   "a partial rotary embedding", "1.0"))

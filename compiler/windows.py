@@ -95,8 +95,10 @@ def empty_window(raw: Mapping[str, Any]) -> Any:
 
 
 def other_kind(raw: Mapping[str, Any]) -> Any:
-    """One of ``layer_types`` that is not the kind of all layers."""
+    """One of ``layer_types`` that is not the kind of all layers; of a family that is not built, that none has."""
     kinds = layer_kinds(raw)
+    if raw.get("model_type") not in FAMILIES:
+        return next((kind for kind in kinds if kind not in (FULL, SLIDING, CHUNKED)), None)
     alike = SLIDING if layer_window(raw) is not None and len(set(kinds)) == 1 else FULL
     alike = CHUNKED if layer_chunk(raw) is not None else alike
     return next((kind for kind in kinds if kind != alike), None)

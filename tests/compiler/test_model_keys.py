@@ -106,6 +106,23 @@ def test_an_unknown_key_is_listed_whatever_its_value(value: Any, tmp_path: Path)
         built("llama", tmp_path, new_key=value)
 
 
+@pytest.mark.parametrize(("family", "same", "other"), [
+    ("cohere2", {"use_parallel_block": True, "rotary_pct": 1.0, "position_embedding_type": "rope_gptj",
+                 "use_parallel_embedding": False}, {"use_parallel_block": False, "rotary_pct": 0.5}),
+    ("phi3", {"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False}, {"full_attn_mod": 2}),
+    ("gemma2", {"sliding_window": 8, "sliding_window_size": 8, "cache_implementation": "hybrid"},
+     {"sliding_window_size": 4}),
+    ("minimax_m2", {"qk_norm_type": "per_layer", "layernorm_mlp_beta": 1.0}, {"qk_norm_type": "per_head"}),
+    ("qwen2", {"rope_theta": 1e6, "rotary_emb_base": 1000000}, {"rotary_emb_base": 10000}),
+    ("llama", {"activation": "swiglu"}, {"activation": "gelu"}),
+])  # fmt: skip
+def test_keys_that_say_what_the_layer_is_anyway(family: str, same: dict[str, Any], other: dict[str, Any]) -> None:
+    """Understood where they agree with it; with another value they may change the layer."""
+    config = {"model_type": family, **same}
+    assert unknown_keys(config, family, RULED_KEYS) == ()
+    assert unknown_keys(config | other, family, RULED_KEYS) == tuple(key for key in config if key in other)
+
+
 @pytest.mark.parametrize("changes", [
     {"new_key": None}, {"_new_key": 1}, {"_attn_implementation": "sdpa"}, {"quantization_config": {"bits": 4}},
     {"eos_token_id": [1, 2]}, {"mlp_bias": True}, {"kv_lora_rank": 0}, {"pruned_heads": {}},

@@ -392,7 +392,10 @@ NOT_BUILT_ATTENTION: list[tuple[dict[str, Any], str]] = [
         {"rope_theta": ..., "rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.25}},
         "rope_parameters.partial_rotary_factor = 0.25 needs a partial rotary embedding",
     ),
-    ({"model_type": "stablelm"}, "model_type = 'stablelm' needs a partial rotary embedding, which is not built yet"),
+    ({"model_type": "bloom"}, "model_type = 'bloom' needs ALiBi positions, which is not built yet"),
+    ({"use_mla": True}, "use_mla = True needs another kind of attention"),
+    ({"use_qk_norm": True}, "use_qk_norm = True needs a QK-norm that the family does not have"),
+    ({"model_type": "qwen3", "use_qk_norm": False}, "use_qk_norm = False needs attention without the QK-norm"),
     ({"model_type": "apertus"}, "model_type = 'apertus' is not built yet (allowed: "),
     ({"model_type": "qwen4_moe"}, "model_type = 'qwen4_moe' is not built yet (allowed: "),
 ]
