@@ -23,7 +23,6 @@ _ROUTER_TRAINING = frozenset({"output_router_logits", "router_aux_loss_coef", "r
 _GRANITE = frozenset({"attention_multiplier", "residual_multiplier"})
 _GRANITE_OUTSIDE = frozenset({"embedding_multiplier", "logits_scaling"})
 _SPARSE_LAYERS = frozenset({"max_window_layers", "decoder_sparse_step", "mlp_only_layers"})
-_GEMMA = frozenset({"use_bidirectional_attention"})
 SCORE_CAP, LOGIT_CAP = "attn_logit_softcapping", "final_logit_softcapping"
 _MINIMAX = frozenset({"use_mtp", "num_mtp_modules", "mtp_transformer_layers", "attn_type_list",
                       "mlp_intermediate_size"})  # fmt: skip
@@ -178,16 +177,17 @@ FAMILIES = {
     "olmo2": Family(qk_norm="full", heads_for_kv=True, rope_theta=1e4, biases="all",
                     block="post"),
     "gemma": Family(activation=_TANH, renamed={"gelu": _TANH},
-                    head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA | {LOGIT_CAP}),
+                    head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0,
+                    harmless=frozenset({LOGIT_CAP})),
     "gemma2": Family(activation=_TANH, activation_key="hidden_activation",
-                     head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0, harmless=_GEMMA,
+                     head_dim_needed=True, rope_theta=1e4, biases="all", norm_offset=1.0,
                      scale_key="query_pre_attn_scalar", block="sandwich", caps={SCORE_CAP: 50.0, LOGIT_CAP: 30.0},
                      window=Window(default=4096, by_layer=True)),
     "gemma3_text": Family(activation=_TANH, activation_key="hidden_activation",
                           qk_norm="head", head_dim_needed=True, biases="all", norm_offset=1.0,
                           scale_key="query_pre_attn_scalar", block="sandwich",
                           caps={LOGIT_CAP: None}, read=frozenset({"rope_local_base_freq"}),
-                          harmless=_GEMMA | {"sliding_window_pattern"},
+                          harmless=frozenset({"sliding_window_pattern"}),
                           window=Window(default=4096, by_layer=True, own_rope=1e4)),
     "cohere": Family(heads_for_kv=True, rope_theta=1e4, biases="all", interleaved=True, layer_norm=True,
                      eps_key="layer_norm_eps", eps=1e-5, block="parallel", harmless=frozenset({"logit_scale"})),
@@ -199,7 +199,7 @@ FAMILIES = {
                          biases="all", bias_key="use_bias", bias_default=True, rope_theta=1e4, window=Window(),
                          layer_norm=True, norm_bias=True, eps_key="norm_epsilon", eps=1e-5,
                          read=frozenset({"use_bias"}),
-                         harmless=frozenset({"embedding_dropout", "norm_type", "mlp_type"})),
+                         harmless=frozenset({"embedding_dropout"})),
     "nemotron": Family(activation="relu2", gated=False, mlp_bias_key="mlp_bias", biases="all", heads_for_kv=True,
                        rope_theta=1e4, rotary_part=0.5,
                        layer_norm=True, norm_bias=True, norm_offset=1.0, eps_key="norm_eps", eps=1e-5,

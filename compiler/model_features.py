@@ -175,6 +175,10 @@ ATTENTION_RULES = (
     Rule("pruned_heads", "pruned heads", "empty", _present("pruned_heads")),
     Rule("add_cross_attention", "cross attention", "false", _present("add_cross_attention")),
     Rule("is_encoder_decoder", "cross attention", "false", _present("is_encoder_decoder")),
+    Rule("use_bidirectional_attention", "attention without a causal mask", "false",
+         _present("use_bidirectional_attention")),
+    Rule("is_causal", "attention without a causal mask", "true", lambda raw: None if raw.get("is_causal") in (
+        None, True) else raw["is_causal"]),
     Rule("alibi", "ALiBi positions", "false", _present("alibi")),
     Rule("rope_interleaved", "an interleaved rotary embedding", "false", _present("rope_interleaved")),
     Rule(

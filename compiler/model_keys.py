@@ -45,7 +45,8 @@ HARMLESS_KEYS = frozenset({
     "use_cache", "cache_implementation",
     "use_flash_attention", "use_flash_attention_2", "use_flash_attn", "attn_implementation",
     "chunk_size_feed_forward", "pretraining_tp", "torchscript", "use_bfloat16", "tf_legacy_loss",
-    "output_attentions", "output_hidden_states", "return_dict", "is_decoder", "max_sequence_length",
+    "output_attentions", "output_hidden_states", "return_dict", "is_decoder", "tie_encoder_decoder",
+    "max_sequence_length",
     "max_seq_len", "model_max_length", "seq_length",
     # generation
     "bad_words_ids", "begin_suppress_tokens", "diversity_penalty", "do_sample", "early_stopping",
@@ -59,7 +60,9 @@ HARMLESS_KEYS = frozenset({
 
 FIXED_KEYS: Mapping[str, Mapping[str, Any]] = {
     "llama": {"activation": "swiglu"},
+    "starcoder2": {"norm_type": "layer_norm", "mlp_type": "default"},
     "phi3": {"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False},
+    "glm4_moe": {"decoder_sparse_step": 1, "moe_router_dtype": "float32"},
     "cohere2": {"position_embedding_type": "rope_gptj", "rotary_pct": 1.0, "use_parallel_block": True,
                 "use_gated_activation": True, "use_parallel_embedding": False, "use_embedding_sharing": True},
     "minimax_m2": {"qk_norm_type": "per_layer", "shared_moe_mode": "sigmoid", **{
@@ -69,7 +72,7 @@ FIXED_KEYS: Mapping[str, Mapping[str, Any]] = {
 """By family, keys that say what its layers are anyway: understood with this value and no other."""
 
 REPEATED_KEYS = {"rotary_emb_base": "rope_theta", "sliding_window_size": "sliding_window",
-                 "attention_head_dim": "head_dim"}  # fmt: skip
+                 "attention_head_dim": "head_dim", "kv_channels": "head_dim"}  # fmt: skip
 """Keys that say again what another says: understood where both agree."""
 
 _THREE = "a rotary embedding in three dimensions"

@@ -110,6 +110,9 @@ def test_an_unknown_key_is_listed_whatever_its_value(value: Any, tmp_path: Path)
     ("cohere2", {"use_parallel_block": True, "rotary_pct": 1.0, "position_embedding_type": "rope_gptj",
                  "use_parallel_embedding": False}, {"use_parallel_block": False, "rotary_pct": 0.5}),
     ("phi3", {"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False}, {"full_attn_mod": 2}),
+    ("starcoder2", {"norm_type": "layer_norm", "mlp_type": "default"}, {"norm_type": "rms_norm"}),
+    ("glm4_moe", {"decoder_sparse_step": 1, "moe_router_dtype": "float32"}, {"decoder_sparse_step": 2}),
+    ("nemotron", {"head_dim": 128, "kv_channels": 128}, {"kv_channels": 64}),
     ("gemma2", {"sliding_window": 8, "sliding_window_size": 8, "cache_implementation": "hybrid"},
      {"sliding_window_size": 4}),
     ("minimax_m2", {"qk_norm_type": "per_layer", "layernorm_mlp_beta": 1.0}, {"qk_norm_type": "per_head"}),
@@ -126,6 +129,7 @@ def test_keys_that_say_what_the_layer_is_anyway(family: str, same: dict[str, Any
 @pytest.mark.parametrize("changes", [
     {"new_key": None}, {"_new_key": 1}, {"_attn_implementation": "sdpa"}, {"quantization_config": {"bits": 4}},
     {"eos_token_id": [1, 2]}, {"mlp_bias": True}, {"kv_lora_rank": 0}, {"pruned_heads": {}},
+    {"tie_encoder_decoder": False}, {"use_bidirectional_attention": False}, {"is_causal": True},
     {"rope_scaling": {}}, {"rope_scaling": {"type": "default", "factor": None, "_x": 1}},
 ])  # fmt: skip
 def test_keys_that_do_not_matter(changes: dict[str, Any], tmp_path: Path) -> None:

@@ -393,6 +393,8 @@ NOT_BUILT_ATTENTION: list[tuple[dict[str, Any], str]] = [
         "rope_parameters.partial_rotary_factor = 0.25 needs a partial rotary embedding",
     ),
     ({"model_type": "bloom"}, "model_type = 'bloom' needs ALiBi positions, which is not built yet"),
+    ({"use_bidirectional_attention": True}, "use_bidirectional_attention = True needs attention without a causal mask"),
+    ({"is_causal": False}, "is_causal = False needs attention without a causal mask"),
     ({"use_mla": True}, "use_mla = True needs another kind of attention"),
     ({"use_qk_norm": True}, "use_qk_norm = True needs a QK-norm that the family does not have"),
     ({"model_type": "qwen3", "use_qk_norm": False}, "use_qk_norm = False needs attention without the QK-norm"),
