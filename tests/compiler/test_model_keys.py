@@ -142,7 +142,7 @@ def test_keys_that_do_not_matter(changes: dict[str, Any], tmp_path: Path) -> Non
 ])  # fmt: skip
 def test_a_key_of_another_family_is_unknown(family: str, key: str, tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match=rf"not understood .*{key} = 1"):
-        built(family, tmp_path, **{key: 1})
+        built(family, tmp_path, (), **{key: 1})
 
 
 def test_everything_is_named_at_once(tmp_path: Path) -> None:

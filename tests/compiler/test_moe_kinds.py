@@ -106,7 +106,7 @@ def test_tiny_sigmoids_are_normalized_too() -> None:
 
 
 @pytest.mark.parametrize("changes, expected", [
-    ({"score": "relu"}, "score: expected one of softmax, sigmoid, got 'relu'"),
+    ({"score": "relu"}, "score: expected one of softmax, sigmoid, sparsemixer, got 'relu'"),
     ({"groups": 5}, "groups: expected a divisor of experts = 12, got 5"),
     ({"groups": 4, "kept_groups": 5}, "kept_groups: expected an integer from 1 to groups = 4, got 5"),
     ({"groups": 12, "kept_groups": 3, "group_score": "top2"}, "expected groups of at least 2 of the 12 experts"),
