@@ -196,6 +196,12 @@ def test_gemms_with_and_without_norms(tile: TileConfig, graph: Graph, seed: int)
     class Given:
         """What a walk and a job read of tensors."""
 
+        def stored(self, key: object) -> None:
+            """No weight is kept in a checkpoint's codes."""
+
+        def weight(self, key: str) -> np.ndarray:
+            return getattr(self, key)
+
     tensors: Any = Given()
     for name, value in graph.given().items():
         setattr(tensors, name, rng.standard_normal(value.shape).astype(np.float32))
