@@ -59,7 +59,6 @@ HARMLESS_KEYS = frozenset({
 """Keys that change neither layer, in any family."""
 
 FIXED_KEYS: Mapping[str, Mapping[str, Any]] = {
-    "llama": {"activation": "swiglu"},
     "starcoder2": {"norm_type": "layer_norm", "mlp_type": "default"},
     "phi3": {"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False},
     "glm4_moe": {"decoder_sparse_step": 1, "moe_router_dtype": "float32"},

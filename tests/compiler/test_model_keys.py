@@ -117,7 +117,6 @@ def test_an_unknown_key_is_listed_whatever_its_value(value: Any, tmp_path: Path)
      {"sliding_window_size": 4}),
     ("minimax_m2", {"qk_norm_type": "per_layer", "layernorm_mlp_beta": 1.0}, {"qk_norm_type": "per_head"}),
     ("qwen2", {"rope_theta": 1e6, "rotary_emb_base": 1000000}, {"rotary_emb_base": 10000}),
-    ("llama", {"activation": "swiglu"}, {"activation": "gelu"}),
 ])  # fmt: skip
 def test_keys_that_say_what_the_layer_is_anyway(family: str, same: dict[str, Any], other: dict[str, Any]) -> None:
     """Understood where they agree with it; with another value they may change the layer."""
