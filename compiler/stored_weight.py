@@ -25,7 +25,7 @@ from .numerics import Numerics
 from .quantize import StoredTensor, store
 
 if TYPE_CHECKING:
-    from .tensors import LayerTensors
+    from .tensors import GraphTensors, LayerTensors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +71,7 @@ class StoredWeight:
         return StoredTensor(codes, by_block.reshape(len(codes), -1))
 
 
-def weight_tensor(tensors: LayerTensors, key: Hashable, tensor_format: TensorFormat, factor: float, rule: ScaleRule, *,
+def weight_tensor(tensors: GraphTensors, key: Hashable, tensor_format: TensorFormat, factor: float, rule: ScaleRule, *,
                   rows: int | None = None, columns: np.ndarray | None = None) -> StoredTensor:
     """The bytes of a weight, by its name or (expert, name): those of the checkpoint where it has this format.
 

@@ -149,47 +149,22 @@ class ExpertWeights:
     """Those that a checkpoint holds in a format of the tile, by name."""
 
 
-class LayerTensors:
-    """The given values of a workload's layer, float32, as attributes by their names in its graph (`layer_graph`):
-    input, weights and caches, in the shapes of `tensor_shapes`. ``x`` is the input, ``(rows, hidden)``; weights are
-    ``(out_features, in_features)``; keys are cached after QK-norm and rotation.
+class GraphTensors:
+    """The given values of a graph, float32, as attributes by their names in it.
 
-    ``held`` has the weights that a checkpoint holds in a format of the tile; ``arrays`` has their values.
-
-    ``load_expert(e)`` makes the weights of expert e where the layer has experts; ``expert(e)`` calls it and checks what
-    it returns. Only the last one is kept, for each thread: an expert is made again each time, always the same.
+    arrays: by name, in the shapes of `Graph.given`. load_expert: makes the weights of an expert, where those are made
+    one by one. held: weights as a checkpoint has them, in a format of the tile; ``arrays`` has their values too.
     """
 
-    def __init__(self, *, workload: Workload, load_expert: Callable[[int], ExpertWeights] | None = None,
-                 held: Mapping[str, StoredWeight] | None = None, **arrays: np.ndarray):
-        self.workload, self.load_expert, self.held = workload, load_expert, held or {}
-        self._last = threading.local()
-        shapes, where = {}, self._where
-        for name, value in layer_graph(workload).given().items():
-            if not value.one_by_one:
-                shapes[name] = value.shape
-        if unknown := set(arrays) - set(shapes):
-            raise WorkloadError(f"{where}: {sorted(unknown)[0]}: the layer has no such tensor; expected "
-                                f"{', '.join(shapes)}")
-        for name, shape in shapes.items():
-            check_tensor(where, name, arrays.get(name), shape)
-        self.arrays = arrays
+    def __init__(self, arrays: Mapping[str, np.ndarray], load_expert: Callable[[int], ExpertWeights] | None = None,
+                 held: Mapping[str, StoredWeight] | None = None) -> None:
+        self.arrays, self.load_expert, self.held = dict(arrays), load_expert, held or {}
 
     def __getattr__(self, name: str) -> np.ndarray:
         try:
             return self.__dict__["arrays"][name]
         except KeyError:
             raise AttributeError(f"the layer has no tensor {name}") from None
-
-    @property
-    def _where(self) -> str:
-        return f"{self.workload.layer.kind} tensors of {self.workload.layer.model}"
-
-    def replace(self, workload: Workload | None = None, **arrays: np.ndarray) -> LayerTensors:
-        """The same with other arrays, or for another workload."""
-        held = {name: weight for name, weight in self.held.items() if name not in arrays}
-        return LayerTensors(workload=workload or self.workload, load_expert=self.load_expert, held=held,
-                            **self.arrays | arrays)
 
     def weight(self, key: Hashable) -> np.ndarray:
         """A weight by its name, or that of an expert by (expert, name)."""
@@ -200,6 +175,47 @@ class LayerTensors:
         if isinstance(key, tuple):
             return self.expert(key[0]).stored.get(key[1])
         return self.held.get(str(key))
+
+    def expert(self, index: int) -> ExpertWeights:
+        """The weights of expert ``index``."""
+        if self.load_expert is None:
+            raise WorkloadError(f"expert {index}: these tensors have no experts")
+        return self.load_expert(index)
+
+
+class LayerTensors(GraphTensors):
+    """Those of a workload's layer (`layer_graph`): input, weights and caches, in the shapes of `tensor_shapes`. ``x``
+    is the input, ``(rows, hidden)``; weights are ``(out_features, in_features)``; keys are cached after QK-norm and
+    rotation.
+
+    ``load_expert(e)`` makes the weights of expert e where the layer has experts; ``expert(e)`` calls it and checks what
+    it returns. Only the last one is kept, for each thread: an expert is made again each time, always the same.
+    """
+
+    def __init__(self, *, workload: Workload, load_expert: Callable[[int], ExpertWeights] | None = None,
+                 held: Mapping[str, StoredWeight] | None = None, **arrays: np.ndarray):
+        super().__init__(arrays, load_expert, held)
+        self.workload = workload
+        self._last = threading.local()
+        shapes, where = {}, self._where
+        for name, value in layer_graph(workload).given().items():
+            if not value.one_by_one:
+                shapes[name] = value.shape
+        if unknown := set(arrays) - set(shapes):
+            raise WorkloadError(f"{where}: {sorted(unknown)[0]}: the layer has no such tensor; expected "
+                                f"{', '.join(shapes)}")
+        for name, shape in shapes.items():
+            check_tensor(where, name, arrays.get(name), shape)
+
+    @property
+    def _where(self) -> str:
+        return f"{self.workload.layer.kind} tensors of {self.workload.layer.model}"
+
+    def replace(self, workload: Workload | None = None, **arrays: np.ndarray) -> LayerTensors:
+        """The same with other arrays, or for another workload."""
+        held = {name: weight for name, weight in self.held.items() if name not in arrays}
+        return LayerTensors(workload=workload or self.workload, load_expert=self.load_expert, held=held,
+                            **self.arrays | arrays)
 
     def expert(self, index: int) -> ExpertWeights:
         """The checked weights of expert ``index``."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..kept_codes import KeptCodes
     from ..routing import Routing
     from ..stored_weight import StoredWeight
-    from ..tensors import LayerTensors
+    from ..tensors import GraphTensors, LayerTensors
 
 Key = Hashable
 """An operand: the name of a value, or (expert, name)."""
@@ -54,7 +54,7 @@ class Walk:
     """One evaluation of a graph in float64. Ops call `hold` for every operand of a matmul before they use it."""
 
     graph: Graph
-    tensors: LayerTensors
+    tensors: GraphTensors
     routing: Routing | None = None
     kept: KeptCodes | None = None
     """Where the codes of experts' weights go."""
@@ -78,7 +78,7 @@ class Walk:
 
     def _read(self, name: str) -> np.ndarray | None:
         """A value; None for the weights of experts, which are made one by one."""
-        return self.values[name] if name in self.values else getattr(self.tensors, name, None)
+        return self.values[name] if name in self.values else self.tensors.arrays.get(name)
 
     def expert(self, number: int) -> dict[str, np.ndarray]:
         """Weights of one expert by name, float32."""

@@ -31,7 +31,7 @@ from ..layers import Workload
 from ..numerics import DEFAULT, Numerics
 from ..routing import Routing
 from ..schedule import KernelSchedule, Schedule
-from ..tensors import LayerTensors
+from ..tensors import GraphTensors
 from .core import Core
 from .embedding import ToEmbedding
 from .experts import FromSlots, ToSlots, slots_key
@@ -94,7 +94,7 @@ class Plan:
                                        f"makes, got {', '.join(schedule.order)}")
 
     def lay_out(self, builder: ProgramBuilder, schedule: Schedule, scales: Scales,
-                tensors: LayerTensors | None = None, kept: KeptCodes | None = None) -> Job:
+                tensors: GraphTensors | None = None, kept: KeptCodes | None = None) -> Job:
         """A job whose operands have their places in DRAM."""
         job = Job(emitter=Emitter(builder), schedule=schedule, scales=scales, tensors=tensors, kept=kept)
         for step in self.steps:
@@ -102,7 +102,7 @@ class Plan:
         job.lay_out()
         return job
 
-    def program(self, schedule: Schedule, scales: Scales, tensors: LayerTensors | None = None,
+    def program(self, schedule: Schedule, scales: Scales, tensors: GraphTensors | None = None,
                 kept: KeptCodes | None = None, hints: bool = True) -> Program:
         """The program; its result is a region of the name of the graph's output, FP32.
 

@@ -34,7 +34,7 @@ from ..quantize import store
 from ..routing import Routing
 from ..schedule import KernelSchedule, Schedule
 from ..stored_weight import weight_tensor
-from ..tensors import LayerTensors
+from ..tensors import GraphTensors
 
 
 class Stage(enum.IntEnum):
@@ -56,7 +56,7 @@ class Job:
     emitter: Emitter
     schedule: Schedule
     scales: Scales
-    tensors: LayerTensors | None
+    tensors: GraphTensors | None
     kept: KeptCodes | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     _asked: dict[str, tuple[Stage, Callable[[ProgramBuilder], object]]] = field(default_factory=dict)

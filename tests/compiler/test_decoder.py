@@ -27,7 +27,7 @@ from tilescore.compiler.numerics import DEFAULT, Numerics, from_options
 from tilescore.compiler.products import useful_macs
 from tilescore.compiler.report import rel_rms_error
 from tilescore.compiler.slices import slice_tensors, slice_workload
-from tilescore.compiler.tensors import synthetic
+from tilescore.compiler.tensors import GraphTensors, synthetic
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import CompileError, WorkloadError
 from tilescore.sim.simulate import LEVELS, simulate
@@ -192,19 +192,8 @@ def two_in_a_row(rows: int) -> Graph:
 @pytest.mark.parametrize("tile", [NANO, EDGE], ids=["nano", "edge"])
 def test_gemms_with_and_without_norms(tile: TileConfig, graph: Graph, seed: int) -> None:
     rng = np.random.default_rng(seed)
-
-    class Given:
-        """What a walk and a job read of tensors."""
-
-        def stored(self, key: object) -> None:
-            """No weight is kept in a checkpoint's codes."""
-
-        def weight(self, key: str) -> np.ndarray:
-            return getattr(self, key)
-
-    tensors: Any = Given()
-    for name, value in graph.given().items():
-        setattr(tensors, name, rng.standard_normal(value.shape).astype(np.float32))
+    tensors = GraphTensors({name: rng.standard_normal(value.shape).astype(np.float32)
+                            for name, value in graph.given().items()})
     trace = Walk(graph=graph, tensors=tensors).run()
     steps = plan(graph, tile)
     scales = calibrate(trace.ranges)

@@ -62,6 +62,7 @@ def test_missing_tensors_and_other_shapes_are_named(path: Path) -> None:
 
 
 def test_other_files_and_missing_packages_are_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="needs the lm extra (gguf)")
     (tmp_path / "no.gguf").write_bytes(b"GGML" + bytes(100))
     with pytest.raises(WorkloadError, match=r"no\.gguf: cannot be read as GGUF"):
         GgufFile(tmp_path / "no.gguf")

@@ -101,7 +101,7 @@ def test_moe_work_does_not_depend_on_the_experts_that_are_not_chosen() -> None:
         ({"heads": 4.0}, "heads: expected an integer"),
         ({"kv_heads": 3}, "kv_heads: expected a divisor of heads = 4, got 3"),
         ({"head_dim": 5}, "head_dim: expected an even number"),
-        ({"qk_norm": "both"}, "qk_norm: expected one of none, head, full, got 'both'"),
+        ({"qk_norm": "both"}, "qk_norm: expected one of none, head, full, unweighted, got 'both'"),
         ({"rope_theta": -1.0}, "rope_theta: expected a positive finite number"),
         ({"norm_eps": float("nan")}, "norm_eps: expected a positive finite number, got nan"),
         ({"softmax_scale": 0}, "softmax_scale: expected a positive finite number, got 0"),

@@ -7,7 +7,6 @@ quantizers on fixed seeds, so only what follows the last quantizer does, at most
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from tilescore.compiler.lowering.plan import plan
 from tilescore.compiler.masks import Sequences
 from tilescore.compiler.numerics import Numerics
 from tilescore.compiler.report import rel_rms_error
+from tilescore.compiler.tensors import ExpertWeights, GraphTensors
 from tilescore.rtl.spec.config import TileConfig
 from tilescore.rtl.spec.errors import WorkloadError
 from tilescore.sim.hardware.toolchain import missing_for_verilator
@@ -56,9 +56,9 @@ def cross_attention(request: Sequences, *, sink: bool = True) -> Graph:
     return g.graph()
 
 
-def tensors_of(graph: Graph, seed: int = 0) -> Any:
+def tensors_of(graph: Graph, seed: int = 0) -> GraphTensors:
     rng = np.random.default_rng(seed)
-    return SimpleNamespace(**{name: rng.standard_normal(value.shape).astype(np.float32) * (
+    return GraphTensors({name: rng.standard_normal(value.shape).astype(np.float32) * (
         1.0 if value.role is Role.INPUT or name == "sinks" else value.shape[-1] ** -0.5)
         for name, value in graph.given().items()})
 
@@ -110,11 +110,11 @@ def unlike_experts(rows: int, activations: tuple[str, ...]) -> Graph:
     return g.graph()
 
 
-def with_experts(graph: Graph, seed: int = 0) -> Any:
+def with_experts(graph: Graph, seed: int = 0) -> GraphTensors:
     """Tensors, the weights of experts one by one."""
     held = tensors_of(graph, seed)
-    held.expert = lambda number: SimpleNamespace(gate=held.gate[number], up=held.up[number], down=held.down[number])
-    return held
+    return GraphTensors(held.arrays, lambda number: ExpertWeights(gate=held.gate[number], up=held.up[number],
+                                                                  down=held.down[number]))
 
 
 @pytest.mark.parametrize("tile", [NANO, EDGE], ids=["nano", "edge"])

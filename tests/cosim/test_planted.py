@@ -48,12 +48,11 @@ BUGS = (
         "with m.If((BUG == N) & axi.rvalid & ~axi.rready):\n            m.d.sync += axi.rdata.eq(~axi.rdata)\n"
         "        with m.If(axi.rvalid & axi.rready):"),)),
     Bug("bursts cross 4 KiB", Rule.BOUNDARY, ((
-        "channels.py", "length.eq(Mux(port.req_more < to_boundary, port.req_more, to_boundary))",
-        "length.eq(Mux((BUG == N) & (port.req_more < 16) | (port.req_more < to_boundary), port.req_more, "
-        "to_boundary))"),)),
+        "../dma/run_ahead.py", "return Mux(more < to_boundary, more, to_boundary)",
+        "return Mux((BUG == N) & (more < 16) | (more < to_boundary), more, to_boundary)"),)),
     Bug("bursts of more than 16 beats", Rule.SHAPE, ((
-        "channels.py", "to_boundary.eq(~port.req_addr[bus_bits:bus_bits + burst_bits] if burst_bits else 0)",
-        "to_boundary.eq(~port.req_addr[bus_bits:bus_bits + burst_bits] | ((BUG == N) << burst_bits))"),)),
+        "../dma/run_ahead.py", "to_boundary = (~address[bus_bits:bus_bits + burst_bits])[:burst_bits]",
+        "to_boundary = (~address[bus_bits:bus_bits + burst_bits])[:burst_bits] | ((BUG == N) << burst_bits)"),)),
     Bug("WLAST a beat early", Rule.WLAST, ((
         "master_write.py", "axi.wlast.eq(Mux(covered, left == 1, length == 0))",
         "axi.wlast.eq(Mux(covered, left == Mux(BUG == N, 2, 1), length == 0))"),)),

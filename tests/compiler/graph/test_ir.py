@@ -21,7 +21,7 @@ from tilescore.compiler.graph.ops.rms_norm import RmsNorm, rms_norm
 from tilescore.compiler.graph.ops.router import Router
 from tilescore.compiler.layers import AttentionLayer, Workload
 from tilescore.compiler.numerics import Numerics
-from tilescore.compiler.tensors import tensor_shapes
+from tilescore.compiler.tensors import GraphTensors, tensor_shapes
 from tilescore.rtl.spec.errors import WorkloadError
 from tilescore.testing.quantized_layer import QuantizedWalk, fake_quantize
 
@@ -91,8 +91,8 @@ def test_a_graph_that_no_model_has(rng: np.random.Generator) -> None:
     z = g.node("norm", RmsNorm(eps=1e-6), y, norm, output="z")
     g.node("second", Linear(), z, b, output="out", role=Role.OUTPUT)
     graph = g.graph()
-    tensors: Any = SimpleNamespace(**{name: rng.standard_normal(graph.values[name].shape).astype(np.float32)
-                                      for name in ("x", "a", "norm", "b")})
+    tensors = GraphTensors({name: rng.standard_normal(graph.values[name].shape).astype(np.float32)
+                            for name in ("x", "a", "norm", "b")})
     trace = Walk(graph=graph, tensors=tensors).run()
     normed = rms_norm(tensors.x.astype(np.float64) @ tensors.a.T.astype(np.float64), tensors.norm, 1e-6)
     assert np.allclose(trace.out, normed @ tensors.b.T.astype(np.float64), rtol=1e-12)
