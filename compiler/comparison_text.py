@@ -5,6 +5,7 @@ Both show rows of `Comparison.rows` and nothing else: the totals, and of the res
 
 from collections.abc import Callable, Sequence
 
+from .aligned import aligned
 from .comparison import Comparison, Row, growth
 
 _ALWAYS = ("totals",)
@@ -34,7 +35,7 @@ def change(row: Row, position: int) -> str:
 
 def text(comparison: Comparison) -> str:
     """The comparison for a terminal."""
-    return "\n\n".join("\n".join([*([title] if title else []), *_columns(cells)]) if cells else title
+    return "\n\n".join("\n".join([*([title] if title else []), *aligned(cells)]) if cells else title
                        for title, cells in parts(comparison)) + "\n"
 
 
@@ -98,11 +99,3 @@ def label(row: Row) -> str:
 def _with_changes(values: Sequence[str], make: Callable[[int], str]) -> list[str]:
     """The values, and behind each but the first its change."""
     return [values[0], *(cell for i, value in enumerate(values[1:], 1) for cell in (value, make(i)))]
-
-
-def _columns(cells: list[list[str]]) -> list[str]:
-    """Cells as aligned lines: names to the left, numbers to the right."""
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    return ["  " + "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
-                                                        zip(line[1:], widths[1:], strict=True))]).rstrip()
-            for line in cells]

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from .aligned import aligned
+
 
 def model_text(report: dict) -> str:
     """What the model is, what it needs, and a table for each phase."""
@@ -20,7 +22,7 @@ def model_text(report: dict) -> str:
             ("tokens per second", f"{step['tokens_per_s']:,.4g} in all, {step['tokens_per_s_per_request']:,.4g} per "
              "request"), *_common(step)])]
     if len(decodes) > 1:
-        lines += ["", "throughput against interactivity", *_table([
+        lines += ["", "throughput against interactivity", *aligned([
             ("batch", "tokens/s", "tokens/s per request", "J/token", "KV cache"),
             *((f"{d['batch']:,}", f"{d['tokens_per_s']:,.4g}", f"{d['tokens_per_s_per_request']:,.4g}",
                f"{d['joules_per_token']:.4g}", _size(d["kv_bytes"])) for d in decodes)])]
@@ -43,14 +45,7 @@ def _layers(phase: dict) -> list[str]:
         rows.append((layer["layer"], str(layer["count"]), f"{layer['cycles']:,}", f"{100 * layer['share']:.1f} %",
                      f"{layer['gap']:.3f}",
                      ", ".join(f"{name} {100 * cycles / layer['cycles']:.0f} %" for name, cycles in largest)))
-    return _table(rows)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """First and last column of words to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  " + "  ".join(cell.ljust(width) if i in (0, 5) else cell.rjust(width)
-                             for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]
+    return aligned(rows, left=(0, 5))
 
 
 def _pairs(rows: Sequence[tuple[str, str]]) -> list[str]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,15 +153,15 @@ class SafetensorsFile:
         """Of a tensor, None for one that is not there."""
         return self.entries[name].shape if name in self.entries else None
 
-    def check(self, name: str, shape: tuple[int, ...]) -> TensorEntry:
-        """The header entry of a readable tensor of ``shape``; WorkloadError if missing or of another shape or
-        dtype."""
+    def check(self, name: str, shape: tuple[int, ...], dtypes: Sequence[str] = tuple(ITEM_BYTES)) -> TensorEntry:
+        """The header entry of a tensor of ``shape`` and of one of ``dtypes``, by default those that are read as values;
+        WorkloadError if missing or of another shape or dtype."""
         where = f"{self.path}: {name}"
         if name not in self.entries:
             raise WorkloadError(f"{where}: missing; expected a tensor of shape {shape}")
         entry = self.entries[name]
-        if entry.dtype not in ITEM_BYTES:
-            raise WorkloadError(f"{where}: dtype: expected one of {', '.join(ITEM_BYTES)}, got {entry.dtype}")
+        if entry.dtype not in dtypes:
+            raise WorkloadError(f"{where}: dtype: expected one of {', '.join(dtypes)}, got {entry.dtype}")
         if entry.shape != shape:
             raise WorkloadError(f"{where}: shape: expected {shape}, got {entry.shape}")
         return entry
@@ -169,14 +170,7 @@ class SafetensorsFile:
               ) -> np.ndarray:
         """A tensor of one-byte elements as they are stored, uint8; with ``index``, only that slice of its leading
         dimension. Raises WorkloadError naming it if missing or of another shape or dtype."""
-        where = f"{self.path}: {name}"
-        if name not in self.entries:
-            raise WorkloadError(f"{where}: missing; expected a tensor of shape {shape}")
-        entry = self.entries[name]
-        if entry.dtype not in dtypes:
-            raise WorkloadError(f"{where}: dtype: expected {' or '.join(dtypes)}, got {entry.dtype}")
-        if entry.shape != shape:
-            raise WorkloadError(f"{where}: shape: expected {shape}, got {entry.shape}")
+        entry = self.check(name, shape, dtypes)
         raw = np.asarray(self._bytes[self._data_start + entry.begin:self._data_start + entry.end]).reshape(shape)
         return raw if index is None else raw[index]
 

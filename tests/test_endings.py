@@ -64,6 +64,8 @@ def test_a_report_that_cannot_be_printed_is_still_written(tmp_path: Path) -> Non
 ], ids=["io", "locale"])
 def test_terminals_without_letters(variables: dict[str, str], tmp_path: Path) -> None:
     """Letters that the terminal lacks are printed as codes, in results and in errors; files have them all."""
+    if "LC_ALL" in variables and not sys.executable.isascii():
+        pytest.skip("in this locale Python finds no module below a path with such letters")
     text = tilescore(tmp_path, "tile", "nano", encoding="utf-8").stdout
     (tmp_path / "t.toml").write_text(text.replace('"nano"', '"naïve"'), encoding="utf-8")
     environment = os.environ | variables

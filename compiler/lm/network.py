@@ -18,6 +18,7 @@ import numpy as np
 from ..checkpoint import layer_tensors
 from ..gguf_file import GgufFile
 from ..graph.evaluate import Walk
+from ..graph.ir import Role
 from ..graph.layers import layer_graph
 from ..layers import Layer, Workload
 from ..model_layers import layer_of, model_layer_kinds
@@ -65,7 +66,7 @@ class Network:
         """Names and shapes of caches, which hold nothing."""
         workload = Workload(layer=self._layer("decoder", index), tokens=tokens, batch=sequences)
         for name, value in layer_graph(workload).given().items():
-            if name != "x" and value.role.name == "CACHE":
+            if value.role is Role.CACHE:
                 yield name, value.shape
 
     def _tensors(self, kind: str, index: int | None, sequences: int, tokens: int, **given: np.ndarray) -> LayerTensors:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..aligned import aligned
+
 
 def lm_text(report: dict) -> str:
     """A line about model and text, a table, and the continuations."""
@@ -32,9 +34,7 @@ def _table(report: dict) -> list[str]:
         rows.append((one["format"], _pm(one["perplexity"], 2), _pm(one["nats_lost"], 4),
                      f"{one['joules_per_token'] * 1e6:,.1f}", f"{one['joules_per_token_low'] * 1e6:,.0f} to "
                      f"{one['joules_per_token_high'] * 1e6:,.0f}", f"{one['cycles_per_token']:,.0f}"))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  " + "  ".join(cell.rjust(width) if i else cell.ljust(width)
-                             for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]
+    return aligned(rows)
 
 
 def _pm(value: dict, digits: int) -> str:

@@ -1,10 +1,9 @@
 """Widths of experts that are no multiple of the array's columns."""
 
 from ...rtl.spec.config import load_tile
-from ..families import FAMILIES
 from ..models import load_model
 from ..sweep.table import Row, SweepTable
-from .study import FEED_FORWARD_POINTS, MIXTURES, TILES, Answer, Study, model_of, span
+from .study import FEED_FORWARD_POINTS, MIXTURES, TILES, Answer, Study, feed_forward_width, model_of, span
 from .versus import Versus, certainty, extremes, versus, versus_drawing, versus_table
 
 WIDER = (0, 8, 64)
@@ -24,9 +23,8 @@ def _width(row: Row) -> int:
 def _points(models) -> tuple[dict, list[dict]]:
     cases = []
     for name in models:
-        model = load_model(name)
-        key = FAMILIES[model.model_type].width_key
-        cases += [{"model": name, "model_set": f"{key}={(model.expert_width or 0) + more}", **point}
+        key, width = feed_forward_width(load_model(name))
+        cases += [{"model": name, "model_set": f"{key}={width + more}", **point}
                   for point in FEED_FORWARD_POINTS for more in WIDER]
     return {"layer": ["moe"], "routing": ["balanced"], "tile": TILES}, cases
 

@@ -5,12 +5,11 @@ A model is timed as `tilescore model` does it: each distinct layer once, times h
 
 from collections.abc import Sequence
 
-from ..families import FAMILIES
 from ..model_layers import distinct_layers
 from ..model_report import model_parameters, model_parts
 from ..models import ModelConfig, changed_model, load_model
 from ..sweep.table import Row, SweepTable
-from .study import ENDS, SMALL_MODELS, TILES, Answer, Case, Study, balanced, decode, model_of, span
+from .study import ENDS, SMALL_MODELS, TILES, Answer, Case, Study, balanced, decode, feed_forward_width, model_of, span
 from .versus import certainty, extremes, versus, versus_drawing, versus_table
 
 SHAPES = {"published": 1.0, "deep": 0.5, "wide": 2.0}
@@ -22,13 +21,13 @@ _SLOWER = 1.1
 
 def shape_changes(model: ModelConfig, factor: float) -> str:
     """`model_set` of the model with every width times ``factor`` and layers over its square."""
-    width = FAMILIES[model.model_type].width_key if model.num_experts else "intermediate_size"
+    key, width = feed_forward_width(model)
     sizes = {"hidden_size": model.hidden_size, "num_attention_heads": model.num_attention_heads,
              "num_key_value_heads": model.num_key_value_heads or model.num_attention_heads,
-             width: (model.expert_width if model.num_experts else model.intermediate_size) or 0}
+             key: width}
     layers = round((model.num_hidden_layers or 1) / factor ** 2)
     return "+".join([f"num_hidden_layers={max(1, layers)}",
-                     *(f"{key}={round(size * factor)}" for key, size in sizes.items())])
+                     *(f"{name}={round(size * factor)}" for name, size in sizes.items())])
 
 
 def _points(models: Sequence[str]) -> tuple[dict, list[Case]]:

@@ -7,6 +7,7 @@ table's range: a ratio that lies on one side of 1 at either end does not depend 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..families import FAMILIES
 from ..models import ModelConfig, changed_model, load_model
 from ..sweep.plan import SweepPlan
 from ..sweep.table import Row, SweepTable
@@ -80,6 +81,13 @@ class Study:
 def balanced(model: str) -> Case:
     """The key of a stated load, where the model has experts: their choice is no part of the question."""
     return {"routing": "balanced"} if load_model(model).num_experts else {}
+
+
+def feed_forward_width(model: ModelConfig) -> tuple[str, int]:
+    """The key of the width of a model's feed-forward layer, or of its experts', and the value."""
+    if model.num_experts:
+        return FAMILIES[model.model_type].width_key, model.expert_width or 0
+    return "intermediate_size", model.intermediate_size or 0
 
 
 def model_of(row: Row) -> ModelConfig:

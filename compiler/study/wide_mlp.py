@@ -1,9 +1,8 @@
 """A feed-forward layer five times as wide, in decode."""
 
-from ..families import FAMILIES
 from ..models import load_model
 from ..sweep.table import Row, SweepTable
-from .study import SMALL_MODELS, TILES, Answer, Study, balanced, decode, span
+from .study import SMALL_MODELS, TILES, Answer, Study, balanced, decode, feed_forward_width, span
 from .versus import certainty, extremes, versus, versus_drawing, versus_table
 
 FACTOR = 5
@@ -11,18 +10,10 @@ LONG = 8192
 _FREE = 1.1
 
 
-def _width_key(name: str) -> tuple[str, int]:
-    """The key of the feed-forward width, and its published value."""
-    model = load_model(name)
-    if model.num_experts:
-        return FAMILIES[model.model_type].width_key, model.expert_width or 0
-    return "intermediate_size", model.intermediate_size or 0
-
-
 def _points(models) -> tuple[dict, list[dict]]:
     cases = []
     for name in models:
-        key, width = _width_key(name)
+        key, width = feed_forward_width(load_model(name))
         for point in (decode(1, 1024), decode(16, LONG), decode(16, 4 * LONG)):
             cases += [{"model": name, **balanced(name), **point, "model_set": f"{key}={factor * width}"}
                       for factor in (1, FACTOR)]
@@ -30,7 +21,7 @@ def _points(models) -> tuple[dict, list[dict]]:
 
 
 def _name(row: Row) -> str:
-    key, width = _width_key(row["model"])
+    key, width = feed_forward_width(load_model(row["model"]))
     return "wide" if row["model_set"] == f"{key}={FACTOR * width}" else "published"
 
 

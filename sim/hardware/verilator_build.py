@@ -63,11 +63,11 @@ def build_executable(model: Model, config: TileConfig) -> Path:
 
 
 def _build_into(folder: Path, model: Model, config: TileConfig, install: VerilatorInstall) -> None:
-    """Build where make can (`_work_parent`), copy beside ``folder``, rename; nothing stays of one that ends early."""
+    """Build where make can (`work_parent`), copy beside ``folder``, rename; nothing stays of one that ends early."""
     temporary = folder.with_name(f"build-{os.getpid()}-{secrets.token_hex(4)}")
-    work = Path(tempfile.mkdtemp(prefix="tilescore-build-", dir=_work_parent(folder.parent)))
+    work = Path(tempfile.mkdtemp(prefix="tilescore-build-", dir=work_parent(folder.parent)))
     try:
-        _build(model, config, _plain_install(install, work), work)
+        _build(model, config, plain_install(install, work), work)
         temporary.mkdir()
         for name in (model.top, f"{model.top}.v"):
             shutil.copy(work / name, temporary / name)
@@ -84,7 +84,7 @@ def _is_plain(path: Path) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_./+,@=-]+", str(path)) is not None
 
 
-def _work_parent(cache: Path) -> Path:
+def work_parent(cache: Path) -> Path:
     """A folder to build in: the cache itself, else a temporary folder, the first whose path is plain."""
     candidates = (cache, Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/dev/shm"))
     for folder in candidates:
@@ -94,7 +94,7 @@ def _work_parent(cache: Path) -> Path:
                     f"{cache} and {candidates[1]} are not: set TILESCORE_CACHE or TMPDIR")
 
 
-def _plain_install(install: VerilatorInstall, work: Path) -> VerilatorInstall:
+def plain_install(install: VerilatorInstall, work: Path) -> VerilatorInstall:
     """``install``, seen through a link in ``work`` if its own path is not plain (a checkout "My Files/tilescore")."""
     if _is_plain(install.root):
         return install

